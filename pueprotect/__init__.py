@@ -1,0 +1,2 @@
+"""pueprotect."""
+__version__ = "0.1.0"

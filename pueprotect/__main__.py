@@ -1,0 +1,5 @@
+"""`python -m pueprotect`."""
+
+from pueprotect.cli import app
+
+app(prog_name="pueprotect")

@@ -1,0 +1,198 @@
+"""The attack contract and the registry.
+
+An attack implements `train` and nothing else. It gets the released files and what its `needs` promise; it hands
+back a network, and shows intermediate ones to `Run.epoch` and `Run.observe`, which return nothing. The base class
+evaluates on clean test images, so no attack grades itself.
+"""
+
+from __future__ import annotations
+
+import difflib
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from pueprotect.errors import InputError
+from pueprotect.models import Classifier, build
+from pueprotect.runtime import SILENT, Progress
+from pueprotect.training import ImageSet, Recipe, accuracy, count_correct
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the attacker holds.
+
+    Attributes:
+        released: training images as decoded from the released files.
+        arch: the attacker's architecture.
+        recipe: the attacker's training schedule.
+        seed: everything random is a function of it.
+        clean_share: clean labelled training images, for attacks that need them; else None.
+        etas: radii of the recovery attack, ascending.
+    """
+
+    released: ImageSet
+    arch: str
+    recipe: Recipe
+    seed: int
+    clean_share: ImageSet | None = None
+    etas: tuple[float, ...] = ()
+
+    def fresh(self) -> Classifier:
+        """A newly initialised network of the attacker's architecture."""
+        return build(
+            self.arch, self.released.classes, self.released.size, seed=self.seed, purpose="attacker",
+            device=self.released.device,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """Clean test accuracies of one attack, all in [0, 1].
+
+    Attributes:
+        attack: registered name.
+        arch: the attacker's architecture.
+        accuracy: at the end of training.
+        best_accuracy: the best over epochs, which an attacker with clean validation images would pick.
+        epochs: passes over the data asked for.
+        seconds: wall time.
+        flags: reasons to doubt the figure.
+        details: what the attack noted, and `points`: name -> accuracy of observed networks.
+    """
+
+    attack: str
+    arch: str
+    accuracy: float
+    best_accuracy: float
+    epochs: float
+    seconds: float
+    flags: tuple[str, ...]
+    details: dict[str, Any]
+
+
+@dataclass
+class Run:
+    """One run of one attack: its target, and where its networks are shown."""
+
+    target: Target
+    _test: ImageSet
+    progress: Progress = SILENT
+    flags: list[str] = field(default_factory=list)
+    details: dict[str, Any] = field(default_factory=dict)
+    _epoch_counts: list[Tensor] = field(default_factory=list)
+    _points: dict[str, Tensor] = field(default_factory=dict)
+
+    def epoch(self, model: nn.Module) -> None:
+        """Show the network after a pass; its accuracy goes into `best_accuracy`."""
+        self._epoch_counts.append(count_correct(model, self._test))
+
+    def observe(self, name: str, model: nn.Module) -> None:
+        """Show a further network whose accuracy belongs into the result under this name."""
+        self._points[name] = count_correct(model, self._test)
+
+
+class Attack(ABC):
+    """One way to learn from released images.
+
+    Attributes:
+        name: as used on the command line.
+        about: what the attacker does, one sentence.
+        needs: `nothing`, `a clean share` or `knowledge of the protection`.
+        source: where it was published.
+        cost: training work relative to `standard`.
+    """
+
+    name: ClassVar[str]
+    about: ClassVar[str]
+    needs: ClassVar[str] = "nothing"
+    source: ClassVar[str]
+    cost: ClassVar[float] = 1.0
+
+    @abstractmethod
+    def train(self, run: Run) -> Classifier:
+        """Learn from `run.target` and return the final network."""
+
+    def steps(self, target: Target) -> int:
+        """Parts of progress that `train` reports."""
+        return target.recipe.steps(len(target.released))
+
+    def run(self, target: Target, test: ImageSet, progress: Progress = SILENT) -> AttackResult:
+        """Train and evaluate on clean test images.
+
+        Args:
+            target: what the attacker holds.
+            test: clean images that the attacker never sees.
+            progress: reports training steps.
+
+        Raises:
+            InputError: the attack needs a clean share and the target has none.
+        """
+        if self.needs == "a clean share" and target.clean_share is None:
+            raise InputError(
+                f"The attack {self.name} needs clean training images: run it on a release made by pueprotect whose "
+                "originals are still in place, or leave it out."
+            )
+        run = Run(target, test, progress)
+        began = time.perf_counter()
+        progress.start(f"attack {self.name} ({target.arch})", self.steps(target))
+        model = self.train(run)
+        final = accuracy(model, test)
+        epochs = [int(count) / len(test) for count in run._epoch_counts]
+        points = {name: int(count) / len(test) for name, count in run._points.items()}
+        if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
+            run.flags.append("diverged")
+        progress.finish(f"{final:.1%} on clean test images")
+        return AttackResult(
+            attack=self.name,
+            arch=target.arch,
+            accuracy=final,
+            best_accuracy=max([final, *epochs, *points.values()]) if self.needs == "a clean share" else max([final, *epochs]),
+            epochs=target.recipe.epochs,
+            seconds=time.perf_counter() - began,
+            flags=tuple(run.flags),
+            details=run.details | {"epoch_accuracy": epochs} | ({"points": points} if points else {}),
+        )
+
+
+REGISTRY: dict[str, Attack] = {}
+
+
+def register(cls: type[Attack]) -> type[Attack]:
+    """Class decorator: make an attack known by its name.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    if cls.name in REGISTRY:
+        raise ValueError(f"an attack named {cls.name!r} is registered already")
+    REGISTRY[cls.name] = cls()
+    return cls
+
+
+def find(name: str) -> Attack:
+    """The attack registered under `name`.
+
+    Raises:
+        InputError: unknown name; the nearest ones are offered.
+    """
+    if name not in REGISTRY:
+        near = difflib.get_close_matches(name, REGISTRY, n=3, cutoff=0.4) or list(REGISTRY)
+        raise InputError(f"Unknown attack {name!r}; did you mean {' or '.join(near)}? All: pueprotect attacks.")
+    return REGISTRY[name]
+
+
+def clone(model: Classifier) -> dict[str, Tensor]:
+    """A copy of all weights and buffers on their own device."""
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+@torch.no_grad()
+def distance(parameters: list[Tensor], centre: list[Tensor]) -> float:
+    """L2 distance between two weight vectors."""
+    squares = [torch.sum((a.double() - b.double()) ** 2) for a, b in zip(parameters, centre, strict=True)]
+    return float(torch.stack(squares).sum().sqrt())

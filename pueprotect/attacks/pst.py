@@ -1,0 +1,310 @@
+"""Progressive staged training: notice the trap while it closes, and train the shallow stages past it.
+
+What the paper states (Dang et al., "Unlearnable Examples Give a False Sense of Data Privacy", arXiv 2306.02064): on
+unlearnable examples a network learns image and noise features early; then its shallow layers lock on to the noise
+and pass harmful activations on. An activation cluster measurement (ACM) tells when, and training in stages with
+slower shallow layers circumvents the noise. The authors' code was not released and the exact formula of ACM is
+not at hand: this is a re-implementation of the idea, judged by its effect, and what follows is ours.
+
+*ACM* of a stage: trace of the between-class over the within-class scatter of its globally pooled activations on
+up to 50 training images of each class, the bias of the class means removed.
+
+*Alarm*: for each stage after the stem, ACM on raw training images over ACM on a 3x3-blurred view of the same images
+(0.1 added to both); the largest is q. On clean data the blur changes little and q stays below 1.3; noise that is
+finer than the blur lifts q before raw ACM itself looks unusual. Alarm when q > 1.5, or twice in a row above
+min(1.5, 1.25 x the median of the last 20 healthy q). A noise smoother than the blur can evade it.
+
+*Response*: Gaussian weight noise relative to each filter's norm, 0.5, 0.4, 0.2, 0 times a level from the stem to the last
+stage, so that shallow filters cannot hold on to a fine pattern. Early alarms restart from the initial weights with level
+1.2, then 1.4 times more up to 2; late alarms roll back to a healthy snapshot. The level is held for half of the
+training, then halves every tenth. No alarm, no intervention: clean data is trained plainly. All steps together stay
+within twice plain training.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pueprotect.attacks.base import Attack, Run, clone, register
+from pueprotect.augment import blur3, colour, crop_padding, pad
+from pueprotect.models import Classifier
+from pueprotect.runtime import generator
+from pueprotect.training import ImageSet, Trainer, Transform, batches, steps_per_epoch, to_float
+from pueprotect.weights import batch_norms, reestimate_batch_norm, trainable
+
+CHECK_EVERY = 10
+CEILING = 1.5
+RISE = 1.25
+HISTORY = 20
+SHALLOW_TO_DEEP = (0.5, 0.4, 0.2, 0.0)
+FIRST_LEVEL, LEVEL_GROWTH, LAST_LEVEL = 1.2, 1.4, 2.0
+LATE = 0.7
+PROBES_PER_CLASS, PROBES = 50, 1000
+
+
+def acm(features: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Activation cluster measurement: between-class over within-class scatter, as a scalar tensor >= 0.
+
+    Args:
+        features: (N, D) float pooled activations.
+        labels: (N,) int64.
+        classes: number of classes; each must have at least two images.
+    """
+    features = features.double()
+    members = functional.one_hot(labels, classes).double()
+    counts = members.sum(0)
+    means = (members.T @ features) / counts[:, None]
+    within = ((features - means[labels]) ** 2).sum() / (counts - 1).sum()
+    between = ((means - means.mean(0)) ** 2).sum() / (classes - 1)
+    # Class means of n images scatter by within / n even where the classes are equal.
+    return ((between - within * (1 / counts).mean()) / within.clamp_min(1e-12)).clamp_min(0)
+
+
+@contextmanager
+def batch_statistics(model: nn.Module) -> Iterator[None]:
+    """Inside the block BatchNorm normalises by the batch at hand and records nothing."""
+    model.eval()
+    norms = batch_norms(model)
+    for norm in norms:
+        norm.track_running_stats = False
+        norm.train()
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+
+
+class Probe:
+    """Measures ACM of every stage on raw and on blurred training images."""
+
+    def __init__(self, model: Classifier, data: ImageSet, seed: int) -> None:
+        order = torch.randperm(len(data), generator=generator(seed, "pst-probe")).to(data.images.device)
+        each = max(2, min(PROBES_PER_CLASS, PROBES // data.classes))
+        chosen = torch.cat([order[data.labels[order] == label][:each] for label in range(data.classes)])
+        self.model, self.labels, self.classes = model, data.labels[chosen], data.classes
+        raw = to_float(data.images[chosen])
+        self.views = (raw, blur3(raw))
+        self.features: list[Tensor] = []
+
+    def _record(self, _module: nn.Module, _inputs: object, output: Tensor) -> None:
+        pooled = output.mean((2, 3)) if output.dim() == 4 else output.mean(1)
+        self.features.append(pooled.detach())
+
+    @torch.no_grad()
+    def measure(self) -> list[list[float]]:
+        """ACM per view (raw, blurred) and stage, shallow to deep."""
+        handles = [stage.register_forward_hook(self._record) for stage in self.model.stage_modules()]
+        readings = []
+        with batch_statistics(self.model):
+            for view in self.views:
+                self.features.clear()
+                self.model(view)
+                readings.append(torch.stack([acm(pooled, self.labels, self.classes) for pooled in self.features]))
+        for handle in handles:
+            handle.remove()
+        measured: list[list[float]] = torch.stack(readings).tolist()
+        return measured
+
+
+def trap_quotient(raw: list[float], blurred: list[float]) -> float:
+    """The largest ratio of raw to blurred ACM over the stages after the stem."""
+    return max((a + 0.1) / (b + 0.1) for a, b in zip(raw[1:], blurred[1:], strict=True))
+
+
+@dataclass
+class Alarm:
+    """Decides from the history of q whether the trap is closing; needs no threshold for each data set."""
+
+    healthy: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY))
+    warned: bool = False
+
+    def update(self, q: float) -> bool:
+        """Take one reading; true when training should step in."""
+        limit = min(CEILING, RISE * statistics.median(self.healthy)) if len(self.healthy) >= 3 else CEILING
+        suspicious = q > limit
+        alarm = q > CEILING or (suspicious and self.warned)
+        if not suspicious:
+            self.healthy.append(q)
+        self.warned = suspicious and not alarm
+        return alarm
+
+    @property
+    def calm(self) -> bool:
+        """Whether the last reading was healthy."""
+        return not self.warned
+
+
+def noise_shares(model: Classifier) -> list[float]:
+    """For each trainable parameter, how much of the level its stage gets: 0.5 at the stem, 0 in the last stage."""
+    last = len(model.stages) - 1
+    shares = []
+    stage = 0
+    for name, parameter in model.body.named_parameters():
+        inside = [number for number, prefix in enumerate(model.stages) if name.startswith(prefix + ".")]
+        stage = inside[0] if inside else stage
+        past = not inside and name.split(".")[0] in ("head", "fc", "classifier", "heads")
+        depth = 1.0 if past else stage / last
+        position = depth * (len(SHALLOW_TO_DEEP) - 1)
+        low = min(int(position), len(SHALLOW_TO_DEEP) - 2)
+        share = SHALLOW_TO_DEEP[low] + (position - low) * (SHALLOW_TO_DEEP[low + 1] - SHALLOW_TO_DEEP[low])
+        shares.append(share if parameter.dim() > 1 else 0.0)
+    return shares
+
+
+@torch.no_grad()
+def relative_deviations(parameters: list[Tensor], shares: list[float], level: float) -> list[Tensor]:
+    """Standard deviation of each weight: share x level x root mean square of its filter."""
+    return [
+        level * share * parameter.flatten(1).pow(2).mean(1).sqrt().view(-1, *[1] * (parameter.dim() - 1))
+        if share
+        else parameter.new_zeros(())
+        for parameter, share in zip(parameters, shares, strict=True)
+    ]
+
+
+@dataclass
+class Snapshot:
+    """A healthy moment of training."""
+
+    position: int
+    weights: dict[str, Tensor]
+
+
+@register
+class PST(Attack):
+    """Plain training that steps in only when the alarm rises."""
+
+    name = "pst"
+    about = "progressive staged training: weight noise in shallow stages once activation clusters betray the noise"
+    source = "Dang et al., arXiv 2306.02064; re-implemented, see the module's documentation"
+    cost = 2.0
+    transform: Transform | None = None
+
+    def steps(self, target: object) -> int:
+        """At most twice plain training."""
+        return 2 * super().steps(target)  # type: ignore[arg-type]
+
+    def train(self, run: Run) -> Classifier:
+        """Train with the alarm on."""
+        return _Session(run, self.transform).train()
+
+
+@register
+class PSTColour(PST):
+    """PST whose training images also lose their colours' reliability."""
+
+    name = "pst-colour"
+    about = "progressive staged training with strong colour jitter and random grayscale"
+
+    transform = staticmethod(colour)
+
+
+class _Session:
+    """State of one PST run."""
+
+    def __init__(self, run: Run, transform: Transform | None) -> None:
+        target = run.target
+        self.run, self.transform, self.data = run, transform, target.released
+        self.model = target.fresh()
+        self.initial = clone(self.model)
+        self.shares = noise_shares(self.model)
+        self.stream = generator(target.seed, "train", device=self.data.images.device.type)
+        self.total = target.recipe.steps(len(self.data))
+        self.budget = 2 * self.total
+        self.trainer = Trainer(self.model, target.recipe, self.total)
+        self.probe = Probe(self.model, self.data, target.seed)
+        self.alarm = Alarm()
+        self.level = 0.0
+        self.healthy: list[Snapshot] = []
+        self.last_late_alarm: int | None = None
+        self.roll_back = max(1, self.total // 4)
+        self.log: list[dict[str, object]] = []
+        self.alarms = 0
+
+    def strength(self) -> float:
+        """The level of weight noise now: held for half of the training, then halved every tenth."""
+        past = self.trainer.position / self.total - 0.5
+        return self.level * 0.5 ** max(0.0, past / 0.1)
+
+    def train(self) -> Classifier:
+        recipe, data = self.run.target.recipe, self.data
+        padded = pad(data.images.permute(0, 2, 3, 1), crop_padding(data.size))
+        epoch = steps_per_epoch(len(data), recipe.batch_size)
+        parameters = trainable(self.model)
+        plan = batches(len(data), data.size, self.stream, data.device, batch_size=recipe.batch_size)
+        for executed, (index, crop) in enumerate(plan, start=1):
+            inputs = to_float(crop.apply(padded, index))
+            if self.transform is not None:
+                inputs = self.transform(inputs, self.stream)
+            strength = self.strength()
+            noise = [relative_deviations(parameters, self.shares, strength)] if strength > 0 else ()
+            self.trainer.step(inputs, data.labels[index], deviations=noise, stream=self.stream)
+            self.run.progress.advance()
+            if executed % CHECK_EVERY == 0:
+                self.check(executed)
+            if executed % epoch == 0 or self.trainer.position >= self.total:
+                self.run.epoch(self.model)
+            if self.trainer.position >= self.total or executed >= self.budget:
+                break
+        if self.strength() > 0.1:
+            plan = batches(len(data), data.size, self.stream, data.device, batch_size=512)
+            index, crop = next(plan)
+            reestimate_batch_norm(self.model, crop.apply(padded, index))
+        self.run.details |= {"acm": self.log, "alarms": self.alarms, "level": self.level, "steps": executed}
+        return self.model
+
+    def check(self, executed: int) -> None:
+        """Measure, and step in on an alarm."""
+        raw, blurred = self.probe.measure()
+        q = trap_quotient(raw, blurred)
+        alarm = self.alarm.update(q)
+        position = self.trainer.position
+        self.log.append(
+            {"step": executed, "position": position, "raw": raw, "blurred": blurred, "q": q, "alarm": alarm,
+             "level": self.strength()}
+        )  # fmt: skip
+        if not alarm:
+            if self.alarm.calm:
+                self.healthy.append(Snapshot(position, clone(self.model)))
+                self.healthy = self.healthy[-(self.total // CHECK_EVERY) :]
+            return
+        self.alarms += 1
+        left = self.budget - executed
+        if position < LATE * self.total and self.level < LAST_LEVEL and left >= self.total // 2:
+            self.level = min(LAST_LEVEL, self.level * LEVEL_GROWTH) if self.level else FIRST_LEVEL
+            self.total = min(self.total, left)
+            self.restart(self.initial, 0)
+            self.healthy.clear()
+        else:
+            self.late_alarm(executed, left)
+
+    def late_alarm(self, executed: int, left: int) -> None:
+        """Go back to healthy weights; further back when alarms come close together."""
+        if self.last_late_alarm is not None and executed - self.last_late_alarm < self.total // 4:
+            self.roll_back *= 2
+        self.last_late_alarm = executed
+        position = self.trainer.position
+        older = [snapshot for snapshot in self.healthy if snapshot.position <= position - self.roll_back]
+        if not self.healthy:
+            return
+        snapshot = older[-1] if older else self.healthy[0]
+        self.healthy = [kept for kept in self.healthy if kept.position <= snapshot.position]
+        self.level = min(LAST_LEVEL, max(self.level, FIRST_LEVEL / LEVEL_GROWTH) * LEVEL_GROWTH)
+        # Without budget to repeat the steps, only the weights go back and the schedule runs on.
+        self.restart(snapshot.weights, snapshot.position if left >= self.total - snapshot.position else position)
+
+    def restart(self, weights: dict[str, Tensor], position: int) -> None:
+        """Go on from these weights and this position of the schedule, with fresh momentum."""
+        self.model.load_state_dict(weights)
+        self.trainer = Trainer(self.model, self.run.target.recipe, self.total)
+        self.trainer.position = position
+        self.alarm = Alarm()

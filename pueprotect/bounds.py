@@ -1,0 +1,81 @@
+"""The mathematics of quantile parametric smoothing, without sampling and without torch.
+
+Let A(theta) be the accuracy of the classifier with weights theta, v ~ N(0, sigma^2 I), and
+h_q(theta) = inf{y : P[A(theta + v) <= y] >= q}. By the Neyman-Pearson lemma for Gaussians
+(Chiang et al., "Detection as Regression", 2020; Wang et al., "Provably Unlearnable (Data) Examples",
+NDSS 2025), for every ||u||_2 <= eta
+
+    h_q(theta + u) <= h_{q_shifted}(theta),    q_shifted = Phi(Phi^-1(q) + eta / sigma).
+
+The right-hand side is bounded by an order statistic of N independent draws. Near 1 a quantile loses its
+digits, so everything here is computed from the tail 1 - q_shifted.
+"""
+
+from __future__ import annotations
+
+import math
+
+from scipy.special import bdtr
+from scipy.stats import binom, norm
+
+from pueprotect.errors import InputError
+
+
+def check(*, q: float, sigma: float, alpha: float, draws: int, eta: float = 0.0) -> None:
+    """Refuse values outside the range for which the bound is stated.
+
+    Raises:
+        InputError: names the value and its range.
+    """
+    if not 0 < q < 1:
+        raise InputError(f"--q {q:g} is not inside (0, 1): it is the share of classifiers that the bound covers.")
+    if not (0 < sigma < math.inf):
+        raise InputError(f"--sigma {sigma:g} is not a positive number: it is the standard deviation of the weight noise.")
+    if not 0 < alpha < 0.5:
+        raise InputError(f"--alpha {alpha:g} is not inside (0, 0.5): it is the failure probability of the bound.")
+    if draws < 1:
+        raise InputError(f"--draws {draws} is below 1: the bound needs classifiers to look at.")
+    if not (0 <= eta < math.inf):
+        raise InputError(f"--eta {eta:g} is not a number >= 0: it is the radius of the certified weight ball.")
+
+
+def shifted_tail(q: float, eta: float, sigma: float) -> float:
+    """1 - q_shifted in (0, 1), exact to float precision however small."""
+    return float(norm.sf(norm.ppf(q) + eta / sigma))
+
+
+def shifted_quantile(q: float, eta: float, sigma: float) -> float:
+    """q_shifted in (0, 1]; rounds to 1 near eta / sigma = 7, where `shifted_tail` still has its digits."""
+    return float(norm.cdf(norm.ppf(q) + eta / sigma))
+
+
+def order_statistic_rank(draws: int, tail: float, alpha: float) -> int | None:
+    """The 1-based rank k whose order statistic bounds the (1 - tail)-quantile from above.
+
+    X_(k), the k-th smallest of `draws` independent values, is at least the quantile with probability
+    >= 1 - alpha. k is the smallest rank with BinomCDF(k - 1; draws, 1 - tail) >= 1 - alpha.
+    It holds for any distribution; ties make it more conservative.
+
+    Returns:
+        The rank in [1, draws], or None to abstain when even the maximum is not enough.
+    """
+    # With j = draws - k the condition reads BinomCDF(j; draws, tail) <= alpha: take the largest such j.
+    above = int(binom.ppf(alpha, draws, tail))
+    while above >= 0 and bdtr(above, draws, tail) > alpha:
+        above -= 1
+    while above + 1 < draws and bdtr(above + 1, draws, tail) <= alpha:
+        above += 1
+    return draws - above if above >= 0 else None
+
+
+def draws_needed(tail: float, alpha: float) -> int | None:
+    """The smallest number of draws that does not abstain; None when it has no finite float value."""
+    per_draw = math.log1p(-tail) if tail > 0 else 0.0
+    return math.ceil(math.log(alpha) / per_draw) if per_draw < 0 else None
+
+
+def largest_eta(q: float, sigma: float, draws: int, alpha: float) -> float | None:
+    """The largest radius that `draws` can certify; None when they abstain even at radius 0."""
+    smallest_tail = -math.expm1(math.log(alpha) / draws)
+    eta = sigma * float(norm.isf(smallest_tail) - norm.ppf(q))
+    return eta if eta >= 0 else None

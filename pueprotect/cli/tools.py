@@ -1,0 +1,119 @@
+"""Small commands: sample, verify, attacks, doctor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pueprotect.cli.console import err, escape, out, print_json, reported, table
+from pueprotect.errors import PlatformError
+
+STALE = 3
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    app.command("sample")(reported(sample))
+    app.command("verify")(reported(verify))
+    app.command("attacks")(reported(attacks))
+    app.command("doctor")(reported(doctor))
+
+
+def sample(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make.", show_default=False)],
+    per_class: Annotated[int, typer.Option(help="Images of each class.")] = 100,
+    size: Annotated[int, typer.Option(help="Side in pixels.")] = 64,
+    seed: Annotated[int, typer.Option(help="Everything random is a function of it.")] = 0,
+) -> int:
+    """Write a small labelled photo-like data set to try everything on."""
+    from pueprotect.sample import write_sample
+
+    count = write_sample(folder, per_class=per_class, size=size, seed=seed)
+    out.print(f"{count} images under {escape(str(folder))}")
+    err.print(f"Next: [bold]pueprotect protect {escape(str(folder))} --out {escape(str(folder))}-shared[/bold]")
+    return 0
+
+
+def verify(
+    folder: Annotated[Path, typer.Argument(metavar="OUT", help="The released folder.", show_default=False)],
+    vault: Annotated[Path | None, typer.Option(help="Its vault.", show_default="OUT.vault")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Write the result as JSON to stdout.")] = False,
+) -> int:
+    """Compare the released files with their recorded digests and list every difference.
+
+    Exit codes: 0 all as released; 3 files are missing, added or changed; 2 no vault.
+    """
+    from pueprotect.vault import SCHEMA_VERSION, Vault, default_vault
+    from pueprotect.vault import verify as compare
+
+    store = Vault.open(vault or default_vault(folder))
+    store.run()
+    rows = store.read_manifest()
+    found = compare(folder, rows)
+    lists = {"missing": list(found.missing), "extra": list(found.extra), "changed": list(found.changed)}
+    if as_json:
+        print_json({"schema_version": SCHEMA_VERSION, "ok": found.ok, "files": len(rows), **lists})
+    else:
+        for kind, names in lists.items():
+            for name in names:
+                out.print(f"{kind:8} {escape(name)}")
+        err.print(f"{len(rows)} files recorded; " + ("all as released." if found.ok else "differences above."))
+    return 0 if found.ok else STALE
+
+
+def attacks(as_json: Annotated[bool, typer.Option("--json", help="Write the list as JSON to stdout.")] = False) -> int:
+    """List the attacks: what the attacker does and needs, and the source."""
+    from pueprotect.runtime import check_torch
+
+    check_torch()
+    from pueprotect.attacks import REGISTRY
+
+    if as_json:
+        fields = ("name", "about", "needs", "source", "cost")
+        print_json({"attacks": [{field: getattr(attack, field) for field in fields} for attack in REGISTRY.values()]})
+        return 0
+    for attack in REGISTRY.values():
+        out.print(f"[bold]{attack.name}[/bold]")
+        out.print(f"  does:   {attack.about}", soft_wrap=False)
+        out.print(f"  needs:  {attack.needs};  costs about {attack.cost:g} x plain training")
+        out.print(f"  source: {attack.source}", soft_wrap=False)
+    return 0
+
+
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Write the result as JSON to stdout.")] = False) -> int:
+    """Show versions, device and memory, whether torchvision loads, and what auto would choose.
+
+    Exit codes: 0 ready; 2 something is missing, with the mend.
+    """
+    import os
+
+    from pueprotect.models import choose_surrogate
+    from pueprotect.runtime import choose_device, environment
+
+    try:
+        device = choose_device("auto")
+    except PlatformError as error:
+        if as_json:
+            print_json({"ready": False, "mend": str(error)})
+        raise
+    surrogate, why = choose_surrogate("auto", device)
+    facts: dict[str, str] = environment(device) | {
+        "torchvision_operators": "load",
+        "cpus": str(os.cpu_count()),
+        "auto_device": device.reason,
+        "auto_surrogate": f"{surrogate} ({why})",
+        "auto_size": "32 pixels for images up to 48 pixels, else 64",
+    }
+    if hasattr(os, "sysconf"):
+        facts["memory"] = f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB"
+    if as_json:
+        print_json({"ready": True, **facts})
+        return 0
+    rows = table("what", "value")
+    rows.columns[1].justify = "left"
+    for name, value in facts.items():
+        rows.add_row(name, escape(value))
+    out.print(rows)
+    return 0

@@ -1,0 +1,237 @@
+"""The surrogate zoo. Every model takes (N, 3, H, W) float in [0, 1]; normalisation is inside.
+
+Architectures that torchvision has are torchvision's, with the usual small-image stem (3x3, stride 1, no
+pooling) at working sizes up to 64 pixels. `stages` names each model's parts from shallow to deep, once,
+for every attack that treats depths differently; the last stage ends in the features that are pooled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pueprotect.errors import InputError
+from pueprotect.runtime import Device, generator
+
+SMALL_STEM_UP_TO = 64
+
+
+class Classifier(nn.Module):
+    """A network with its input normalisation and its named stages.
+
+    Args:
+        body: maps normalised (N, 3, H, W) images to (N, classes) logits.
+        stages: names of submodules of `body`, shallow to deep. A stage's output is (N, C, h, w) or,
+            for transformers, (N, tokens, C).
+        arch: the name under which `build` knows it.
+    """
+
+    def __init__(self, body: nn.Module, stages: tuple[str, ...], arch: str) -> None:
+        super().__init__()
+        self.body = body
+        self.stages = stages
+        self.arch = arch
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, classes) of images (N, 3, H, W) float in [0, 1]."""
+        logits: Tensor = self.body((images - 0.5) * 4.0)
+        return logits
+
+    def stage_modules(self) -> list[nn.Module]:
+        """The modules named by `stages`, shallow to deep."""
+        return [self.body.get_submodule(name) for name in self.stages]
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions with BatchNorm and a shortcut (He et al., 2016)."""
+
+    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or channels_in != channels:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
+            )
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(N, channels_in, H, W) -> (N, channels, H / stride, W / stride)."""
+        hidden = torch.relu_(self.bn1(self.conv1(inputs)))
+        return torch.relu_(self.bn2(self.conv2(hidden)) + self.shortcut(inputs))
+
+
+def _resnet8(classes: int, size: int) -> nn.Module:
+    widths = (16, 32, 64)
+    layers: dict[str, nn.Module] = {
+        "stem": nn.Sequential(
+            nn.Conv2d(3, widths[0], 3, 1, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True)
+        )
+    }
+    if size > SMALL_STEM_UP_TO:
+        layers["reduce"] = nn.AvgPool2d(2)
+    channels = widths[0]
+    for number, width in enumerate(widths, start=1):
+        layers[f"stage{number}"] = BasicBlock(channels, width, 1 if number == 1 else 2)
+        channels = width
+    layers |= {"pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "head": nn.Linear(channels, classes)}
+    return _named(layers)
+
+
+def _cnn(classes: int, size: int) -> nn.Module:
+    def conv(channels_in: int, channels: int, stride: int) -> nn.Module:
+        layer = nn.Conv2d(channels_in, channels, 3, stride, 1)
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        return nn.Sequential(layer, nn.ReLU(inplace=True))
+
+    return _named(
+        {
+            "stem": conv(3, 32, 1),
+            "stage1": conv(32, 32, 2 if size > SMALL_STEM_UP_TO else 1),
+            "stage2": nn.Sequential(nn.MaxPool2d(2), conv(32, 64, 1)),
+            "stage3": nn.Sequential(nn.MaxPool2d(2), conv(64, 128, 1)),
+            "pool": nn.AdaptiveAvgPool2d(4),
+            "flatten": nn.Flatten(),
+            "head": nn.Linear(128 * 16, classes),
+        }
+    )
+
+
+def _named(layers: dict[str, nn.Module]) -> nn.Module:
+    body = nn.Sequential()
+    for name, layer in layers.items():
+        body.add_module(name, layer)
+    return body
+
+
+def _torchvision_resnet(name: str) -> Callable[[int, int], nn.Module]:
+    def make(classes: int, size: int) -> nn.Module:
+        import torchvision.models
+
+        net: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes)
+        if size <= SMALL_STEM_UP_TO:
+            net.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
+            net.maxpool = nn.Identity()
+        return net
+
+    return make
+
+
+def _densenet121(classes: int, size: int) -> nn.Module:
+    import torchvision.models
+
+    net = torchvision.models.densenet121(weights=None, num_classes=classes)
+    if size <= SMALL_STEM_UP_TO:
+        net.features.conv0 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
+        net.features.pool0 = nn.Identity()
+    return net
+
+
+def _vit_tiny(classes: int, size: int) -> nn.Module:
+    import torchvision.models
+
+    patch = max(4, size // 16)
+    return torchvision.models.VisionTransformer(
+        image_size=size, patch_size=patch, num_layers=6, num_heads=3, hidden_dim=192, mlp_dim=768, num_classes=classes
+    )
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """How to build and train one kind of network.
+
+    Attributes:
+        lr: peak learning rate for SGD with momentum at batch 128 (`sgd`) or for AdamW (`adamw`).
+        multiple_of: working sizes must be divisible by this.
+    """
+
+    make: Callable[[int, int], nn.Module]
+    stages: tuple[str, ...]
+    about: str
+    lr: float = 0.1
+    optimizer: str = "sgd"
+    min_size: int = 16
+    multiple_of: int = 1
+
+
+_RESNET_STAGES = ("relu", "layer1", "layer2", "layer3", "layer4")
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "resnet8": Architecture(
+        _resnet8, ("stem", "stage1", "stage2", "stage3"), "3 stages of one basic block, widths 16/32/64; for CPUs"
+    ),
+    "cnn": Architecture(_cnn, ("stem", "stage1", "stage2", "stage3"), "4 plain convolutions, no BatchNorm", lr=0.02),
+    "resnet18": Architecture(_torchvision_resnet("resnet18"), _RESNET_STAGES, "torchvision, small-image stem; the papers'"),
+    "resnet50": Architecture(_torchvision_resnet("resnet50"), _RESNET_STAGES, "torchvision, small-image stem"),
+    "densenet121": Architecture(
+        _densenet121,
+        ("features.relu0", "features.denseblock1", "features.denseblock2", "features.denseblock3", "features.denseblock4"),
+        "torchvision, small-image stem",
+        min_size=32,
+    ),
+    "vit_tiny": Architecture(
+        _vit_tiny,
+        ("encoder.layers.encoder_layer_1", "encoder.layers.encoder_layer_3", "encoder.layers.encoder_layer_5"),
+        "torchvision VisionTransformer, 6 layers, width 192",
+        lr=5e-4,
+        optimizer="adamw",
+        multiple_of=16,
+    ),
+}
+
+
+def architecture(arch: str, size: int) -> Architecture:
+    """Look up an architecture and check that it fits the working size.
+
+    Raises:
+        InputError: unknown name, or the working size does not fit it.
+    """
+    if arch not in ARCHITECTURES:
+        raise InputError(f"Unknown architecture {arch!r}; known: {', '.join(ARCHITECTURES)}.")
+    found = ARCHITECTURES[arch]
+    if size < found.min_size or size % found.multiple_of:
+        raise InputError(
+            f"{arch} does not fit a working size of {size} pixels: it needs at least {found.min_size}"
+            + (f" and a multiple of {found.multiple_of}" if found.multiple_of > 1 else "")
+            + "; set --size."
+        )
+    return found
+
+
+def build(arch: str, classes: int, size: int, *, seed: int, purpose: str = "init", device: str = "cpu") -> Classifier:
+    """A freshly initialised classifier; the weights depend on (seed, purpose) alone.
+
+    Raises:
+        InputError: unknown name, or the working size does not fit it.
+    """
+    found = architecture(arch, size)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator(seed, purpose).initial_seed())
+        body = found.make(classes, size)
+    model = Classifier(body, found.stages, arch)
+    return model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Number of trainable parameters: the dimension of the certified ball."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def choose_surrogate(wanted: str, device: Device) -> tuple[str, str]:
+    """Resolve `auto` to an architecture and say why."""
+    if wanted != "auto":
+        return wanted, "as asked"
+    if device.is_cuda:
+        return "resnet18", "auto on a GPU: the papers' network"
+    return "resnet8", "auto on a CPU: the smallest network to which the noise transfers"
+
+
+def state_of(model: nn.Module) -> dict[str, Tensor]:
+    """A detached contiguous CPU copy of all weights and buffers, ready to be stored."""
+    return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in model.state_dict().items()}

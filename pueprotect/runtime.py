@@ -1,0 +1,165 @@
+"""What every long computation shares: the device, the random streams and the progress protocol.
+
+Torch is imported inside the functions, so that modules which only want `Progress` start quickly.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from pueprotect.errors import PlatformError
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Progress(Protocol):
+    """Receives the state of one named piece of work; the core never prints."""
+
+    def start(self, label: str, total: int) -> None:
+        """A piece of work of `total` equal parts begins."""
+
+    def advance(self, parts: int = 1, note: str = "") -> None:
+        """`parts` more are done; `note` is a short reading such as an accuracy."""
+
+    def finish(self, note: str = "") -> None:
+        """The piece of work that was started last has ended."""
+
+
+class Silent:
+    """The default `Progress`: says nothing."""
+
+    def start(self, label: str, total: int) -> None:
+        """Ignore."""
+
+    def advance(self, parts: int = 1, note: str = "") -> None:
+        """Ignore."""
+
+    def finish(self, note: str = "") -> None:
+        """Ignore."""
+
+
+SILENT = Silent()
+
+
+@dataclass(frozen=True)
+class Device:
+    """A chosen torch device (`cpu`, `cuda:0`) and the sentence that explains the choice."""
+
+    name: str
+    reason: str
+
+    @property
+    def is_cuda(self) -> bool:
+        """Whether this is an NVIDIA GPU."""
+        return self.name.startswith("cuda")
+
+
+def choose_device(wanted: str = "auto") -> Device:
+    """Resolve `auto`, `cpu`, `cuda` or `cuda:i` once for the whole command.
+
+    Raises:
+        PlatformError: CUDA was asked for and is absent, or torch and torchvision do not fit.
+    """
+    check_torch()
+    import torch
+
+    if wanted == "cpu":
+        return Device("cpu", f"cpu with {torch.get_num_threads()} threads, as asked")
+    if wanted == "auto":
+        if torch.cuda.is_available():
+            return Device("cuda:0", f"cuda:0 ({torch.cuda.get_device_name(0)}), found by auto")
+        return Device("cpu", f"cpu with {torch.get_num_threads()} threads: auto found no CUDA GPU")
+    kind, _, index = wanted.partition(":")
+    if kind != "cuda" or (index and not index.isdecimal()):
+        raise PlatformError(f"--device {wanted!r} is not auto, cpu, cuda or cuda:N.")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    number = int(index or 0)
+    if number >= count:
+        have = f"only {count} CUDA device(s)" if count else "no CUDA device"
+        raise PlatformError(
+            f"--device {wanted}: torch {torch.__version__} sees {have} here; use --device cpu, or "
+            "install a CUDA build of torch and the NVIDIA driver."
+        )
+    return Device(f"cuda:{number}", f"cuda:{number} ({torch.cuda.get_device_name(number)}), as asked")
+
+
+def check_torch() -> None:
+    """Import torch and torchvision, turning a broken pair into one sentence with the mend.
+
+    Raises:
+        PlatformError: either is missing, or torchvision was built for another torch.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise PlatformError(f"torch does not load ({_first_line(error)}); run: pip install torch torchvision") from error
+    try:
+        import torchvision  # noqa: F401
+    except (ImportError, RuntimeError, OSError) as error:
+        raise PlatformError(
+            f"torchvision does not load with torch {torch.__version__} ({_first_line(error)}): the two "
+            "come from different releases; run: pip install --upgrade --force-reinstall torch torchvision"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def child_seed(seed: int, purpose: str, index: int = 0) -> int:
+    """A 63-bit seed that depends on nothing but (seed, purpose, index)."""
+    digest = hashlib.blake2b(f"{seed}/{purpose}/{index}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def generator(seed: int, purpose: str, index: int = 0, device: str = "cpu") -> torch.Generator:
+    """An independent random stream for one purpose.
+
+    CPU and CUDA streams differ: results are reproducible on one kind of device, not across kinds.
+    """
+    import torch
+
+    return torch.Generator(device=device).manual_seed(child_seed(seed, purpose, index))
+
+
+def environment(device: Device) -> dict[str, str]:
+    """Versions and device, recorded beside every result."""
+    import numpy
+    import PIL
+    import torch
+    import torchvision
+
+    from pueprotect import __version__
+
+    return {
+        "pueprotect": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "numpy": numpy.__version__,
+        "pillow": PIL.__version__,
+        "device": device.name,
+        "device_name": device_name(device.name),
+        "threads": str(torch.get_num_threads()),
+        "platform": platform.platform(),
+    }
+
+
+def device_name(device: str) -> str:
+    """The marketing name of the GPU, or the processor's."""
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            for line in lines:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,236 @@
+"""The one train/evaluate loop: data resident on the device, augmentations batched, no host synchronisation inside."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pueprotect.augment import CropFlip, crop_padding, pad
+from pueprotect.models import ARCHITECTURES, Classifier
+from pueprotect.runtime import SILENT, Progress, generator
+from pueprotect.weights import noised, trainable
+
+Transform = Callable[[Tensor, torch.Generator], Tensor]
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Labelled images resident on one device.
+
+    Attributes:
+        images: (N, 3, H, W) uint8, channels last in memory.
+        labels: (N,) int64 in [0, classes).
+        classes: number of classes.
+    """
+
+    images: Tensor
+    labels: Tensor
+    classes: int
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def size(self) -> int:
+        """Height and width in pixels."""
+        return int(self.images.shape[-1])
+
+    @property
+    def device(self) -> str:
+        """Where the images live."""
+        return str(self.images.device)
+
+    def subset(self, index: Tensor) -> ImageSet:
+        """The images chosen by an index or mask, in its order."""
+        return ImageSet(self.images[index], self.labels[index], self.classes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a network is trained; the papers' SGD with a short warm-up and a cosine to zero.
+
+    Attributes:
+        epochs: passes over the data.
+        batch_size: images for each step.
+        lr: peak learning rate; None takes the architecture's.
+        weight_decay: L2 penalty.
+        clip: largest gradient norm.
+        warmup: share of the steps in which the rate rises from a tenth of its peak.
+        augment: random crop and flip.
+    """
+
+    epochs: float = 15
+    batch_size: int = 64
+    lr: float | None = None
+    weight_decay: float = 1e-3
+    clip: float = 5.0
+    warmup: float = 0.2
+    augment: bool = True
+
+    def steps(self, images: int) -> int:
+        """Number of optimiser steps on a set of this many images."""
+        return max(1, round(self.epochs * steps_per_epoch(images, self.batch_size)))
+
+
+def steps_per_epoch(images: int, batch_size: int) -> int:
+    """Steps of one pass; the last, smaller batch counts."""
+    return math.ceil(images / batch_size)
+
+
+def batches(
+    images: int, size: int, stream: torch.Generator, device: str, *, batch_size: int = 64, augment: bool = True
+) -> Iterator[tuple[Tensor, CropFlip]]:
+    """Endless shuffled passes over `images` indices: (index (B,) int64, crop) for each step."""
+    while True:
+        order = torch.randperm(images, generator=stream, device=device)
+        for index in order.split(batch_size):
+            yield index, CropFlip.draw(len(index), size, stream, device, augment)
+
+
+class Trainer:
+    """One optimiser over one model, one step at a time, with the schedule of a `Recipe`.
+
+    Args:
+        model: trained in place.
+        recipe: learning rate, schedule, clipping.
+        total_steps: length of the schedule.
+    """
+
+    def __init__(self, model: Classifier, recipe: Recipe, total_steps: int) -> None:
+        self.model = model
+        self.recipe = recipe
+        self.total_steps = total_steps
+        self.position = 0
+        self.parameters = trainable(model)
+        known = ARCHITECTURES[model.arch]
+        self.peak_lr = known.lr if recipe.lr is None else recipe.lr
+        if known.optimizer == "adamw":
+            self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
+                self.parameters, lr=self.peak_lr, weight_decay=0.05, foreach=True
+            )
+        else:
+            self.optimizer = torch.optim.SGD(
+                self.parameters,
+                lr=self.peak_lr,
+                momentum=0.9,
+                weight_decay=recipe.weight_decay,
+                nesterov=True,
+                foreach=True,
+            )
+
+    def rate(self) -> float:
+        """Learning rate of the next step."""
+        warm = self.recipe.warmup * self.total_steps
+        if self.position < warm:
+            return self.peak_lr * (0.1 + 0.9 * self.position / warm)
+        along = (self.position - warm) / max(1.0, self.total_steps - warm)
+        return self.peak_lr * 0.5 * (1 + math.cos(math.pi * min(1.0, along)))
+
+    def step(
+        self,
+        inputs: Tensor,
+        labels: Tensor,
+        *,
+        deviations: Sequence[list[Tensor] | float] = (),
+        stream: torch.Generator | None = None,
+    ) -> Tensor:
+        """One optimiser step; returns how many answers were right, as an int64 scalar on the device.
+
+        Args:
+            inputs: (B, 3, H, W) float in [0, 1]; when it requires a gradient, it gets one.
+            labels: (B,) int64.
+            deviations: one entry for each draw of Gaussian weight noise; gradients are averaged over the
+                draws and applied to the clean weights. Empty: no noise.
+            stream: the random stream of the weight noise.
+        """
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        right = []
+        for deviation in deviations or (0.0,):
+            quiet = isinstance(deviation, float) and deviation == 0.0
+            assert quiet or stream is not None
+            with nullcontext() if quiet else noised(self.parameters, deviation, stream):  # type: ignore[arg-type]
+                logits = self.model(inputs)
+                loss = functional.cross_entropy(logits, labels) / max(1, len(deviations))
+                loss.backward()  # type: ignore[no-untyped-call]
+            right.append((logits.detach().argmax(1) == labels).sum())
+        torch.nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip, foreach=True)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate()
+        self.optimizer.step()
+        self.position += 1
+        return right[-1]
+
+
+def to_float(images: Tensor) -> Tensor:
+    """Uint8 images 0..255 to float [0, 1]."""
+    return images.float().div_(255)
+
+
+def train(
+    model: Classifier,
+    data: ImageSet,
+    recipe: Recipe,
+    *,
+    seed: int,
+    transform: Transform | None = None,
+    deviations: Callable[[float], list[Tensor] | float] | None = None,
+    after_step: Callable[[], None] | None = None,
+    on_epoch: Callable[[nn.Module], None] | None = None,
+    progress: Progress = SILENT,
+) -> Classifier:
+    """Train `model` in place on `data` and return it.
+
+    Args:
+        model: the network to train.
+        data: training images on the model's device.
+        recipe: schedule and hyperparameters.
+        seed: order, crops, noise and transforms are functions of it.
+        transform: applied to each float batch in [0, 1].
+        deviations: weight noise of a step as a function of the share of training done, in [0, 1).
+        after_step: called after each optimiser step, such as a projection.
+        on_epoch: called with the model after each pass.
+        progress: one part for each step; started and finished by the caller.
+    """
+    stream = generator(seed, "train", device=data.images.device.type)
+    total = recipe.steps(len(data))
+    epoch = steps_per_epoch(len(data), recipe.batch_size)
+    trainer = Trainer(model, recipe, total)
+    padded = pad(data.images.permute(0, 2, 3, 1), crop_padding(data.size))
+    plan = batches(
+        len(data), data.size, stream, data.device, batch_size=recipe.batch_size, augment=recipe.augment
+    )
+    for step, (index, crop) in zip(range(1, total + 1), plan, strict=False):
+        inputs = to_float(crop.apply(padded, index))
+        if transform is not None:
+            inputs = transform(inputs, stream)
+        noise = [deviations((step - 1) / total)] if deviations is not None else []
+        trainer.step(inputs, data.labels[index], deviations=noise, stream=stream)
+        if after_step is not None:
+            after_step()
+        progress.advance()
+        if on_epoch is not None and (step % epoch == 0 or step == total):
+            on_epoch(model)
+    return model
+
+
+@torch.no_grad()
+def count_correct(model: nn.Module, data: ImageSet, batch_size: int = 500) -> Tensor:
+    """Number of rightly classified images as an int64 scalar on the device; non-finite logits are wrong."""
+    model.eval()
+    counts = []
+    for images, labels in zip(data.images.split(batch_size), data.labels.split(batch_size), strict=True):
+        logits = model(to_float(images))
+        counts.append(((logits.argmax(1) == labels) & logits.isfinite().all(1)).sum())
+    return torch.stack(counts).sum()
+
+
+def accuracy(model: nn.Module, data: ImageSet) -> float:
+    """Share of rightly classified images in [0, 1]; a count over the whole set, so batch size does not matter."""
+    return int(count_correct(model, data)) / len(data)

@@ -1,0 +1,331 @@
+"""The private side of one protected release: settings, noise, surrogate, manifest and evidence.
+
+Nothing in here may be published: it holds what undoes the protection. The folder is made with mode 0700 and every
+file with 0600; each is written to a temporary name, flushed to disk and renamed, so that a reader never sees half a
+file. `run.json` comes last and names the digest of the manifest: a vault without it belongs to a run that did
+not finish.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors import numpy as safetensors
+
+from pueprotect.errors import InputError, VaultError
+
+SCHEMA_VERSION = 1
+
+RUN = "run.json"
+MANIFEST = "manifest.jsonl"
+# Any of these makes a folder a vault; evidence about a folder that was not protected here has no run.
+_MARKS = (RUN, MANIFEST, "certificate.json", "audit")
+
+
+def default_vault(out: Path) -> Path:
+    """Where the vault of the released folder `out` lies: beside it, with `.vault` appended."""
+    out = out.resolve() if out.name in ("", "..") else out
+    return out.parent / f"{out.name}.vault"
+
+
+class ManifestRow(BaseModel):
+    """One released image.
+
+    Attributes:
+        path: POSIX path below the released folder.
+        class_name: its label; `class` in JSON.
+        split: the surrogate and the noise were fitted on `train`; the originals of `holdout` measure the result.
+        source_path: POSIX path below the source folder.
+        source_sha256: lower-case hex digest of the original file.
+        released_sha256: the same of the released file.
+        linf: largest difference in levels (0..255), if measured.
+        psnr: in dB, if measured.
+        ssim: at most 1, if measured.
+    """
+
+    model_config = ConfigDict(frozen=True, validate_by_name=True, validate_by_alias=True)
+
+    path: str
+    class_name: str = Field(validation_alias="class", serialization_alias="class")
+    split: Literal["train", "holdout"]
+    source_path: str
+    source_sha256: str
+    released_sha256: str
+    linf: int | None = None
+    psnr: float | None = None
+    ssim: float | None = None
+
+
+@dataclass(frozen=True)
+class Verification:
+    """How a released folder differs from its manifest: sorted POSIX paths."""
+
+    missing: tuple[str, ...]
+    extra: tuple[str, ...]
+    changed: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the folder holds exactly the recorded bytes."""
+        return not (self.missing or self.extra or self.changed)
+
+
+class Vault:
+    """A vault folder; make one with `create` or `open`. Names are POSIX paths inside it, such as `audit/pst.json`."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Point at `path` without touching the disk."""
+        self.path = Path(path)
+
+    @classmethod
+    def create(cls, path: str | Path) -> Vault:
+        """Make the folder, or go on with the one that is there.
+
+        Raises:
+            VaultError: `path` is a file or cannot be made.
+        """
+        vault = cls(path)
+        try:
+            vault.path.parent.mkdir(parents=True, exist_ok=True)
+            vault.path.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            why = "there is a file of that name" if vault.path.is_file() else str(error.strerror)
+            raise VaultError(f"{vault.path}: the vault cannot be made ({why}); choose another --vault.") from error
+        return vault
+
+    @classmethod
+    def open(cls, path: str | Path) -> Vault:
+        """The vault at `path`, finished or not.
+
+        Raises:
+            VaultError: there is none.
+        """
+        vault = cls(path)
+        if not any((vault.path / mark).exists() for mark in _MARKS):
+            why = "is not a vault" if vault.path.exists() else "does not exist"
+            raise VaultError(
+                f"{vault.path} {why}: pass --vault DIR, or --test DIR with clean images for a folder "
+                "that pueprotect did not protect."
+            )
+        return vault
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether the run that fills the vault came to its end."""
+        return (self.path / RUN).is_file()
+
+    def seal(self, run: Mapping[str, Any]) -> None:
+        """Write `run.json`: `run` with schema_version and manifest_sha256. Nothing of the run may follow it.
+
+        Raises:
+            VaultError: the manifest is not written yet.
+        """
+        digest = hashlib.sha256(self._read(MANIFEST)).hexdigest()
+        self.write_json(RUN, {**run, "schema_version": SCHEMA_VERSION, "manifest_sha256": digest})
+
+    def unseal(self) -> None:
+        """Remove `run.json`, so that a new run in this vault does not pass for finished when it is interrupted."""
+        (self.path / RUN).unlink(missing_ok=True)
+
+    def run(self) -> dict[str, Any]:
+        """What `seal` wrote, checked against the manifest.
+
+        Raises:
+            VaultError: not sealed, of another schema, or the manifest is not the recorded one.
+        """
+        if not self.is_sealed:
+            raise VaultError(f"{self.path} holds no {RUN}: the run did not finish; repeat protect with --resume.")
+        run = self.read_json(RUN)
+        if run.get("schema_version") != SCHEMA_VERSION:
+            raise VaultError(
+                f"{self.path / RUN} has schema_version {run.get('schema_version')!r} and this pueprotect reads "
+                f"{SCHEMA_VERSION}; use the release that wrote it."
+            )
+        if hashlib.sha256(self._read(MANIFEST)).hexdigest() != run.get("manifest_sha256"):
+            raise VaultError(
+                f"{self.path / MANIFEST} is not the one that {RUN} recorded; restore both or protect again."
+            )
+        return run
+
+    def write_json(self, name: str, obj: Mapping[str, Any]) -> None:
+        """Write one JSON object, keys in the order given.
+
+        Raises:
+            VaultError: the file cannot be written.
+            ValueError: `obj` holds NaN or infinity.
+        """
+        text = json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False)
+        self._write(name, f"{text}\n".encode())
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Read one JSON object.
+
+        Raises:
+            VaultError: missing, or not a JSON object.
+        """
+        try:
+            obj = json.loads(self._read(name))
+        except ValueError as error:
+            raise VaultError(f"{self.path / name} is not JSON ({error}); {_MEND}.") from error
+        if not isinstance(obj, dict):
+            raise VaultError(f"{self.path / name} is not a JSON object; {_MEND}.")
+        return obj
+
+    def write_tensors(self, name: str, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Write named arrays as safetensors; shape and dtype are kept.
+
+        Raises:
+            VaultError: the file cannot be written.
+        """
+        # safetensors stores the buffer as it lies in memory.
+        ordered = {key: np.asarray(value, order="C") for key, value in tensors.items()}
+        self._write(name, safetensors.save(ordered))
+
+    def read_tensors(self, name: str) -> dict[str, npt.NDArray[Any]]:
+        """Read what `write_tensors` wrote.
+
+        Raises:
+            VaultError: missing, truncated or not safetensors.
+        """
+        try:
+            return dict(safetensors.load(self._read(name)))
+        except (SafetensorError, ValueError, KeyError) as error:
+            raise VaultError(f"{self.path / name} is damaged ({error}); {_MEND}.") from error
+
+    def write_manifest(self, rows: Iterable[ManifestRow]) -> None:
+        """Write one JSON line per released image, in the order given.
+
+        Raises:
+            VaultError: the file cannot be written.
+        """
+        lines = [row.model_dump_json(by_alias=True) + "\n" for row in rows]
+        self._write(MANIFEST, "".join(lines).encode())
+
+    def read_manifest(self) -> list[ManifestRow]:
+        """Read the rows back; unknown keys are ignored. `run` checks the file's digest, this does not.
+
+        Raises:
+            VaultError: missing, or a line is not a row.
+        """
+        rows = []
+        for number, line in enumerate(self._read(MANIFEST).splitlines(), start=1):
+            try:
+                rows.append(ManifestRow.model_validate_json(line))
+            except ValidationError as error:
+                detail = error.errors()[0]
+                where = ".".join(map(str, detail["loc"]))
+                raise VaultError(
+                    f"{self.path / MANIFEST}, line {number}: {where}: {detail['msg']}; {_MEND}.".replace(": :", ":")
+                ) from error
+        return rows
+
+    def _at(self, name: str) -> Path:
+        parts = PurePosixPath(name)
+        if parts.is_absolute() or ".." in parts.parts or not parts.name:
+            raise VaultError(f"{name!r} does not name a file inside {self.path}; use a plain relative name.")
+        return self.path / parts
+
+    def _write(self, name: str, content: bytes) -> None:
+        path = self._at(name)
+        partial = path.with_name(f".{uuid.uuid4().hex}.tmp")
+        try:
+            if path.parent != self.path:
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        except OSError as error:
+            why = error.strerror or error
+            raise VaultError(f"{path} cannot be written ({why}); check its folder and the space on it.") from error
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def _read(self, name: str) -> bytes:
+        path = self._at(name)
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise VaultError(f"{path} cannot be read ({error.strerror}); {_MEND}.") from error
+
+
+_MEND = "restore the vault from a copy, or run the command that writes this file again"
+
+
+def sha256_of(path: str | Path) -> str:
+    """Lower-case hex SHA-256 of one file.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); check that it exists and is readable.") from error
+
+
+def digest_files(root: str | Path, names: Iterable[str], workers: int = 0) -> dict[str, str]:
+    """SHA-256 of each file `names` below `root`, in that order; `workers` threads, 0 for the usual number.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    names = list(names)
+    with ThreadPoolExecutor(workers or None) as pool:
+        return dict(zip(names, pool.map(lambda name: sha256_of(Path(root, name)), names), strict=True))
+
+
+def data_digest(digests: Mapping[str, str]) -> str:
+    """One digest of a whole folder from {path: sha256}, whatever the order: `sha256:` and 64 hex digits.
+
+    The same as `sha256sum FILES | LC_ALL=C sort | sha256sum` in the folder.
+    """
+    lines = sorted(f"{digest}  {path}\n" for path, digest in digests.items())
+    return "sha256:" + hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def verify(out: str | Path, rows: Iterable[ManifestRow], workers: int = 0) -> Verification:
+    """Compare the files in `out` with the manifest, byte for byte.
+
+    Every file counts, hidden ones too. A linked folder is never entered: it counts as extra, its contents as missing.
+
+    Raises:
+        InputError: `out` is not a folder, or something in it cannot be read.
+    """
+    out = Path(out)
+    if not out.is_dir():
+        raise InputError(f"{out} is not a folder; name the released folder.")
+    recorded = {row.path: row.released_sha256 for row in rows}
+    found = _files_below(out)
+    both = sorted(recorded.keys() & found)
+    digests = digest_files(out, both, workers)
+    return Verification(
+        missing=tuple(sorted(recorded.keys() - found)),
+        extra=tuple(sorted(found - recorded.keys())),
+        changed=tuple(name for name in both if digests[name] != recorded[name]),
+    )
+
+
+def _files_below(root: Path) -> set[str]:
+    def refuse(error: OSError) -> None:
+        raise InputError(f"{error.filename} cannot be listed ({error.strerror}); check its permissions.") from error
+
+    found: set[str] = set()
+    for folder, subfolders, files in os.walk(root, onerror=refuse):
+        links = [name for name in subfolders if Path(folder, name).is_symlink()]
+        found.update(Path(folder, name).relative_to(root).as_posix() for name in [*files, *links])
+    return found

@@ -1,0 +1,140 @@
+"""Gaussian parametric noise: classifiers drawn around a model, theta + N(0, sigma^2 I).
+
+Draw i is a function of (seed, i) alone. The model is never changed: draws are evaluated on a scratch
+copy whose parameters are written afresh for every draw, so no rounding error can pile up.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from pueprotect.runtime import generator
+
+
+def gaussian(parameters: list[Tensor], stream: torch.Generator) -> list[Tensor]:
+    """Standard normal noise in the shapes of `parameters`, from one draw of the stream."""
+    flat = torch.randn(
+        sum(parameter.numel() for parameter in parameters), generator=stream, device=parameters[0].device
+    )
+    pieces = flat.split([parameter.numel() for parameter in parameters])
+    return [
+        piece.view(parameter.shape) for piece, parameter in zip(pieces, parameters, strict=True)
+    ]
+
+
+def trainable(model: nn.Module) -> list[Tensor]:
+    """The parameters that span the certified space, in the model's own order."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+@contextmanager
+def noised(parameters: list[Tensor], deviations: list[Tensor] | float, stream: torch.Generator) -> Iterator[None]:
+    """Inside the block `parameters` carry one draw of noise; afterwards they are bit-equal to before.
+
+    Args:
+        parameters: leaf tensors, changed in place and restored from a copy.
+        deviations: standard deviation, one number or one broadcastable tensor for each parameter.
+        stream: the random stream, advanced by one draw.
+    """
+    saved = [parameter.detach().clone() for parameter in parameters]
+    noise = gaussian(parameters, stream)
+    with torch.no_grad():
+        torch._foreach_mul_(noise, deviations)
+        torch._foreach_add_(parameters, noise)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            torch._foreach_copy_(parameters, saved)
+
+
+def batch_norms(model: nn.Module) -> list[_BatchNorm]:
+    """The model's BatchNorm layers."""
+    return [module for module in model.modules() if isinstance(module, _BatchNorm)]
+
+
+@torch.no_grad()
+def reestimate_batch_norm(model: nn.Module, images: Tensor, batch_size: int = 512) -> None:
+    """Set running statistics to those of `images` (N, 3, H, W) uint8, an average over equal batches.
+
+    The model is left in evaluation mode. Models without BatchNorm are left alone.
+    """
+    norms = batch_norms(model)
+    model.eval()
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+        norm.train()
+    for batch in images.split(batch_size):
+        model(batch.float().div_(255))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        norm.eval()
+
+
+class DrawEngine:
+    """Counts correct predictions of classifiers drawn around `model`.
+
+    BatchNorm statistics are buffers, not parameters: they are re-estimated for every draw from one fixed
+    calibration batch, which makes accuracy a function of the weights alone.
+
+    Args:
+        model: the centre of the Gaussian; never changed.
+        images: (N, 3, H, W) uint8 evaluation images on the model's device.
+        labels: (N,) int64.
+        calibration: (M, 3, H, W) uint8, the batch from which BatchNorm statistics are re-estimated.
+        sigma: standard deviation of the weight noise.
+        seed: draws are functions of (seed, index).
+        batch_size: images for each forward pass.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        calibration: Tensor,
+        *,
+        sigma: float,
+        seed: int,
+        batch_size: int = 500,
+    ) -> None:
+        self.centre = trainable(model)
+        self.scratch = copy.deepcopy(model).eval()
+        self.scratch_parameters = trainable(self.scratch)
+        self.calibration = calibration
+        self.sigma = sigma
+        self.seed = seed
+        # Converted once: the same images serve every draw.
+        self.batches = [
+            (batch.float().div_(255), truth)
+            for batch, truth in zip(images.split(batch_size), labels.split(batch_size), strict=True)
+        ]
+
+    @torch.no_grad()
+    def correct(self, index: int) -> Tensor:
+        """Number of images that draw `index` classifies rightly, as an int64 scalar on the device.
+
+        A draw whose logits are not finite counts as wrong on those images.
+        """
+        stream = generator(self.seed, "weight-draw", index, self.centre[0].device.type)
+        noise = gaussian(self.centre, stream)
+        torch._foreach_mul_(noise, self.sigma)
+        torch._foreach_add_(noise, self.centre)
+        torch._foreach_copy_(self.scratch_parameters, noise)
+        reestimate_batch_norm(self.scratch, self.calibration)
+        counts = []
+        for batch, truth in self.batches:
+            logits = self.scratch(batch)
+            right = (logits.argmax(1) == truth) & logits.isfinite().all(1)
+            counts.append(right.sum())
+        return torch.stack(counts).sum()

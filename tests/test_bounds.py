@@ -1,0 +1,119 @@
+"""Golden ranks (published parameters, alpha = 0.01), exactness on linear functionals, coverage, properties."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binom, norm
+
+from pueprotect import bounds
+from pueprotect.errors import InputError
+
+SIGMA = 0.25
+
+
+@pytest.mark.parametrize(
+    ("draws", "q", "eta", "rank"),
+    [(1000, 0.9, 0.0, 922), (1000, 0.9, 0.25, 997), (1000, 0.7, 0.1, 851), (44, 0.9, 0.0, 44), (43, 0.9, 0.0, None)],
+)
+def test_golden_ranks(draws: int, q: float, eta: float, rank: int | None) -> None:
+    assert bounds.order_statistic_rank(draws, bounds.shifted_tail(q, eta, SIGMA), 0.01) == rank
+
+
+def test_golden_shift() -> None:
+    assert bounds.shifted_quantile(0.9, 0.25, 0.25) == pytest.approx(0.988742, abs=5e-7)
+    # mpmath: ncdf(-(quantile(0.9) + 30)) = 8.6e-215 has no float64 complement
+    assert 0 < bounds.shifted_tail(0.9, 30 * SIGMA, SIGMA) < 1e-200
+
+
+@given(
+    st.integers(1, 400),
+    st.floats(1e-4, 0.9999),
+    st.floats(1e-4, 0.3),
+)
+@settings(max_examples=200, deadline=None)
+def test_rank_is_the_smallest_that_satisfies_the_definition(draws: int, quantile: float, alpha: float) -> None:
+    satisfying = [k for k in range(1, draws + 1) if binom.cdf(k - 1, draws, quantile) >= 1 - alpha]
+    expected = satisfying[0] if satisfying else None
+    rank = bounds.order_statistic_rank(draws, 1 - quantile, alpha)
+    if rank != expected:  # the two sides may differ only where floats cannot tell
+        near = min(k for k in (rank, expected) if k is not None)
+        assert binom.cdf(near - 1, draws, quantile) == pytest.approx(1 - alpha, abs=1e-12)
+
+
+@given(st.floats(0.01, 0.99), st.floats(0, 3), st.floats(0, 3), st.floats(1e-3, 0.4), st.floats(1e-3, 0.4))
+@settings(max_examples=100, deadline=None)
+def test_rank_is_monotone(q: float, eta_a: float, eta_b: float, alpha_a: float, alpha_b: float) -> None:
+    def rank(eta: float, alpha: float) -> float:
+        found = bounds.order_statistic_rank(500, bounds.shifted_tail(q, eta, 1.0), alpha)
+        return math.inf if found is None else found
+
+    assert rank(min(eta_a, eta_b), alpha_a) <= rank(max(eta_a, eta_b), alpha_a)
+    assert rank(eta_a, max(alpha_a, alpha_b)) <= rank(eta_a, min(alpha_a, alpha_b))
+
+
+@given(st.floats(0.05, 0.95), st.floats(0, 4), st.floats(0.01, 2), st.integers(0, 2**31))
+@settings(max_examples=100, deadline=None)
+def test_shift_is_an_equality_for_linear_functionals(q: float, ratio: float, sigma: float, seed: int) -> None:
+    """A(theta) = a.theta: the worst centre on the sphere lies along a, and its quantile is known exactly."""
+    a = np.random.default_rng(seed).normal(size=7)
+    length = float(np.linalg.norm(a))
+    eta = ratio * sigma
+    worst_quantile = eta * length + sigma * length * norm.ppf(q)
+    bound = sigma * length * norm.isf(bounds.shifted_tail(q, eta, sigma))
+    assert bound == pytest.approx(worst_quantile, rel=1e-12, abs=1e-12 * length * sigma)
+
+
+@pytest.mark.parametrize("sampler", ["uniform", "two-valued", "binomial"])
+def test_coverage(sampler: str) -> None:
+    """Misses over 2,000 repeats stay within the exact binomial tail of alpha."""
+    rng = np.random.default_rng(7)
+    repeats, draws, quantile, alpha = 2000, 300, 0.95, 0.05
+    shape = (repeats, draws)
+    if sampler == "uniform":
+        values, truth = rng.random(shape), quantile
+    elif sampler == "two-valued":
+        values, truth = (rng.random(shape) < 0.06).astype(float), 1.0
+    else:
+        values, truth = rng.binomial(20, 0.3, shape), binom.ppf(quantile, 20, 0.3)
+    rank = bounds.order_statistic_rank(draws, 1 - quantile, alpha)
+    assert rank is not None
+    misses = int((np.sort(values, axis=1)[:, rank - 1] < truth).sum())
+    assert misses <= binom.ppf(1 - 1e-6, repeats, alpha)
+    if sampler == "uniform":  # a continuous distribution also shows that the rank wastes nothing
+        exact = binom.sf(rank - 1, draws, quantile)
+        assert binom.ppf(1e-6, repeats, exact) <= misses
+
+
+@given(st.floats(0.05, 0.95), st.integers(50, 10**7), st.floats(1e-4, 0.2))
+@settings(max_examples=100, deadline=None)
+def test_largest_eta_is_the_edge_of_abstention(q: float, draws: int, alpha: float) -> None:
+    eta = bounds.largest_eta(q, SIGMA, draws, alpha)
+    if eta is None:
+        assert bounds.order_statistic_rank(draws, 1 - q, alpha) is None
+        return
+    inside = bounds.shifted_tail(q, eta * (1 - 1e-9), SIGMA)
+    outside = bounds.shifted_tail(q, eta + 1e-6, SIGMA)
+    assert bounds.order_statistic_rank(draws, inside, alpha) == draws
+    assert bounds.order_statistic_rank(draws, outside, alpha) is None
+    assert bounds.draws_needed(inside, alpha) <= draws < bounds.draws_needed(outside, alpha)  # type: ignore[operator]
+
+
+def test_published_reach() -> None:
+    for draws, ratio in ((1000, 1.32), (10**4, 2.03), (10**5, 2.63), (10**6, 3.15)):
+        assert bounds.largest_eta(0.9, 1.0, draws, 0.01) == pytest.approx(ratio, abs=0.006)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"q": 0.0}, {"q": 1.0}, {"sigma": 0.0}, {"sigma": math.nan}, {"alpha": 0.0}, {"alpha": 0.5}, {"draws": 0},
+        {"eta": -0.1}, {"eta": math.nan},
+    ],
+)  # fmt: skip
+def test_out_of_range(wrong: dict[str, float]) -> None:
+    good = {"q": 0.9, "sigma": 0.05, "alpha": 0.01, "draws": 10, "eta": 0.1}
+    with pytest.raises(InputError, match=f"--{next(iter(wrong))}"):
+        bounds.check(**(good | wrong))  # type: ignore[arg-type]

@@ -1,0 +1,136 @@
+import dataclasses
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from pueprotect import protect
+from pueprotect.errors import InputError
+from pueprotect.models import build
+from pueprotect.training import ImageSet, Recipe
+
+
+def pictures(count: int = 48, size: int = 16, classes: int = 3, seed: int = 0) -> ImageSet:
+    stream = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (count, size, size, 3), generator=stream, dtype=torch.uint8)
+    return ImageSet(images.permute(0, 3, 1, 2), torch.arange(count) % classes, classes)
+
+
+def optimised(**wanted: object) -> protect.Optimizer:
+    optimizer = protect.Optimizer(pictures(), protect.Settings(**({"rounds": 2} | wanted)))  # type: ignore[arg-type]
+    optimizer.run(optimizer.settings.rounds)
+    return optimizer
+
+
+@given(st.integers(1, 30), st.integers(0, 2**31))
+@settings(max_examples=30, deadline=None)
+def test_noise_is_signed_within_budget_and_clipped(epsilon: int, seed: int) -> None:
+    stream = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (5, 3, 4, 4), generator=stream, dtype=torch.uint8)
+    delta = torch.randint(-epsilon, epsilon + 1, (2, 4, 4, 3), generator=stream).to(torch.int8)
+    index = torch.tensor([0, 1, 1, 0, 1])
+    shown = protect.apply(images, delta, index)
+    for number in range(5):
+        for y, x, c in itertools.product(range(4), range(4), range(3)):
+            expected = min(255, max(0, int(images[number, c, y, x]) + int(delta[index[number], y, x, c])))
+            assert int(shown[number, c, y, x]) == expected
+
+
+@pytest.mark.parametrize("mode", ["class-wise", "sample-wise"])
+def test_budget_shape_and_both_signs(mode: str) -> None:
+    optimizer = optimised(mode=mode, epsilon=6)
+    levels = optimizer.levels()
+    assert levels.shape == ((3 if mode == "class-wise" else 48), 16, 16, 3)
+    assert levels.dtype == torch.int8
+    assert int(levels.abs().max()) <= 6
+    assert 0.3 < float((levels < 0).float().mean()) < 0.7
+
+
+def test_same_seed_same_noise_and_another_seed_another() -> None:
+    assert torch.equal(optimised(seed=1).levels(), optimised(seed=1).levels())
+    assert not torch.equal(optimised(seed=1).levels(), optimised(seed=2).levels())
+
+
+@pytest.mark.parametrize("mode", ["class-wise", "sample-wise"])
+def test_pue_without_weight_noise_is_emn(mode: str) -> None:
+    pue, emn = optimised(method="pue", sigma=0.0, mode=mode), optimised(method="emn", mode=mode)
+    assert torch.equal(pue.levels(), emn.levels())
+
+
+def test_weight_noise_changes_the_noise_once_the_surrogate_fits() -> None:
+    data = pictures()
+    results = []
+    for sigma in (0.0, 0.1):
+        optimizer = protect.Optimizer(data, protect.Settings(sigma=sigma, rounds=2))
+        teacher = build("resnet8", 3, 16, seed=9)  # a teacher counts as fitted
+        optimizer.run(2, teacher=teacher)
+        results.append(optimizer.levels())
+    assert not torch.equal(*results)
+
+
+def test_one_class_wise_step_equals_a_plain_loop() -> None:
+    """Autograd through crop and flip, image by image, against the batched adjoint and the product with labels."""
+    data = pictures(8)
+    chosen = protect.Settings(method="emn", step_size=0.8)
+    optimizer = protect.Optimizer(data, chosen)
+    start = optimizer.delta.clone()
+    index = torch.arange(8)
+    crop = protect.CropFlip.draw(8, 16, torch.Generator().manual_seed(3), "cpu")
+    reference = build("resnet8", 3, 16, seed=0, purpose="surrogate").train()
+    trainer = protect.Trainer(optimizer.surrogate, Recipe(), 10)
+    optimizer._step(trainer, index, crop, noisy=False)
+
+    padding = optimizer.padding
+    shown = []
+    for number in range(8):
+        noisy = data.images[number].permute(1, 2, 0).float() + start[data.labels[number]]
+        inside = functional.pad(noisy, (0, 0, padding, padding, padding, padding))
+        rows, columns = crop.rows[number, :, 0], crop.columns[number, 0]
+        shown.append(inside[rows][:, columns].permute(2, 0, 1).clamp(0, 255) / 255)
+    inputs = torch.stack(shown).requires_grad_()
+    functional.cross_entropy(reference(inputs), data.labels).backward()
+    signs = crop.adjoint(protect.fine(inputs.grad)).sign()
+    for label in range(3):
+        members = data.labels == label
+        expected = (start[label] - 0.8 * signs[members].mean(0)).clamp(-8, 8)
+        different = ((optimizer.delta[label] - expected).abs() > 1e-4).float().mean()
+        assert float(different) < 0.002  # signs of gradients near zero may flip with the order of summation
+
+
+def test_fine_removes_what_is_smooth() -> None:
+    flat = torch.ones(1, 3, 16, 16)
+    assert float(protect.fine(flat).abs().max()) < 1e-6
+    board = ((torch.arange(16)[:, None] + torch.arange(16)) % 2 * 2.0 - 1).expand(1, 3, -1, -1)
+    assert float((protect.fine(board) * board).mean()) > 0.8
+
+
+def test_unseen_images_get_noise_within_budget_and_leave_the_surrogate_alone() -> None:
+    optimizer = optimised(mode="sample-wise")
+    before = {name: value.clone() for name, value in optimizer.surrogate.state_dict().items()}
+    unseen = pictures(9, seed=5)
+    noise = optimizer.noise_for(unseen, steps=3)
+    assert noise.shape == (9, 16, 16, 3)
+    assert 0 < int(noise.abs().max()) <= 8
+    assert all(torch.equal(before[name], value) for name, value in optimizer.surrogate.state_dict().items())
+    optimizer.surrogate.eval()
+    assert torch.equal(optimised().noise_for(unseen), optimised().levels())
+
+
+def test_self_check_passes_within_the_margin_only() -> None:
+    data = pictures()
+    check = protect.self_check(data, data, "resnet8", epochs=1, seed=0)
+    assert check.chance == pytest.approx(1 / 3)
+    assert check.limit == pytest.approx(1 / 3 + protect.SELF_CHECK_MARGIN * 2 / 3)
+    assert dataclasses.replace(check, accuracy=check.limit).passed
+    assert not dataclasses.replace(check, accuracy=check.limit + 0.01).passed
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"epsilon": 0}, {"epsilon": 256}, {"sigma": -0.1}, {"sigma": float("nan")}, {"rounds": 0}, {"draws": 0}]
+)
+def test_out_of_range(wrong: dict[str, float]) -> None:
+    with pytest.raises(InputError):
+        protect.Settings(**wrong)  # type: ignore[arg-type]

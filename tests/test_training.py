@@ -1,0 +1,143 @@
+import pytest
+import torch
+from torch.nn import functional
+
+from pueprotect.models import ARCHITECTURES, build, parameter_count
+from pueprotect.errors import InputError
+from pueprotect.training import ImageSet, Recipe, Trainer, accuracy, batches, count_correct, train
+
+
+def stripes(count: int = 96, size: int = 16, seed: int = 0) -> ImageSet:
+    """Two classes that any network tells apart: horizontal and vertical stripes, plus noise."""
+    stream = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % 2
+    wave = (torch.arange(size) // 2 % 2 * 160.0).expand(size, size)
+    pictures = torch.where(labels.view(-1, 1, 1) == 0, wave, wave.T) + 60 * torch.rand(
+        (count, size, size), generator=stream
+    )
+    return ImageSet(pictures.to(torch.uint8)[:, None].expand(-1, 3, -1, -1).contiguous(), labels, 2)
+
+
+@pytest.mark.parametrize("arch", ["resnet8", "cnn"])
+def test_learns_what_is_learnable(arch: str) -> None:
+    model = build(arch, 2, 16, seed=0)
+    train(model, stripes(), Recipe(epochs=8, batch_size=32), seed=1)
+    assert accuracy(model, stripes(seed=1)) > 0.95
+
+
+def test_same_seed_same_weights_and_another_seed_others() -> None:
+    def weights(seed: int) -> torch.Tensor:
+        model = train(build("resnet8", 2, 16, seed=0), stripes(32), Recipe(epochs=1, batch_size=16), seed=seed)
+        return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+    assert torch.equal(weights(3), weights(3))
+    assert not torch.equal(weights(3), weights(4))
+
+
+def test_accuracy_counts_every_image_whatever_the_batch() -> None:
+    data = stripes(61)
+    model = build("resnet8", 2, 16, seed=0)
+    train(model, data, Recipe(epochs=1), seed=0)
+    model.eval()
+    plain = sum(
+        int(model(image[None] / 255).argmax()) == int(label)
+        for image, label in zip(data.images, data.labels, strict=True)
+    )
+    assert {int(count_correct(model, data, batch_size)) for batch_size in (7, 60, 500)} == {plain}
+    assert accuracy(model, data) == plain / 61
+
+
+def test_every_pass_shows_every_image_once() -> None:
+    plan = batches(10, 16, torch.Generator().manual_seed(0), "cpu", batch_size=4)
+    for _ in range(3):
+        seen = torch.cat([next(plan)[0] for _ in range(3)])
+        assert sorted(seen.tolist()) == list(range(10))
+
+
+def test_a_step_without_noise_equals_torch() -> None:
+    """One step of the trainer against the same step written out with torch's own optimiser."""
+    images, labels = torch.rand(8, 3, 16, 16), torch.arange(8) % 2
+    model, reference = build("cnn", 2, 16, seed=0), build("cnn", 2, 16, seed=0)
+    recipe = Recipe(lr=0.1, warmup=0.0, clip=1e9)
+    Trainer(model, recipe, 10).step(images, labels)
+    optimizer = torch.optim.SGD(reference.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-3, nesterov=True)
+    functional.cross_entropy(reference(images), labels).backward()
+    optimizer.step()
+    for mine, theirs in zip(model.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_noisy_gradients_are_averaged_and_applied_to_clean_weights() -> None:
+    images, labels = torch.rand(8, 3, 16, 16), torch.arange(8) % 2
+    model, reference = build("cnn", 2, 16, seed=0), build("cnn", 2, 16, seed=0)
+    before = [parameter.detach().clone() for parameter in reference.parameters()]
+    recipe = Recipe(lr=0.1, warmup=0.0, clip=1e9, weight_decay=0.0)
+    Trainer(model, recipe, 10).step(
+        images, labels, deviations=[0.02, 0.02], stream=torch.Generator().manual_seed(5)
+    )
+    stream = torch.Generator().manual_seed(5)
+    total = [torch.zeros_like(parameter) for parameter in before]
+    for _ in range(2):
+        flat = torch.randn(sum(p.numel() for p in before), generator=stream).split([p.numel() for p in before])
+        with torch.no_grad():
+            for parameter, start, noise in zip(reference.parameters(), before, flat, strict=True):
+                parameter.copy_(start + 0.02 * noise.view(start.shape))
+        reference.zero_grad()
+        functional.cross_entropy(reference(images), labels).backward()
+        total = [a + p.grad / 2 for a, p in zip(total, reference.parameters(), strict=True)]
+    for mine, start, gradient in zip(model.parameters(), before, total, strict=True):
+        # Nesterov's first step moves by lr x gradient x (1 + momentum).
+        torch.testing.assert_close(mine.detach(), start - 0.19 * gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_learning_rate_rises_and_falls_to_zero() -> None:
+    trainer = Trainer(build("cnn", 2, 16, seed=0), Recipe(lr=1.0, warmup=0.2), 100)
+    rates = []
+    for trainer.position in range(101):
+        rates.append(trainer.rate())
+    assert max(rates) == pytest.approx(1.0)
+    assert rates[20] == max(rates)
+    assert rates == sorted(rates[:21]) + sorted(rates[21:], reverse=True)
+    assert rates[100] == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize("arch", sorted(ARCHITECTURES))
+def test_every_architecture_answers_and_names_its_stages(arch: str) -> None:
+    model = build(arch, 5, 32, seed=0).eval()
+    seen = []
+    for stage in model.stage_modules():
+        stage.register_forward_hook(lambda _m, _i, output: seen.append(output.shape))
+    with torch.no_grad():
+        logits = model(torch.rand(2, 3, 32, 32))
+    assert logits.shape == (2, 5)
+    assert len(seen) >= len(model.stages) >= 3
+    assert all(shape[0] == 2 and len(shape) in (3, 4) for shape in seen)
+    assert parameter_count(model) > 10_000
+
+
+def test_build_depends_on_seed_and_purpose_alone() -> None:
+    def first(seed: int, purpose: str) -> torch.Tensor:
+        torch.manual_seed(torch.seed())
+        return next(build("cnn", 2, 16, seed=seed, purpose=purpose).parameters())
+
+    assert torch.equal(first(1, "a"), first(1, "a"))
+    assert not torch.equal(first(1, "a"), first(2, "a"))
+    assert not torch.equal(first(1, "a"), first(1, "b"))
+
+
+def test_normalisation_is_inside_the_model() -> None:
+    """Images in [0, 1] go in as they are: the stem sees them centred."""
+    model = build("resnet8", 2, 16, seed=0)
+    seen = []
+    model.body.register_forward_pre_hook(lambda _m, inputs: seen.append(inputs[0]))
+    model(torch.full((1, 3, 16, 16), 0.5))
+    assert float(seen[0].abs().max()) == 0
+
+
+def test_unfit_architectures_are_refused() -> None:
+    with pytest.raises(InputError, match="resnet9"):
+        build("resnet9", 2, 32, seed=0)
+    with pytest.raises(InputError, match="multiple of 16"):
+        build("vit_tiny", 2, 40, seed=0)
+    with pytest.raises(InputError, match="at least 32"):
+        build("densenet121", 2, 16, seed=0)

@@ -1,19 +1,21 @@
 """What `certify` and `audit` may look at: the bytes on disk of a released folder, and clean test images.
 
 A release made by pueprotect has a vault: its digests are checked first, the clean measure is the originals of the
-holdout (or `--test`), and the attacker trains on the files of the training split (with `--test`, on all). Any other folder
-of labelled images can be opened too, when clean test images are given.
+holdout (or `--test`), and the attacker trains on the files of the training split (with `--test`, on all). Any other
+folder of labelled images can be opened too, when clean test images are given.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from pueprotect import images as image_files
@@ -22,15 +24,63 @@ from pueprotect.images import ImageEntry, ImageFolder
 from pueprotect.models import Classifier, build
 from pueprotect.runtime import SILENT, Progress
 from pueprotect.training import ImageSet
-from pueprotect.vault import ManifestRow, Vault, data_digest, default_vault, digest_files, sha256_of, verify
+from pueprotect.vault import ManifestRow, Vault, Verification, data_digest, default_vault, digest_files, verify
 
 SURROGATE = "surrogate.safetensors"
+LISTED = 10
 
 
-def image_set(pixels: np.ndarray, labels: np.ndarray, classes: int, device: str) -> ImageSet:
-    """Decoded images (N, S, S, 3) uint8 as a set resident on `device`."""
+def image_set(pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], classes: int, device: str) -> ImageSet:
+    """Decoded images (N, S, S, 3) uint8 and labels (N,) int64 as a set resident on `device`."""
     tensor = torch.from_numpy(np.ascontiguousarray(pixels)).to(device).permute(0, 3, 1, 2)
     return ImageSet(tensor, torch.from_numpy(labels).to(device), classes)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How images get from the disk to the device.
+
+    Attributes:
+        device: where they go.
+        workers: decoding threads; 0 chooses.
+        progress: told of the files read.
+    """
+
+    device: str = "cpu"
+    workers: int = 0
+    progress: Progress = SILENT
+
+    def read(self, folder: ImageFolder, size: int, label: str) -> ImageSet:
+        """Decode every image of `folder` at `size` x `size` pixels.
+
+        Raises:
+            ImageError: some files cannot be decoded.
+        """
+        pixels = image_files.load(folder, size, workers=self.workers, progress=self.progress, label=label)
+        return image_set(pixels, folder.labels, len(folder.classes), self.device)
+
+    def originals(self, run: dict[str, Any], rows: Iterable[ManifestRow], mend: str) -> ImageSet:
+        """The clean originals of manifest rows, their digests checked first.
+
+        Args:
+            run: `run.json` of the vault.
+            rows: the wanted rows.
+            mend: what to do when they cannot be had.
+
+        Raises:
+            StaleDataError: an original is missing or changed.
+        """
+        rows = tuple(rows)
+        source = Path(run["source"])
+        lost = [row.source_path for row in rows if not (source / row.source_path).is_file()]
+        if not lost:
+            digests = digest_files(source, [row.source_path for row in rows], self.workers)
+            lost = [row.source_path for row in rows if digests[row.source_path] != row.source_sha256]
+        if lost:
+            raise StaleDataError(
+                f"{len(lost)} originals in {source} are gone or have changed since protection ({_some(lost)}); {mend}."
+            )
+        return self.read(_folder_of(source, rows, run, released=False), int(run["size"]), "read originals")
 
 
 @dataclass
@@ -47,7 +97,7 @@ class Evidence:
         digest: of the released files.
         released: what the attacker trains on, as decoded from disk.
         test: clean test images that no training sees.
-        holdout_images: number of images in `test`.
+        reader: how further images are read.
     """
 
     out: Path
@@ -59,10 +109,13 @@ class Evidence:
     digest: str
     released: ImageSet
     test: ImageSet
-    device: str
+    reader: Reader = field(repr=False)
     _train_rows: tuple[ManifestRow, ...] = field(repr=False, default=())
-    _workers: int = 0
-    _progress: Progress = SILENT
+
+    @property
+    def device(self) -> str:
+        """Where the images live and the work is done."""
+        return self.reader.device
 
     @property
     def holdout_images(self) -> int:
@@ -76,7 +129,7 @@ class Evidence:
 
     @property
     def default_arch(self) -> str:
-        """The surrogate's architecture, or the smallest one."""
+        """The surrogate's architecture, or the device's usual one."""
         name = self.run.get("surrogate", {}).get("name")
         return str(name) if name else ("resnet18" if self.device.startswith("cuda") else "resnet8")
 
@@ -89,30 +142,52 @@ class Evidence:
         """
         if not self.own:
             return None
-        return _read_originals(
-            self.run, self._train_rows, self.classes, self.size, self.device, self._workers, self._progress
-        )
+        return self.reader.originals(self.run, self._train_rows, "put them back: clean training images are needed here")
 
     def online_surrogate(self) -> Classifier | None:
-        """The network left by the optimisation; None for a foreign folder."""
+        """The network left by the optimisation; None for a foreign folder.
+
+        Raises:
+            VaultError: its weights are missing, damaged or of another network.
+        """
         if not self.own:
             return None
         model = build(self.default_arch, len(self.classes), self.size, seed=0, device=self.device)
         state = {name: torch.from_numpy(value) for name, value in self.vault.read_tensors(SURROGATE).items()}
-        model.load_state_dict(state)
+        try:
+            model.load_state_dict(state)
+        except RuntimeError as error:
+            raise VaultError(
+                f"{self.vault.path / SURROGATE} does not hold a {self.default_arch}; restore the vault from a copy."
+            ) from error
         return model
 
+    def store(self, name: str, data: dict[str, Any]) -> None:
+        """Write a result into the vault, which a foreign folder gets only now.
+
+        Raises:
+            VaultError: the vault cannot be written.
+        """
+        Vault.create(self.vault.path).write_json(name, data)
+
     def remembered(self, name: str, key: dict[str, Any]) -> dict[str, Any] | None:
-        """An earlier result stored by `remember` for the same key and the same released bytes."""
+        """An earlier result stored by `remember` for the same key, released bytes and test images."""
         try:
             found = self.vault.read_json(name)
         except VaultError:
             return None
-        return found["result"] if found.get("key") == key | {"data_digest": self.digest} else None
+        result = found.get("result") if found.get("key") == key | self._digests else None
+        return result if isinstance(result, dict) else None
 
     def remember(self, name: str, key: dict[str, Any], result: dict[str, Any]) -> None:
         """Store a finished part of a command, so that `--resume` need not repeat it."""
-        self.vault.write_json(name, {"key": key | {"data_digest": self.digest}, "result": result})
+        self.store(name, {"key": key | self._digests, "result": result})
+
+    @cached_property
+    def _digests(self) -> dict[str, str]:
+        test = hashlib.sha256(self.test.images.cpu().numpy().tobytes())
+        test.update(self.test.labels.cpu().numpy().tobytes())
+        return {"data_digest": self.digest, "test_digest": f"sha256:{test.hexdigest()}"}
 
 
 def open_release(
@@ -125,7 +200,7 @@ def open_release(
     workers: int = 0,
     progress: Progress = SILENT,
 ) -> Evidence:
-    """Check digests and decode a released folder and its clean test images.
+    """Check digests and decode a released folder and its clean test images; writes nothing.
 
     Args:
         out: the released folder.
@@ -138,139 +213,96 @@ def open_release(
 
     Raises:
         InputError: no such folder, or neither vault nor test images, or classes differ.
+        VaultError: the vault is damaged.
         StaleDataError: files are missing, added or changed since protection, or originals are.
     """
+    reader = Reader(device, workers, progress)
     place = vault or default_vault(out)
     if not out.is_dir():
         raise InputError(f"{out} is not a folder; name the released folder.")
-    sealed = Vault(place).is_sealed
-    if not sealed and test is None:
-        raise InputError(
-            f"{out} has no finished vault at {place}: name it with --vault, or give clean labelled images with --test DIR."
-        )
-    if sealed:
-        return _open_own(out, Vault.open(place), test, device, workers, progress)
     if vault is not None and not vault.is_dir():
-        raise InputError(f"--vault {vault} does not exist; leave it out to use {default_vault(out)}.")
-    assert test is not None
+        raise InputError(f"--vault {vault} is not a folder; leave it out to use {default_vault(out)}.")
+    if place.exists() and not place.is_dir():
+        raise InputError(f"{place} is a file where the vault belongs; name another place with --vault.")
+    if Vault(place).is_sealed:
+        return _open_own(out, Vault.open(place), test, reader)
+    if test is None:
+        raise InputError(
+            f"{out} has no finished vault at {place}: name it with --vault, or give clean labelled images with "
+            "--test DIR."
+        )
     folder = image_files.scan(out)
     working = size or image_files.working_size(folder)[0]
-    released = _decode(folder, folder.classes, working, device, workers, progress, "read released files")
-    names = [entry.path for entry in folder.entries]
     return Evidence(
         out=out,
-        vault=Vault.create(place),
+        vault=Vault(place),
         own=False,
         run={},
         classes=folder.classes,
         size=working,
-        digest=data_digest(digest_files(out, names, workers)),
-        released=released,
-        test=_read_test(test, folder.classes, working, device, workers, progress),
-        device=device,
-        _workers=workers,
-        _progress=progress,
+        digest=data_digest(digest_files(out, [entry.path for entry in folder.entries], reader.workers)),
+        released=reader.read(folder, working, "read released files"),
+        test=reader.read(_test_folder(test, folder.classes), working, "read test images"),
+        reader=reader,
     )
 
 
-def _open_own(
-    out: Path, vault: Vault, test: Path | None, device: str, workers: int, progress: Progress
-) -> Evidence:
-    run = vault.run()
-    rows = vault.read_manifest()
-    difference = verify(out, rows, workers)
+def _open_own(out: Path, vault: Vault, test: Path | None, reader: Reader) -> Evidence:
+    run, rows = vault.run(), vault.read_manifest()
+    difference = verify(out, rows, reader.workers)
     if not difference.ok:
         raise StaleDataError(
-            describe(difference, out) + " Protect again, or restore the files; pueprotect verify lists them all."
+            f"{describe(difference, out)} Restore the files (pueprotect verify lists all), or protect again."
         )
-    classes, size = tuple(run["classes"]), int(run["size"])
-    train_rows = tuple(row for row in rows if test is not None or row.split == "train")
-    released = _decode(
-        folder_of(out, train_rows, classes, released=True), classes, size, device, workers, progress, "read released files"
-    )
+    size = int(run["size"])
     if test is not None:
-        clean = _read_test(test, classes, size, device, workers, progress)
+        train_rows = tuple(rows)
+        clean = reader.read(_test_folder(test, tuple(run["classes"])), size, "read test images")
     else:
-        holdout = tuple(row for row in rows if row.split == "holdout")
-        clean = _read_originals(run, holdout, classes, size, device, workers, progress)
+        train_rows = tuple(row for row in rows if row.split == "train")
+        holdout = (row for row in rows if row.split == "holdout")
+        clean = reader.originals(run, holdout, "put them back, or give clean images with --test DIR")
     return Evidence(
         out=out,
         vault=vault,
         own=True,
         run=run,
-        classes=classes,
+        classes=tuple(run["classes"]),
         size=size,
         digest=data_digest({row.path: row.released_sha256 for row in rows}),
-        released=released,
+        released=reader.read(_folder_of(out, train_rows, run, released=True), size, "read released files"),
         test=clean,
-        device=device,
+        reader=reader,
         _train_rows=train_rows,
-        _workers=workers,
-        _progress=progress,
     )
 
 
-def describe(difference: Any, out: Path) -> str:
-    """A sentence on missing, extra and changed files, naming the first few."""
-    parts = []
-    for kind in ("missing", "extra", "changed"):
-        names = getattr(difference, kind)
-        if names:
-            shown = ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
-            parts.append(f"{len(names)} {kind} ({shown})")
+def describe(difference: Verification, out: Path) -> str:
+    """A sentence on missing, extra and changed files, naming up to `LISTED` of each."""
+    kinds = {"missing": difference.missing, "extra": difference.extra, "changed": difference.changed}
+    parts = [f"{len(names)} {kind} ({_some(names)})" for kind, names in kinds.items() if names]
     return f"Files in {out} differ from what was protected: {'; '.join(parts)}."
 
 
-def folder_of(root: Path, rows: tuple[ManifestRow, ...], classes: tuple[str, ...], *, released: bool) -> ImageFolder:
+def _some(names: tuple[str, ...] | list[str]) -> str:
+    return ", ".join(names[:LISTED]) + (" ..." if len(names) > LISTED else "")
+
+
+def _folder_of(root: Path, rows: Iterable[ManifestRow], run: dict[str, Any], *, released: bool) -> ImageFolder:
     """Manifest rows as an image folder, of released files or of originals."""
+    classes = tuple(run["classes"])
     number = {name: index for index, name in enumerate(classes)}
-    return ImageFolder(
-        root,
-        classes,
-        tuple(ImageEntry(row.path if released else row.source_path, number[row.class_name]) for row in rows),
-    )
+    entries = (ImageEntry(row.path if released else row.source_path, number[row.class_name]) for row in rows)
+    return ImageFolder(root, classes, tuple(entries))
 
 
-def _decode(
-    folder: ImageFolder, classes: tuple[str, ...], size: int, device: str, workers: int, progress: Progress, label: str
-) -> ImageSet:
-    pixels = image_files.load(folder, size, workers=workers, progress=progress, label=label)
-    return image_set(pixels, folder.labels, len(classes), device)
-
-
-def _read_originals(
-    run: dict[str, Any],
-    rows: tuple[ManifestRow, ...],
-    classes: tuple[str, ...],
-    size: int,
-    device: str,
-    workers: int,
-    progress: Progress,
-) -> ImageSet:
-    source = Path(run["source"])
-    folder = folder_of(source, rows, classes, released=False)
-    for row in rows:
-        path = source / row.source_path
-        if not path.is_file() or sha256_of(path) != row.source_sha256:
-            state = "has changed" if path.is_file() else "is gone"
-            raise StaleDataError(
-                f"The original {path} {state} since protection; put it back, or give clean test images with --test DIR."
-            )
-    return _decode(folder, classes, size, device, workers, progress, "read originals")
-
-
-def _read_test(
-    test: Path, classes: tuple[str, ...], size: int, device: str, workers: int, progress: Progress
-) -> ImageSet:
+def _test_folder(test: Path, classes: tuple[str, ...]) -> ImageFolder:
+    """The test images with the labels of the released folder."""
     folder = image_files.scan(test)
-    strangers = sorted(set(folder.classes) - set(classes))
-    if strangers:
+    if strangers := sorted(set(folder.classes) - set(classes)):
         raise InputError(
-            f"--test {test} has classes that the released folder does not know ({', '.join(strangers[:3])}); "
+            f"--test {test} has classes that the released folder does not know ({_some(strangers)}); "
             "both need the same class folders."
         )
-    number: Callable[[int], int] = lambda label: classes.index(folder.classes[label])  # noqa: E731
-    renamed = ImageFolder(
-        folder.root, classes, tuple(ImageEntry(entry.path, number(entry.label)) for entry in folder.entries)
-    )
-    return _decode(renamed, classes, size, device, workers, progress, "read test images")
+    entries = (ImageEntry(entry.path, classes.index(folder.classes[entry.label])) for entry in folder.entries)
+    return ImageFolder(folder.root, classes, tuple(entries))

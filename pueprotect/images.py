@@ -402,6 +402,8 @@ def protect_file(
             options["icc_profile"] = icc
         if metadata == "keep" and (exif := _harmless_exif(image)):
             options["exif"] = exif
+            if container == "TIFF":
+                options["compression"] = "raw"  # libtiff, which compresses, cannot write an EXIF directory
     buffer = io.BytesIO()
     try:
         _add_noise(before, delta_levels, epsilon_levels).save(buffer, container, **options)
@@ -454,7 +456,8 @@ def _harmless_exif(image: Image.Image) -> Image.Exif | None:
     }
     if details:
         new.get_ifd(_EXIF_IFD).update(details)
-    return new if details or len(new) else None
+        new[_EXIF_IFD] = details  # the TIFF encoder looks for the pointer, the others for the directory
+    return new if len(new) else None
 
 
 def _alpha(image: Image.Image) -> Pixels:

@@ -27,17 +27,21 @@ class Classifier(nn.Module):
         stages: names of submodules of `body`, shallow to deep. A stage's output is (N, C, h, w) or,
             for transformers, (N, tokens, C).
         arch: the name under which `build` knows it.
+
+    Attributes:
+        prefilter: what happens to images before anything else; nothing, unless an attack puts a filter there.
     """
 
     def __init__(self, body: nn.Module, stages: tuple[str, ...], arch: str) -> None:
         super().__init__()
+        self.prefilter: nn.Module = nn.Identity()
         self.body = body
         self.stages = stages
         self.arch = arch
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, 3, H, W) float in [0, 1]."""
-        logits: Tensor = self.body((images - 0.5) * 4.0)
+        logits: Tensor = self.body((self.prefilter(images) - 0.5) * 4.0)
         return logits
 
     def stage_modules(self) -> list[nn.Module]:

@@ -1,40 +1,68 @@
 """From a folder of photographs to a protected folder and its vault.
 
 The released folder is built under a temporary sibling name and renamed last, after the vault is sealed: a folder
-with the wanted name is complete. A file that could not be protected stops the release; it is never copied.
+with the wanted name is complete. Until then everything new lies in the vault's `draft` folder, so that an earlier
+release and its vault stay whole, and an interrupted run can go on. A file that could not be protected stops the
+release; it is never copied.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
+import threading
 import time
 import uuid
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from pueprotect import images as image_files
 from pueprotect import protect
 from pueprotect.errors import InputError, VaultError
-from pueprotect.evidence import SURROGATE, image_set
+from pueprotect.evidence import SURROGATE, Reader
 from pueprotect.images import FileFormat, ImageFolder, Metadata
-from pueprotect.models import choose_surrogate, parameter_count, state_of
+from pueprotect.models import architecture, choose_surrogate, parameter_count, state_of
 from pueprotect.runtime import SILENT, Device, Progress, child_seed, environment
 from pueprotect.training import ImageSet, Recipe, accuracy
-from pueprotect.vault import SCHEMA_VERSION, ManifestRow, Vault, data_digest, default_vault, digest_files, sha256_of
+from pueprotect.vault import (
+    RUN,
+    SCHEMA_VERSION,
+    ManifestRow,
+    Vault,
+    data_digest,
+    default_vault,
+    digest_files,
+    sha256_of,
+    verify,
+)
 
 DELTA = "delta.safetensors"
-DRAFT = "draft.json"
+DRAFT = "draft"
+PLAN = "draft/plan.json"
+EVIDENCE = ("certificate.json", "certify", "audit", "report.html")
 SSIM_SAMPLE = 200
+
+Noise = npt.NDArray[np.int8]
 
 
 @dataclass(frozen=True)
 class Preset:
-    """One dial. Rounds are passes of the optimisation, `check_epochs` those of the self-check."""
+    """One dial for the effort.
+
+    Attributes:
+        rounds: passes of the optimisation.
+        draws: weight draws averaged within one step.
+        check_epochs: passes of the self-check.
+        extra_rounds: further passes when the self-check learnt too much.
+    """
 
     rounds: int
     draws: int
@@ -43,15 +71,38 @@ class Preset:
 
 
 PRESETS = {
-    "quick": Preset(rounds=6, draws=1, check_epochs=3, extra_rounds=6),
-    "standard": Preset(rounds=10, draws=1, check_epochs=5, extra_rounds=6),
-    "strong": Preset(rounds=16, draws=2, check_epochs=8, extra_rounds=8),
+    "quick": Preset(rounds=4, draws=1, check_epochs=3, extra_rounds=4),
+    "standard": Preset(rounds=6, draws=1, check_epochs=5, extra_rounds=4),
+    "strong": Preset(rounds=12, draws=2, check_epochs=10, extra_rounds=8),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What the user asked for; `None` and `auto` are resolved by `protect_folder` and recorded."""
+    """What the user asked for; `None` and `auto` are resolved by `protect_folder` and recorded.
+
+    Attributes:
+        method: see `protect.Settings`, likewise `mode`, `epsilon` (levels of 0..255), `sigma` and `seed`.
+        mode: one pattern for each class or for each image.
+        epsilon: L-infinity budget in levels of 0..255.
+        preset: a key of `PRESETS`.
+        surrogate: architecture or `auto`.
+        size: working size in pixels; None chooses.
+        sigma: standard deviation of the weight noise.
+        rounds: passes of the optimisation; None takes the preset's.
+        seed: everything random is a function of it.
+        holdout: share of each class kept out of training, in (0, 1).
+        labels: CSV with the columns path,label instead of class folders.
+        file_format: keep each container, or write PNG.
+        metadata: what is kept beside the pixels.
+        overwrite: replace an earlier release and its vault.
+        resume: take finished noise from the vault's draft.
+        release_anyway: release even when the self-check fails.
+        workers: threads that decode and encode; 0 chooses.
+
+    Raises:
+        InputError: a value is out of range.
+    """
 
     method: protect.Method = "pue"
     mode: protect.Mode = "class-wise"
@@ -71,10 +122,42 @@ class Options:
     release_anyway: bool = False
     workers: int = 0
 
+    def __post_init__(self) -> None:
+        if self.preset not in PRESETS:
+            raise InputError(f"--preset {self.preset!r} is not one of {', '.join(PRESETS)}.")
+        if self.size is not None and not 16 <= self.size <= 512:
+            raise InputError(f"--size {self.size} is outside 16 .. 512 pixels.")
+        if not 0 < self.holdout < 1:
+            raise InputError(f"--holdout {self.holdout:g} is not inside (0, 1): it is the share kept to measure with.")
+        if self.workers < 0:
+            raise InputError(f"--workers {self.workers} is below 0; 0 chooses.")
+
+    def settings(self, surrogate: str) -> protect.Settings:
+        """What the optimisation needs, with the preset filled in."""
+        preset = PRESETS[self.preset]
+        return protect.Settings(
+            method=self.method,
+            mode=self.mode,
+            epsilon=self.epsilon,
+            sigma=self.sigma,
+            rounds=preset.rounds if self.rounds is None else self.rounds,
+            draws=preset.draws,
+            surrogate=surrogate,
+            seed=self.seed,
+        )
+
 
 @dataclass(frozen=True)
 class Report:
-    """The result of `protect_folder`: `released` is false when the self-check failed."""
+    """The result of `protect_folder`.
+
+    Attributes:
+        released: false when the self-check failed and nothing was released.
+        result: the JSON object of the contract.
+        explained: what `auto` chose, and why.
+        worst_files: path, L-infinity in levels and PSNR of the most changed files.
+        warnings: what the user should know.
+    """
 
     released: bool
     result: dict[str, Any]
@@ -97,35 +180,60 @@ class _Timer:
         self.last = now
 
     def rounded(self) -> dict[str, float]:
-        return {name: round(value, 2) for name, value in self.parts.items()} | {
-            "total": round(time.perf_counter() - self.began, 2)
+        parts = {name: self.parts.get(name, 0.0) for name in ("read", "optimise", "write")}
+        parts["total"] = time.perf_counter() - self.began
+        return {name: round(value, 2) for name, value in parts.items()}
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A folder as it was read, and everything that was decided about it."""
+
+    options: Options
+    settings: protect.Settings
+    folder: ImageFolder
+    names: list[str]
+    held: npt.NDArray[np.bool_]
+    sources: dict[str, str]
+    images: ImageSet
+    explained: dict[str, str]
+
+    @property
+    def preset(self) -> Preset:
+        return PRESETS[self.options.preset]
+
+    def plan(self) -> dict[str, Any]:
+        """All that the noise depends on: a draft with the same plan holds the same noise."""
+        classes = {entry.path: self.folder.classes[entry.label] for entry in self.folder.entries}
+        return {
+            "settings": asdict(self.settings),
+            "preset": self.options.preset,
+            "size": self.images.size,
+            "holdout": self.options.holdout,
+            "device": self.images.device,
+            "sources": data_digest(self.sources),
+            "labels": data_digest(classes),
         }
 
-
-def check_places(src: Path, out: Path, vault: Path, options: Options) -> None:
-    """Refuse folders that would overwrite or nest into each other, before anything is read.
-
-    Raises:
-        InputError: names the folder and the mend.
-    """
-    if not src.is_dir():
-        raise InputError(f"{src} is not a folder; name the folder that holds one sub-folder of images for each class.")
-    inside, outside = src.resolve(), out.resolve()
-    if inside == outside or inside in outside.parents or outside in inside.parents:
-        raise InputError(f"--out {out} and {src} lie inside each other; choose a folder elsewhere.")
-    hidden = vault.resolve()
-    if hidden == outside or outside in hidden.parents:
-        raise InputError(f"--vault {vault} lies inside --out {out} and would be released with it; choose another place.")
-    if hidden == inside or inside in hidden.parents or hidden in inside.parents:
-        raise InputError(f"--vault {vault} and {src} lie inside each other; choose another place.")
-    if Vault(default_vault(src)).is_sealed:
-        raise InputError(f"{src} is itself a release ({default_vault(src)} is its vault); protect the originals instead.")
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out} is a file; name a folder.")
-    if out.is_dir() and any(out.iterdir()) and not options.overwrite:
-        raise InputError(f"--out {out} is not empty; choose another folder or add --overwrite.")
-    if Vault(vault).is_sealed and not options.overwrite and not options.resume:
-        raise InputError(f"The vault {vault} belongs to an earlier release; choose another --vault or add --overwrite.")
+    def described(self, facts: dict[str, Any], vault: Path) -> dict[str, Any]:
+        """The part of the result that is known before anything is written."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "images": len(self.folder.entries),
+            "classes": len(self.folder.classes),
+            "train_images": int((~self.held).sum()),
+            "holdout_images": int(self.held.sum()),
+            "method": self.settings.method,
+            "mode": self.settings.mode,
+            "epsilon": self.settings.epsilon / 255,
+            "rounds": facts["rounds"],
+            "realised": None,
+            "surrogate": facts["surrogate"],
+            "self_check": facts["self_check"],
+            "seconds": None,
+            "vault": str(vault),
+            "data_digest": None,
+        }
 
 
 def protect_folder(
@@ -147,139 +255,390 @@ def protect_folder(
         device: from `runtime.choose_device`.
         progress: told of each part.
 
+    Returns:
+        The report; `released` is false when the self-check failed, and then only the vault's draft was written.
+
     Raises:
-        InputError: folders or options that cannot be used.
+        InputError: folders or options that cannot be used; nothing was written.
         ImageError: images that cannot be read; all are checked before the work starts.
     """
     place = vault or default_vault(out)
     check_places(src, out, place, options)
     timer = _Timer()
-    folder = image_files.scan(src, options.labels)
-    names = image_files.released_names(folder, options.file_format)
-    held = image_files.stratified_holdout(folder.labels, options.holdout, options.seed, folder.classes)
-    size, why_size = (options.size, "as asked") if options.size else image_files.working_size(folder)
-    surrogate, why_surrogate = choose_surrogate(options.surrogate, device)
-    preset = PRESETS[options.preset]
-    settings = protect.Settings(
-        method=options.method, mode=options.mode, epsilon=options.epsilon, sigma=options.sigma,
-        rounds=options.rounds or preset.rounds, draws=preset.draws, surrogate=surrogate, seed=options.seed,
-    )  # fmt: skip
-    pixels = image_files.load(folder, size, workers=options.workers, progress=progress)
-    sources = digest_files(src, [entry.path for entry in folder.entries], options.workers)
-    everything = image_set(pixels, folder.labels, len(folder.classes), device.name)
+    job = _read(src, options, device, progress)
+    refuse_released(src, job.sources, (place, default_vault(src), *src.resolve().parent.glob("*.vault")))
     timer.lap("read")
-
-    plan = {"settings": asdict(settings), "preset": options.preset, "size": size, "holdout": options.holdout,
-            "device": device.name, "sources": data_digest(sources)}  # fmt: skip
     store = Vault.create(place)
-    noise, facts = _optimised(store, plan, everything, held, settings, preset, options, progress)
+    place.chmod(0o700)
+    noise, facts = _noise(store, job, progress)
     timer.lap("optimise")
-    warnings = tuple(
-        f"{len(folder.ignored)} files are not images and are not released, such as {name}."
-        for name in folder.ignored[:1]
-    )
-    explained = {"device": device.reason, "size": f"{size} pixels: {why_size}", "surrogate": f"{surrogate}: {why_surrogate}"}
-    draft = _result(folder, held, settings, facts, place)
+    result = job.described(facts, place)
     if not facts["self_check"]["passed"] and not options.release_anyway:
-        return Report(False, draft | {"realised": None, "seconds": timer.rounded(), "data_digest": None}, explained)
-
-    partial = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.partial")
-    try:
-        rows, growth = _write(partial, folder, names, held, noise, settings, options, sources, progress)
+        return Report(False, result | {"seconds": timer.rounded()}, job.explained)
+    with _partial_folder(out.resolve()) as partial:
+        rows, growth = _write(partial, job, noise, progress)
         timer.lap("write")
-        digest = data_digest({row.path: row.released_sha256 for row in rows})
-        result = draft | {
+        result |= {
             "realised": _realised(rows),
             "file_growth": growth,
             "seconds": timer.rounded(),
-            "data_digest": digest,
+            "data_digest": data_digest({row.path: row.released_sha256 for row in rows}),
         }
-        store.unseal()
-        store.write_manifest(rows)
-        store.seal(plan | result | {"source": str(src.resolve()), "classes": list(folder.classes), "size": size,
-                                    "environment": environment(device)})  # fmt: skip
-        _replace(partial, out)
+        _publish(store, partial, out.resolve(), rows, _record(job, result, src, device))
+    worst = sorted((row for row in rows if row.psnr is not None), key=lambda row: row.psnr or 0.0)[:5]
+    files = tuple((row.path, row.linf or 0, row.psnr or 0.0) for row in worst)
+    return Report(True, result, job.explained, files, _warnings(job, result))
+
+
+def check_places(src: Path, out: Path, vault: Path, options: Options) -> None:
+    """Refuse folders that would overwrite or nest into each other, before anything is read.
+
+    Raises:
+        InputError: names the folder and the mend.
+    """
+    if not src.exists():
+        raise InputError(f"{src}: there is no such folder; check the path.")
+    if not src.is_dir():
+        raise InputError(f"{src} is a file; name the folder that holds one sub-folder of images for each class.")
+    inside, outside, hidden = src.resolve(), out.resolve(), vault.resolve()
+    if _nested(inside, outside):
+        raise InputError(f"--out {out} and {src} lie inside each other; choose a folder elsewhere.")
+    if hidden == outside or outside in hidden.parents:
+        raise InputError(
+            f"--vault {vault} lies inside --out {out} and would be released with it; choose another place."
+        )
+    if hidden in outside.parents:
+        raise InputError(f"--out {out} lies inside the private --vault {vault}; choose another place.")
+    if _nested(inside, hidden):
+        raise InputError(f"--vault {vault} and {src} lie inside each other; choose another place.")
+    if Vault(default_vault(src)).is_sealed:
+        raise InputError(
+            f"{src} is itself a release ({default_vault(src)} is its vault); protect the originals instead."
+        )
+    if vault.exists() and not vault.is_dir():
+        raise InputError(f"--vault {vault} is a file; name a folder.")
+    _check_out(out, vault, options)
+    _check_vault(vault, options)
+
+
+def _nested(one: Path, other: Path) -> bool:
+    return one == other or one in other.parents or other in one.parents
+
+
+def _check_out(out: Path, vault: Path, options: Options) -> None:
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out} is a file; name a folder.")
+    if os.path.ismount(out):
+        raise InputError(f"--out {out} is a mount point and cannot be renamed into place; name a folder below it.")
+    _check_writable(out.resolve().parent, f"--out {out}")
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    if not options.overwrite:
+        raise InputError(f"--out {out} is not empty; choose another folder, or add --overwrite to replace a release.")
+    store = Vault(vault)
+    if not store.is_sealed:
+        raise InputError(
+            f"--out {out} is not empty and {vault} does not say that it is a release, so --overwrite leaves it alone; "
+            "choose another folder or empty it yourself."
+        )
+    found = verify(out, store.read_manifest(), options.workers)
+    if strangers := (*found.extra, *found.changed):
+        raise InputError(
+            f"--out {out} holds {len(strangers)} files that are not as released, such as {strangers[0]}, so "
+            "--overwrite leaves it alone; move them away first."
+        )
+
+
+def _check_vault(vault: Path, options: Options) -> None:
+    _check_writable(vault.resolve(), f"--vault {vault}")
+    if not vault.is_dir():
+        return
+    names = {path.name for path in vault.iterdir() if not path.name.startswith(".")}
+    if names and not names & {RUN, DRAFT, *EVIDENCE}:
+        raise InputError(f"--vault {vault} holds other files, such as {min(names)}; name a new or empty folder.")
+    going_on = options.resume and DRAFT in names
+    if RUN in names and not options.overwrite and not going_on:
+        raise InputError(f"The vault {vault} belongs to an earlier release; choose another --vault or add --overwrite.")
+
+
+def _check_writable(folder: Path, option: str) -> None:
+    above = next(place for place in (folder, *folder.parents) if place.exists())
+    if not above.is_dir():
+        raise InputError(f"{option} cannot be made: {above} is a file; choose another place.")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise InputError(f"{option} cannot be made: {above} is not writable; choose another place.")
+
+
+def refuse_released(src: Path, digests: dict[str, str], vaults: tuple[Path, ...]) -> None:
+    """Refuse a source folder that holds files which one of `vaults` recorded as released.
+
+    Args:
+        src: the source folder, for the message.
+        digests: SHA-256 of each of its images.
+        vaults: where to look; those that are not sealed are skipped.
+
+    Raises:
+        InputError: names a file and the vault.
+    """
+    for path in dict.fromkeys(vaults):
+        store = Vault(path)
+        if not store.is_sealed:
+            continue
+        try:
+            released = {row.released_sha256 for row in store.read_manifest()}
+        except VaultError:
+            continue
+        found = [name for name, digest in digests.items() if digest in released]
+        if found:
+            raise InputError(
+                f"{len(found)} files of {src}, such as {found[0]}, are a release already (recorded in {path}); "
+                "protect the originals instead."
+            )
+
+
+def _read(src: Path, options: Options, device: Device, progress: Progress) -> _Job:
+    """Everything that can be refused is refused here."""
+    folder = image_files.scan(src, options.labels)
+    names = image_files.released_names(folder, options.file_format)
+    held = image_files.stratified_holdout(folder.labels, options.holdout, options.seed, folder.classes)
+    surrogate, why_surrogate = choose_surrogate(options.surrogate, device)
+    settings = options.settings(surrogate)
+    if options.size is None:
+        size, why_size = image_files.working_size(folder)
+    else:
+        size, why_size = options.size, f"size {options.size}: as asked"
+    architecture(surrogate, size)
+    reader = Reader(device.name, options.workers, progress)
+    return _Job(
+        options=options,
+        settings=settings,
+        folder=folder,
+        names=names,
+        held=held,
+        images=reader.read(folder, size, "read originals"),
+        sources=digest_files(src, [entry.path for entry in folder.entries], options.workers),
+        explained={"device": device.reason, "size": why_size, "surrogate": f"{surrogate}: {why_surrogate}"},
+    )
+
+
+def _noise(store: Vault, job: _Job, progress: Progress) -> tuple[Noise, dict[str, Any]]:
+    """Noise rows for every image's class or index; from the draft when `resume` finds the same plan there."""
+    plan = job.plan()
+    if job.options.resume:
+        try:
+            found = store.read_json(PLAN)
+            if found.get("plan") == plan:
+                return store.read_tensors(f"{DRAFT}/{DELTA}")["delta"], found["facts"]
+        except VaultError:
+            pass
+    shutil.rmtree(store.path / DRAFT, ignore_errors=True)
+    mask = torch.from_numpy(job.held).to(job.images.images.device)
+    holdout = job.images.subset(mask)
+    optimizer = protect.Optimizer(job.images.subset(~mask), job.settings)
+    checks = _optimise(optimizer, holdout, job.preset, progress)
+    noise = optimizer.levels()
+    if job.settings.mode == "sample-wise":
+        whole = torch.empty((len(job.images), *noise.shape[1:]), dtype=torch.int8, device=noise.device)
+        whole[~mask], whole[mask] = noise, optimizer.noise_for(holdout)
+        noise = whole
+    facts = _facts(optimizer, checks)
+    array: Noise = noise.cpu().numpy()
+    state = {name: value.numpy() for name, value in state_of(optimizer.surrogate).items()}
+    store.write_tensors(f"{DRAFT}/{DELTA}", {"delta": array})
+    store.write_tensors(f"{DRAFT}/{SURROGATE}", state)
+    store.write_json(PLAN, {"schema_version": SCHEMA_VERSION, "plan": plan, "facts": facts})
+    return array, facts
+
+
+def _optimise(
+    optimizer: protect.Optimizer, holdout: ImageSet, preset: Preset, progress: Progress
+) -> list[protect.SelfCheck]:
+    """Optimise and look; when a fresh network learns too much, go on from what it learnt and look again."""
+    rounds = optimizer.settings.rounds
+    progress.start("optimise noise", rounds)
+    optimizer.run(rounds, progress=progress)
+    progress.finish()
+    checks = [_check(optimizer, holdout, preset, progress)]
+    if not checks[0].passed:
+        progress.start("optimise further", preset.extra_rounds)
+        optimizer.run(preset.extra_rounds, teacher=checks[0].model, progress=progress)
+        progress.finish()
+        checks.append(_check(optimizer, holdout, preset, progress))
+    return checks
+
+
+def _check(optimizer: protect.Optimizer, holdout: ImageSet, preset: Preset, progress: Progress) -> protect.SelfCheck:
+    protected = optimizer.protected()
+    progress.start("self-check", Recipe(epochs=preset.check_epochs).steps(len(protected)))
+    check = protect.self_check(
+        protected,
+        holdout,
+        optimizer.settings.surrogate,
+        epochs=preset.check_epochs,
+        seed=optimizer.settings.seed + optimizer.rounds,
+        progress=progress,
+    )
+    progress.finish(f"{check.accuracy:.1%} on the clean holdout, limit {check.limit:.1%}")
+    return check
+
+
+def _facts(optimizer: protect.Optimizer, checks: list[protect.SelfCheck]) -> dict[str, Any]:
+    last = checks[-1]
+    return {
+        "rounds": optimizer.rounds,
+        "surrogate": {
+            "name": optimizer.settings.surrogate,
+            "size": optimizer.data.size,
+            "parameters": parameter_count(optimizer.surrogate),
+            "train_accuracy_protected": accuracy(optimizer.surrogate, optimizer.protected()),
+        },
+        "self_check": {
+            "arch": last.arch,
+            "epochs": last.epochs,
+            "accuracy": last.accuracy,
+            "chance": last.chance,
+            "limit": last.limit,
+            "passed": last.passed,
+            "attempts": [check.accuracy for check in checks],
+        },
+    }
+
+
+@contextmanager
+def _partial_folder(out: Path) -> Iterator[Path]:
+    """A folder beside `out` that is gone afterwards, unless it was renamed."""
+    partial = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.partial")
+    partial.mkdir(parents=True)
+    try:
+        yield partial
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    worst = sorted((row for row in rows if row.psnr is not None), key=lambda row: row.psnr or 0.0)[:5]
-    return Report(True, result, explained, tuple((row.path, row.linf or 0, row.psnr or 0.0) for row in worst), warnings)
 
 
-def _result(
-    folder: ImageFolder, held: np.ndarray, settings: protect.Settings, facts: dict[str, Any], vault: Path
-) -> dict[str, Any]:
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "images": len(folder.entries),
-        "classes": len(folder.classes),
-        "train_images": int((~held).sum()),
-        "holdout_images": int(held.sum()),
-        "method": settings.method,
-        "mode": settings.mode,
-        "epsilon": settings.epsilon / 255,
-        "rounds": facts["rounds"],
-        "surrogate": facts["surrogate"],
-        "self_check": facts["self_check"],
-        "vault": str(vault),
-    }
+class _Gate:
+    """Lets threads in until it is closed; closing waits for those inside.
+
+    A pool alone does not do: interrupted while it starts a thread it forgets that one, which then goes on writing.
+    """
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.inside = 0
+        self.closed = False
+
+    def __enter__(self) -> None:
+        with self.changed:
+            if self.closed:
+                raise CancelledError
+            self.inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self.changed:
+            self.inside -= 1
+            self.changed.notify_all()
+
+    def close(self) -> None:
+        with self.changed:
+            self.closed = True
+            self.changed.wait_for(lambda: self.inside == 0)
 
 
-def _realised(rows: list[ManifestRow]) -> dict[str, Any]:
-    ssims = [row.ssim for row in rows if row.ssim is not None]
-    return {
-        "linf_max": max(row.linf or 0 for row in rows),
-        "psnr_mean": round(float(np.mean([row.psnr for row in rows])), 3),
-        "ssim_mean": round(float(np.mean(ssims)), 4),
-    }
-
-
-def _write(
-    target: Path,
-    folder: ImageFolder,
-    names: list[str],
-    held: np.ndarray,
-    noise: np.ndarray,
-    settings: protect.Settings,
-    options: Options,
-    sources: dict[str, str],
-    progress: Progress,
-) -> tuple[list[ManifestRow], float]:
+def _write(target: Path, job: _Job, noise: Noise, progress: Progress) -> tuple[list[ManifestRow], float]:
     """Write every protected file below `target`, read it back and measure it; also the growth of the bytes."""
-    rng = np.random.default_rng(child_seed(settings.seed, "ssim"))
+    folder, settings, options = job.folder, job.settings, job.options
     count = len(folder.entries)
+    rng = np.random.default_rng(child_seed(settings.seed, "ssim"))
     sampled = set(rng.permutation(count)[:SSIM_SAMPLE].tolist())
+    gate = _Gate()
 
     def write(number: int) -> tuple[ManifestRow, int, int]:
-        entry, name = folder.entries[number], names[number]
+        with gate:
+            return write_one(number)
+
+    def write_one(number: int) -> tuple[ManifestRow, int, int]:
+        entry, name = folder.entries[number], job.names[number]
         source, path = folder.path_of(entry), target / name
-        row = entry.label if settings.mode == "class-wise" else number
         done = image_files.protect_file(
-            source, path, noise[row], file_format=options.file_format, metadata=options.metadata,
+            source,
+            path,
+            noise[entry.label if settings.mode == "class-wise" else number],
+            file_format=options.file_format,
+            metadata=options.metadata,
             epsilon_levels=settings.epsilon,
-        )  # fmt: skip
+        )
         similarity = None
         if number in sampled:
             similarity = image_files.ssim(image_files.decode_rgb(source), image_files.decode_rgb(path))
-        return (
-            ManifestRow(
-                path=name, class_name=folder.classes[entry.label], split="holdout" if held[number] else "train",
-                source_path=entry.path, source_sha256=sources[entry.path], released_sha256=sha256_of(path),
-                linf=done.linf, psnr=done.psnr, ssim=similarity,
-            ),
-            done.bytes_before,
-            done.bytes_after,
-        )  # fmt: skip
+        row = ManifestRow(
+            path=name,
+            class_name=folder.classes[entry.label],
+            split="holdout" if job.held[number] else "train",
+            source_path=entry.path,
+            source_sha256=job.sources[entry.path],
+            released_sha256=sha256_of(path),
+            linf=done.linf,
+            psnr=done.psnr,
+            ssim=similarity,
+        )
+        return row, done.bytes_before, done.bytes_after
 
-    target.mkdir(parents=True)
     rows, before, after = [], 0, 0
     progress.start("write", count)
     with ThreadPoolExecutor(options.workers or None) as pool:
-        for row, old, new in pool.map(write, range(count)):
-            rows.append(row)
-            before, after = before + old, after + new
-            progress.advance()
+        try:
+            for row, old, new in pool.map(write, range(count)):
+                rows.append(row)
+                before, after = before + old, after + new
+                progress.advance()
+        finally:
+            gate.close()
     progress.finish()
     return rows, round(after / max(1, before), 3)
+
+
+def _realised(rows: list[ManifestRow]) -> dict[str, Any]:
+    return {
+        "linf_max": max(row.linf or 0 for row in rows),
+        "psnr_mean": round(float(np.mean([row.psnr for row in rows if row.psnr is not None])), 3),
+        "ssim_mean": round(float(np.mean([row.ssim for row in rows if row.ssim is not None])), 4),
+    }
+
+
+def _record(job: _Job, result: dict[str, Any], src: Path, device: Device) -> dict[str, Any]:
+    """`run.json`: the result, and all that is needed to repeat it."""
+    options = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(job.options).items()}
+    return result | {
+        "settings": options | asdict(job.settings) | {"size": job.images.size},
+        "seed": job.settings.seed,
+        "environment": environment(device),
+        "classes": list(job.folder.classes),
+        "split": {
+            "holdout": job.options.holdout,
+            "train": result["train_images"],
+            "held_out": result["holdout_images"],
+        },
+        "timings": result["seconds"],
+        "source": str(src.resolve()),
+        "size": job.images.size,
+    }
+
+
+def _publish(store: Vault, partial: Path, out: Path, rows: list[ManifestRow], record: dict[str, Any]) -> None:
+    """Turn the draft into the vault of the finished folder, and give that folder its name."""
+    store.unseal()
+    try:
+        for name in EVIDENCE:
+            stale = store.path / name
+            shutil.rmtree(stale) if stale.is_dir() else stale.unlink(missing_ok=True)
+        for name in (DELTA, SURROGATE):
+            store.write_tensors(name, store.read_tensors(f"{DRAFT}/{name}"))
+        store.write_manifest(rows)
+        store.seal(record)
+        _replace(partial, out)
+    except BaseException:
+        store.unseal()
+        raise
+    shutil.rmtree(store.path / DRAFT)
 
 
 def _replace(partial: Path, out: Path) -> None:
@@ -289,75 +648,22 @@ def _replace(partial: Path, out: Path) -> None:
         return
     old = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.old")
     out.rename(old)
-    partial.rename(out)
+    try:
+        partial.rename(out)
+    except BaseException:
+        old.rename(out)
+        raise
     shutil.rmtree(old)
 
 
-def _optimised(
-    store: Vault,
-    plan: dict[str, Any],
-    everything: ImageSet,
-    held: np.ndarray,
-    settings: protect.Settings,
-    preset: Preset,
-    options: Options,
-    progress: Progress,
-) -> tuple[np.ndarray, dict[str, Any]]:
-    """Noise rows for every image's class or index, from the vault when `--resume` finds the same plan there."""
-    if options.resume:
-        try:
-            found = store.read_json(DRAFT)
-            if found["plan"] == plan:
-                return store.read_tensors(DELTA)["delta"], found["facts"]
-        except VaultError:
-            pass
-    mask = torch.from_numpy(held).to(everything.images.device)
-    training, holdout = everything.subset(~mask), everything.subset(mask)
-    optimizer = protect.Optimizer(training, settings)
-    progress.start("optimise noise", settings.rounds)
-    optimizer.run(settings.rounds, progress=progress)
-    progress.finish()
-    check = _check(optimizer, holdout, preset, progress)
-    attempts = [check.accuracy]
-    if not check.passed:
-        progress.start("optimise further, against what the check learnt", preset.extra_rounds)
-        optimizer.run(preset.extra_rounds, teacher=check.model, progress=progress)
-        progress.finish()
-        check = _check(optimizer, holdout, preset, progress)
-        attempts.append(check.accuracy)
-    noise = optimizer.levels()
-    if settings.mode == "sample-wise":
-        whole = torch.empty((len(everything), *noise.shape[1:]), dtype=torch.int8, device=noise.device)
-        whole[~mask], whole[mask] = noise, optimizer.noise_for(holdout)
-        noise = whole
-    facts = {
-        "rounds": optimizer.rounds,
-        "surrogate": {
-            "name": settings.surrogate,
-            "size": everything.size,
-            "parameters": parameter_count(optimizer.surrogate),
-            "train_accuracy_protected": accuracy(optimizer.surrogate, optimizer.protected()),
-        },
-        "self_check": {
-            "arch": check.arch, "epochs": check.epochs, "accuracy": check.accuracy, "chance": check.chance,
-            "limit": check.limit, "passed": check.passed, "attempts": attempts,
-        },
-    }  # fmt: skip
-    array = noise.cpu().numpy()
-    store.write_tensors(DELTA, {"delta": array})
-    store.write_tensors(SURROGATE, {name: value.numpy() for name, value in state_of(optimizer.surrogate).items()})
-    store.write_json(DRAFT, {"schema_version": SCHEMA_VERSION, "plan": plan, "facts": facts})
-    return array, facts
-
-
-def _check(
-    optimizer: protect.Optimizer, holdout: ImageSet, preset: Preset, progress: Progress
-) -> protect.SelfCheck:
-    protected = optimizer.protected()
-    progress.start("self-check: train on protected pixels", Recipe(epochs=preset.check_epochs).steps(len(protected)))
-    check = protect.self_check(
-        protected, holdout, optimizer.settings.surrogate, epochs=preset.check_epochs,
-        seed=optimizer.settings.seed + optimizer.rounds, progress=progress,
-    )  # fmt: skip
-    progress.finish(f"{check.accuracy:.1%} on clean holdout, limit {check.limit:.1%}")
-    return check
+def _warnings(job: _Job, result: dict[str, Any]) -> tuple[str, ...]:
+    found = []
+    if ignored := job.folder.ignored:
+        found.append(f"{len(ignored)} files are not images and are not released, such as {ignored[0]}.")
+    linf = result["realised"]["linf_max"]
+    if linf > job.settings.epsilon:
+        found.append(
+            f"JPEG's own rounding adds to the noise: up to {linf} levels instead of {job.settings.epsilon}; "
+            "--format png keeps to the budget."
+        )
+    return tuple(found)

@@ -78,7 +78,7 @@ def write_sample(dest: str | Path, *, per_class: int = 100, size: int = 64, seed
 
 def draw(name: str, index: int, *, size: int = 64, seed: int = 0) -> Image.Image:
     """One RGB picture of class `name` (a key of `CLASSES`), size x size pixels."""
-    scene = _Scene(np.random.default_rng(child_seed(seed, f"sample/{name}", index)), size * (3 if size <= 128 else 2))
+    scene = _Scene(np.random.default_rng(child_seed(seed, f"sample/{name}", index)), size * (3 if size < 64 else 2))
     CLASSES[name](scene)
     return scene.develop(size)
 
@@ -91,14 +91,16 @@ class _Scene:
         self.side = side
         zenith, horizon, sun = _LIGHTS[rng.integers(len(_LIGHTS))]
         self.zenith, self.horizon = self.vary(zenith, 12), self.vary(horizon, 10)
-        self.sun = np.array(sun, dtype=np.float32) / 255
+        self.sun_rgb = (sun[0] / 255, sun[1] / 255, sun[2] / 255)
+        self.sun = np.array(self.sun_rgb, dtype=np.float32)
         self.sun_side = float(rng.choice((-1.0, 1.0)))
         grid = (np.arange(side, dtype=np.float32) + 0.5) / side
         self.x, self.y = np.meshgrid(grid, grid)
         self.image = Image.new("RGB", (side, side))
+        self._pen_for, self._pen = self.image, ImageDraw.Draw(self.image)
 
     def between(self, low: float, high: float) -> float:
-        return float(self.rng.uniform(low, high))
+        return low + (high - low) * self.rng.random()
 
     def chance(self, probability: float) -> bool:
         return bool(self.rng.random() < probability)
@@ -118,7 +120,7 @@ class _Scene:
             coarse = Image.fromarray(self.rng.uniform(-1, 1, shape).astype(np.float32))
             fine = coarse.resize(self.image.size, Image.Resampling.BICUBIC)
             total += np.asarray(fine) * 0.5 ** (octave + 1)
-        return np.clip(total * 1.3, -1, 1)
+        return np.asarray(np.clip(total * 1.3, -1, 1), dtype=np.float32)
 
     def mask(self) -> tuple[Image.Image, Any]:
         """An empty stencil and a pen for it."""
@@ -143,22 +145,36 @@ class _Scene:
         lit = np.array(colour, dtype=np.float32) * self.sun
         return np.asarray(np.asarray(light, dtype=np.float32)[..., None] * lit, dtype=np.float32)
 
+    def pen(self) -> Any:
+        """A pen for the canvas; made anew only when the canvas is another image, since a forest takes thousands."""
+        if self._pen_for is not self.image:
+            self._pen_for, self._pen = self.image, ImageDraw.Draw(self.image)
+        return self._pen
+
+    def ink(self, colour: Colour, light: float) -> tuple[int, int, int]:
+        """`shade` for one flat shape."""
+        (r, g, b), (sun_r, sun_g, sun_b) = colour, self.sun_rgb
+        return int(r * sun_r * light), int(g * sun_g * light), int(b * sun_b * light)
+
     def polygon(self, points: Any, colour: Colour, light: float = 1.0) -> None:
-        ink = tuple(int(v) for v in np.clip(self.shade(colour, light), 0, 255))
-        ImageDraw.Draw(self.image).polygon(self.points(points), fill=ink)
+        self.pen().polygon(self.points(points), fill=self.ink(colour, light))
+
+    def disc(self, x: float, y: float, radius: float, colour: Colour, light: float) -> None:
+        left, top, wide = (x - radius) * self.side, (y - radius) * self.side, 2 * radius * self.side
+        self.pen().ellipse((left, top, left + wide, top + wide), fill=self.ink(colour, light))
 
     def line(self, points: Any, colour: Colour, width: float, light: float = 1.0) -> None:
-        ink = tuple(int(v) for v in np.clip(self.shade(colour, light), 0, 255))
-        ImageDraw.Draw(self.image).line(self.points(points), ink, max(1, round(width * self.side)), joint="curve")
+        thick = max(1, round(width * self.side))
+        self.pen().line(self.points(points), self.ink(colour, light), thick, joint="curve")
 
     def sky(self, horizon: float) -> None:
         """Fill everything with sky that is lightest at `horizon`, perhaps cloudy, perhaps with the sun in it."""
-        depth = np.clip(self.y / max(horizon, 0.05), 0, 1)[..., None] ** self.between(0.7, 1.4)
-        colours = np.array(self.zenith) * (1 - depth) + np.array(self.horizon) * depth
+        depth = np.clip(self.y / max(horizon, 0.05), 0, 1)[:, :1, None] ** self.between(0.7, 1.4)
+        colours = _floats(self.zenith) * (1 - depth) + _floats(self.horizon) * depth
         if self.chance(0.75):
-            cover = self.noise((self.rng.integers(2, 6), 2), 4) + self.between(-0.45, 0.2)
+            cover = self.noise((int(self.rng.integers(2, 6)), 2), 4) + self.between(-0.45, 0.2)
             cloud = np.clip(cover * self.between(1.5, 4), 0, 0.9)[..., None]
-            white = np.array(self.horizon) * 0.35 + 165 * self.sun
+            white = _floats(self.horizon) * 0.35 + 165 * self.sun
             colours = colours * (1 - cloud) + white * cloud
         if self.chance(0.25):
             away = np.hypot(self.x - self.between(0, 1), self.y - horizon * self.between(0.3, 1))
@@ -179,8 +195,8 @@ class _Scene:
     def ridge(self, base: float, height: float, colour: Colour, haze: float) -> None:
         """A mountain or hill line, `haze` in [0, 1] of the way to the colour of the horizon."""
         top = base - height * (0.5 + 0.5 * self.noise((1, 3), 4)[self.side // 2])
-        seen = self.shade(colour, 0.8 + 0.15 * self.noise((6, 6), 2)) * (1 - haze) + np.array(self.horizon) * haze
-        self.fill((self.y > top).astype(np.float32), seen)
+        seen = self.shade(colour, 0.8 + 0.15 * self.noise((6, 6), 2)) * (1 - haze) + _floats(self.horizon) * haze
+        self.fill((self.y > top).astype(np.float32), seen.astype(np.float32))
 
     def develop(self, size: int) -> Image.Image:
         """Reduce, then add what a camera adds: focus, exposure, white balance, vignette and sensor noise."""
@@ -191,16 +207,21 @@ class _Scene:
         if self.chance(0.5):
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         pixels = np.asarray(image, dtype=np.float32) / 255
-        balance = 1 + self.rng.normal(0, 0.035, 3)
+        balance = 1 + 0.035 * self.rng.standard_normal(3, dtype=np.float32)
         pixels = pixels * balance * self.between(0.82, 1.15)
         pixels = pixels + self.between(0, 0.25) * (pixels - 0.5) * (1 - np.abs(2 * pixels - 1))
-        grid = np.linspace(-1, 1, size)
+        grid = np.linspace(-1, 1, size, dtype=np.float32)
         pixels *= (1 - self.between(0, 0.22) * (grid[:, None] ** 2 + grid**2) / 2)[..., None]
         grey = pixels.mean(axis=2, keepdims=True)
         pixels = grey + (pixels - grey) * self.between(0.65, 1.15)
-        grain = self.rng.normal(0, 1, pixels.shape) * 0.75 + self.rng.normal(0, 1, grey.shape) * 0.66
+        coloured, plain = (self.rng.standard_normal(part.shape, dtype=np.float32) for part in (pixels, grey))
+        grain = 0.75 * coloured + 0.66 * plain
         pixels += self.between(0.004, 0.022) * grain * np.sqrt(np.clip(pixels, 0.05, 1))
         return Image.fromarray(np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8))
+
+
+def _floats(colour: Colour) -> Array:
+    return np.array(colour, dtype=np.float32)
 
 
 def _rgb(values: npt.NDArray[np.floating[Any]]) -> Colour:
@@ -230,7 +251,7 @@ def _one_balloon(scene: _Scene, x: float, y: float, radius: float) -> None:
     half = np.where(
         scene.y < y,
         np.sqrt(np.clip(radius**2 - (scene.y - y) ** 2, 0, None)),
-        radius * (0.13 + 0.87 * np.cos(below * math.pi / 2) ** 0.85),
+        radius * (0.13 + 0.87 * np.clip(np.cos(below * math.pi / 2), 0, 1) ** 0.85),
     )
     inside = (np.abs(scene.x - x) < half) & (scene.y > y - radius) & (scene.y < mouth)
     across = np.clip((scene.x - x) / np.maximum(half, 1e-4), -1, 1)
@@ -290,7 +311,7 @@ def _forest(scene: _Scene) -> None:
         x = scene.between(-0.1, 0.05)
         while x < 1.1:
             colour = scene.vary(other if scene.chance(mixed) else main, 22)
-            colour = _rgb(np.array(colour) * (1 - haze) + np.array(scene.horizon) * haze)
+            colour = _rgb(np.array(colour) * (1 - haze) + _floats(scene.horizon) * haze)
             tall = height * scene.between(0.7, 1.15)
             root = base + scene.between(-0.015, 0.03)
             (_conifer if scene.chance(conifers) else _leafy)(scene, x, root, tall, colour)
@@ -313,14 +334,11 @@ def _conifer(scene: _Scene, x: float, base: float, height: float, colour: Colour
 def _leafy(scene: _Scene, x: float, base: float, height: float, colour: Colour) -> None:
     bark: Colour = (196, 190, 180) if scene.chance(0.2) else (84, 66, 50)
     scene.line([(x, base), (x + 0.02 * scene.sun_side, base - 0.6 * height)], bark, height * 0.06)
-    pen = ImageDraw.Draw(scene.image)
     blobs = 34
-    spread = scene.rng.normal(0, (0.13 * height, 0.15 * height), (blobs, 2))
-    for dx, dy in spread[np.argsort(-spread[:, 1])]:
+    spread = np.clip(scene.rng.normal(0, 0.55, (blobs, 2)), -1, 1) * (0.21 * height, 0.22 * height)
+    for dx, dy in spread[np.argsort(-spread[:, 1])].tolist():
         light = 0.92 - 1.1 * dy / height + 0.7 * dx * scene.sun_side / height + scene.between(-0.12, 0.12)
-        ink = tuple(int(v) for v in np.clip(scene.shade(colour, light), 0, 255))
-        cx, cy, r = x + dx, base - 0.66 * height + dy, height * scene.between(0.05, 0.1)
-        pen.ellipse([v * scene.side for v in (cx - r, cy - r, cx + r, cy + r)], fill=ink)
+        scene.disc(x + dx, base - 0.66 * height + dy, height * scene.between(0.05, 0.1), colour, light)
 
 
 def _house(scene: _Scene) -> None:
@@ -333,7 +351,11 @@ def _house(scene: _Scene) -> None:
     for _ in range(scene.rng.integers(0, 4)):
         kind = _conifer if scene.chance(0.4) else _leafy
         kind(scene, scene.between(0, 1), ground, scene.between(0.25, 0.5), scene.vary((78, 104, 54), 30))
-    wall, roof, trim = scene.paint(), scene.vary((132, 72, 56) if scene.chance(0.5) else (84, 84, 92), 30), scene.paint()
+    wall, roof, trim = (
+        scene.paint(),
+        scene.vary((132, 72, 56) if scene.chance(0.5) else (84, 84, 92), 30),
+        scene.paint(),
+    )
     wall = _rgb(np.array(wall) * 0.55 + 105)
     front, side = scene.between(0.2, 0.32), scene.between(0.2, 0.42)
     left = scene.between(0.06, max(0.07, 0.92 - front - side))
@@ -346,8 +368,7 @@ def _house(scene: _Scene) -> None:
     lit, dim = (1.08, 0.78) if scene.chance(0.5) else (0.8, 1.06)
     if scene.chance(0.6):
         chimney = corner + side * scene.between(0.2, 0.7)
-        peak = eaves - rise
-        scene.polygon(_box(chimney, peak - 0.06, 0.05, 0.14), (138, 84, 70), dim)
+        scene.polygon(_box(chimney, eaves - rise - 0.06, 0.05, rise), (138, 84, 70), dim)
     scene.polygon([(left, base - tilt / 2), (corner, base), (corner, eaves), (left, eaves + tilt / 3)], wall, lit)
     gable = (left + front / 2, eaves - rise)
     scene.polygon([(left, eaves + tilt / 3), (corner, eaves), gable], wall, lit)
@@ -408,10 +429,10 @@ def _sea(scene: _Scene) -> None:
         stencil = (scene.y > horizon - 0.12 * np.clip(scene.noise((1, 2), 4)[0] + scene.between(-0.3, 0.3), 0, 1)) & (
             scene.y < horizon
         )
-        seen = scene.shade((96, 100, 92), 0.8) * 0.5 + np.array(scene.horizon) * 0.5
+        seen = scene.shade((96, 100, 92), 0.8) * 0.5 + _floats(scene.horizon) * 0.5
         scene.fill(stencil.astype(np.float32), seen.astype(np.float32))
     waters: tuple[Colour, ...] = ((24, 84, 132), (38, 120, 142), (52, 78, 92), (96, 108, 112), (30, 58, 96))
-    deep = np.array(scene.vary(waters[scene.rng.integers(len(waters))], 14))
+    deep = _floats(scene.vary(waters[scene.rng.integers(len(waters))], 14))
     depth = np.clip((scene.y - horizon) / (1 - horizon), 0, 1)
     # Wave length grows towards the viewer as one over the distance.
     far = 1 / (depth + 0.06)
@@ -421,7 +442,7 @@ def _sea(scene: _Scene) -> None:
     ripple = scene.noise((40, 10), 2)
     swell = (0.55 * crest + 0.3 * chop + 0.5 * ripple) * (0.15 + 0.85 * depth) * scene.between(0.6, 1.2)
     reflected = (0.55 * (1 - depth) ** 2 + 0.12)[..., None]
-    colours = deep * (1 - reflected) + np.array(scene.horizon) * reflected
+    colours = deep * (1 - reflected) + _floats(scene.horizon) * reflected
     colours = colours * (1 + 0.34 * swell)[..., None]
     foam = np.clip((swell - scene.between(0.45, 0.9)) * 4, 0, 0.8)[..., None]
     colours = colours * (1 - foam) + 235 * scene.sun * foam
@@ -494,26 +515,26 @@ def _flower(scene: _Scene, x: float, y: float, radius: float, stem: bool) -> Non
 
     for layer, light in ((0, 0.72), (1, 1.0)):
         angles = (np.arange(count) + 0.5 * layer) * 2 * math.pi / count + scene.rng.normal(0, 0.07, count)
-        for angle in angles:
-            tip = radius * scene.between(0.86, 1.05)
-            wide = 2.1 / count * scene.between(0.85, 1.2)
-            outline = [(0.8 * core, 0.0), (0.55 * tip + 0.3 * core, wide), (tip, 0.1 * wide)]
-            outline += [(0.55 * tip + 0.3 * core, -wide)]
-            shine = light * (0.93 + 0.12 * math.cos(angle + turn) * scene.sun_side + scene.between(-0.1, 0.1))
-            scene.polygon([place(r, angle + a) for r, a in outline], petal, shine)
-            scene.line([place(0.9 * core, angle), place(0.85 * tip, angle)], petal, 0.02 * radius, shine * 0.84)
+        tips = radius * scene.rng.uniform(0.86, 1.05, count)
+        wide = 2.1 / count * scene.rng.uniform(0.85, 1.2, count)
+        belly, still = 0.55 * tips + 0.3 * core, np.zeros(count)
+        radii = np.stack([0.8 * core + still, belly, tips, belly])
+        outlines = np.stack(place(radii, angles + np.stack([still, wide, 0.1 * wide, -wide])), axis=2)
+        veins = np.stack(place(np.stack([0.9 * core + still, 0.85 * tips]), angles), axis=2)
+        shine = light * (0.93 + 0.12 * np.cos(angles + turn) * scene.sun_side + scene.rng.uniform(-0.1, 0.1, count))
+        for each in range(count):
+            scene.polygon(outlines[:, each], petal, shine[each])
+            scene.line(veins[:, each], petal, 0.02 * radius, 0.84 * shine[each])
     seeds = scene.vary((92, 58, 30) if scene.chance(0.75) else (116, 120, 52), 18)
     ring = np.linspace(0, 2 * math.pi, 40)
     scene.polygon(np.stack(place(core, ring), axis=1), seeds, 0.7)
-    number = np.arange(1, 140 if radius > 0.11 else 40)
+    number = np.arange(1, 140 if stem else 40)
     spiral = core * 0.97 * np.sqrt(number / len(number))
     px, py = place(spiral, number * math.radians(137.508))
-    pen = ImageDraw.Draw(scene.image)
     size = 0.62 * core / math.sqrt(len(number))
-    for cx, cy, r in zip(px, py, spiral, strict=True):
-        light = 0.6 + 0.8 * (r / core) ** 2 + 0.12 * scene.rng.normal()
-        ink = tuple(int(v) for v in np.clip(scene.shade(seeds, light), 0, 255))
-        pen.ellipse([v * scene.side for v in (cx - size, cy - size, cx + size, cy + size)], fill=ink)
+    lights = 0.6 + 0.8 * (spiral / core) ** 2 + scene.rng.normal(0, 0.12, len(number))
+    for cx, cy, light in zip(px.tolist(), py.tolist(), lights.tolist(), strict=True):
+        scene.disc(cx, cy, size, seeds, light)
 
 
 def _leaf(scene: _Scene, x: float, y: float, length: float, colour: Colour) -> None:

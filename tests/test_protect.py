@@ -20,7 +20,7 @@ def pictures(count: int = 48, size: int = 16, classes: int = 3, seed: int = 0) -
 
 
 def optimised(**wanted: object) -> protect.Optimizer:
-    optimizer = protect.Optimizer(pictures(), protect.Settings(**({"rounds": 2} | wanted)))  # type: ignore[arg-type]
+    optimizer = protect.Optimizer(pictures(), protect.Settings(**({"rounds": 3} | wanted)))  # type: ignore[arg-type]
     optimizer.run(optimizer.settings.rounds)
     return optimizer
 

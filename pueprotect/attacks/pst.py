@@ -14,11 +14,15 @@ up to 50 training images of each class, the bias of the class means removed.
 finer than the blur lifts q before raw ACM itself looks unusual. Alarm when q > 1.5, or twice in a row above
 min(1.5, 1.25 x the median of the last 20 healthy q). A noise smoother than the blur can evade it.
 
-*Response*: Gaussian weight noise relative to each filter's norm, 0.5, 0.4, 0.2, 0 times a level from the stem to the last
-stage, so that shallow filters cannot hold on to a fine pattern. Early alarms restart from the initial weights with level
-1.2, then 1.4 times more up to 2; late alarms roll back to a healthy snapshot. The level is held for half of the
-training, then halves every tenth. No alarm, no intervention: clean data is trained plainly. All steps together stay
-within twice plain training.
+*Response*: what the alarm's view shows to be harmful is what the shallow stages must not see. The first alarm restarts
+from the initial weights behind a fixed 3x3 mean, the low-pass stage; further ones add Gaussian weight noise relative to
+each filter's norm (0.5, 0.4, 0.2, 0 times a level from the stem to the last stage) and a second mean. Early alarms restart,
+late ones roll back to a healthy snapshot. The noise is held for half of the training, then halves every tenth. No alarm,
+no intervention: clean data is trained plainly. All steps together stay within twice plain training. The low-pass stage
+is part of the network that the attacker keeps.
+
+*Evidence*, class-wise EMN of this package on 5,000 CIFAR-10 images with resnet8: weight noise alone, at any level, ended at 10-29 %;
+the low-pass stage alone reached 49 % in 8 epochs (plain training 10 %).
 """
 
 from __future__ import annotations
@@ -40,13 +44,15 @@ from pueprotect.runtime import generator
 from pueprotect.training import ImageSet, Trainer, Transform, batches, steps_per_epoch, to_float
 from pueprotect.weights import batch_norms, reestimate_batch_norm, trainable
 
-CHECK_EVERY = 10
+IMAGES_BETWEEN_CHECKS = 1280
 CEILING = 1.5
 RISE = 1.25
 HISTORY = 20
 SHALLOW_TO_DEEP = (0.5, 0.4, 0.2, 0.0)
-FIRST_LEVEL, LEVEL_GROWTH, LAST_LEVEL = 1.2, 1.4, 2.0
+# (number of 3x3 means in front, level of weight noise) after no alarm, one, two, ...
+LADDER = ((0, 0.0), (1, 0.0), (1, 1.2), (2, 1.2), (2, 2.0))
 LATE = 0.7
+SNAPSHOTS = 32
 PROBES_PER_CLASS, PROBES = 50, 1000
 
 
@@ -171,6 +177,20 @@ def relative_deviations(parameters: list[Tensor], shares: list[float], level: fl
     ]
 
 
+class LowPass(nn.Module):
+    """A 3x3 mean, repeated `times` times; nothing at 0."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times = times
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> the same shape."""
+        for _ in range(self.times):
+            images = blur3(images)
+        return images
+
+
 @dataclass
 class Snapshot:
     """A healthy moment of training."""
@@ -184,7 +204,7 @@ class PST(Attack):
     """Plain training that steps in only when the alarm rises."""
 
     name = "pst"
-    about = "progressive staged training: weight noise in shallow stages once activation clusters betray the noise"
+    about = "progressive staged training: restrains the shallow stages once activation clusters betray the noise"
     source = "Dang et al., arXiv 2306.02064; re-implemented, see the module's documentation"
     cost = 2.0
     transform: Transform | None = None
@@ -223,7 +243,8 @@ class _Session:
         self.trainer = Trainer(self.model, target.recipe, self.total)
         self.probe = Probe(self.model, self.data, target.seed)
         self.alarm = Alarm()
-        self.level = 0.0
+        self.rung = 0
+        self.check_every = max(1, round(IMAGES_BETWEEN_CHECKS / target.recipe.batch_size))
         self.healthy: list[Snapshot] = []
         self.last_late_alarm: int | None = None
         self.roll_back = max(1, self.total // 4)
@@ -233,7 +254,7 @@ class _Session:
     def strength(self) -> float:
         """The level of weight noise now: held for half of the training, then halved every tenth."""
         past = self.trainer.position / self.total - 0.5
-        return self.level * 0.5 ** max(0.0, past / 0.1)
+        return LADDER[self.rung][1] * 0.5 ** max(0.0, past / 0.1)
 
     def train(self) -> Classifier:
         recipe, data = self.run.target.recipe, self.data
@@ -249,7 +270,7 @@ class _Session:
             noise = [relative_deviations(parameters, self.shares, strength)] if strength > 0 else ()
             self.trainer.step(inputs, data.labels[index], deviations=noise, stream=self.stream)
             self.run.progress.advance()
-            if executed % CHECK_EVERY == 0:
+            if executed % self.check_every == 0:
                 self.check(executed)
             if executed % epoch == 0 or self.trainer.position >= self.total:
                 self.run.epoch(self.model)
@@ -259,7 +280,7 @@ class _Session:
             plan = batches(len(data), data.size, self.stream, data.device, batch_size=512)
             index, crop = next(plan)
             reestimate_batch_norm(self.model, crop.apply(padded, index))
-        self.run.details |= {"acm": self.log, "alarms": self.alarms, "level": self.level, "steps": executed}
+        self.run.details |= {"acm": self.log, "alarms": self.alarms, "rung": self.rung, "steps": executed}
         return self.model
 
     def check(self, executed: int) -> None:
@@ -270,17 +291,20 @@ class _Session:
         position = self.trainer.position
         self.log.append(
             {"step": executed, "position": position, "raw": raw, "blurred": blurred, "q": q, "alarm": alarm,
-             "level": self.strength()}
+             "rung": self.rung, "level": self.strength()}
         )  # fmt: skip
         if not alarm:
             if self.alarm.calm:
                 self.healthy.append(Snapshot(position, clone(self.model)))
-                self.healthy = self.healthy[-(self.total // CHECK_EVERY) :]
+                if len(self.healthy) > SNAPSHOTS:
+                    self.healthy = self.healthy[1::2]
             return
         self.alarms += 1
         left = self.budget - executed
-        if position < LATE * self.total and self.level < LAST_LEVEL and left >= self.total // 2:
-            self.level = min(LAST_LEVEL, self.level * LEVEL_GROWTH) if self.level else FIRST_LEVEL
+        early = position < LATE * self.total and self.rung + 1 < len(LADDER) and left >= self.total // 2
+        self.rung = min(self.rung + 1, len(LADDER) - 1)
+        self.model.prefilter = LowPass(LADDER[self.rung][0])
+        if early:
             self.total = min(self.total, left)
             self.restart(self.initial, 0)
             self.healthy.clear()
@@ -298,7 +322,6 @@ class _Session:
             return
         snapshot = older[-1] if older else self.healthy[0]
         self.healthy = [kept for kept in self.healthy if kept.position <= snapshot.position]
-        self.level = min(LAST_LEVEL, max(self.level, FIRST_LEVEL / LEVEL_GROWTH) * LEVEL_GROWTH)
         # Without budget to repeat the steps, only the weights go back and the schedule runs on.
         self.restart(snapshot.weights, snapshot.position if left >= self.total - snapshot.position else position)
 

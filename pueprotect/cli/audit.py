@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pueprotect.cli.console import bars, err, escape, gate, note, numbers, out, percent, print_json, reported, table
+from pueprotect.cli.console import bars, escape, gate, note, numbers, out, percent, print_json, reported, table, warn
 from pueprotect.errors import InputError
 from pueprotect.policy import at_most, exit_code
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from pueprotect.audit import AuditReport
 
-BAR = 20
+BAR = 10
 
 
 def add_to(app: typer.Typer) -> None:
@@ -25,9 +27,12 @@ def add_to(app: typer.Typer) -> None:
 def audit(
     folder: Annotated[Path, typer.Argument(metavar="OUT", help="The released folder.", show_default=False)],
     vault: Annotated[Path | None, typer.Option(help="Its vault.", show_default="OUT.vault")] = None,
-    test: Annotated[Path | None, typer.Option(help="Clean labelled images to measure on.", show_default="holdout")] = None,
+    test: Annotated[
+        Path | None, typer.Option(help="Clean labelled images to measure on.", show_default="holdout")
+    ] = None,
     attack: Annotated[
-        list[str] | None, typer.Option(help="An attack; repeat for several. See: pueprotect attacks.", show_default="suite")
+        list[str] | None,
+        typer.Option(help="An attack; repeat for several. See: pueprotect attacks.", show_default="suite"),
     ] = None,
     suite: Annotated[str, typer.Option(help="A fixed set of attacks.")] = "quick",
     arch: Annotated[
@@ -70,14 +75,19 @@ def audit(
     with bars() as progress:
         evidence = open_release(folder, vault=vault, test=test, device=chosen.name, progress=progress)
         settings = Settings(
-            attacks=attacks, suite=None if attack else suite, archs=tuple(arch or [evidence.default_arch]), epochs=epochs,
-            clean_fraction=clean_fraction, etas=etas, seed=seed,
+            attacks=attacks, suite=None if attack else suite, archs=tuple(arch or [evidence.default_arch]),
+            epochs=epochs, clean_fraction=clean_fraction, etas=etas, seed=seed,
         )  # fmt: skip
         report = run_audit(evidence, settings, resume=resume, progress=progress)
     if as_json:
         print_json(report.as_json())
     else:
         _show(report, len(evidence.released), len(evidence.test))
+    return _outcome(report, max_accuracy, max_recovered)
+
+
+def _outcome(report: AuditReport, max_accuracy: float | None, max_recovered: float | None) -> int:
+    """The exit code of the gates; each failed one is said."""
     verdicts = []
     for row in report.rows:
         name = f"{row.result.attack} ({row.result.arch})"
@@ -94,38 +104,42 @@ def audit(
 def _show(report: AuditReport, images: int, test_images: int) -> None:
     from pueprotect.audit import FLAGS
 
-    rows = table("attack", "network", "end", "best epoch", "recovered", "seconds", "")
-    rows.columns[1].justify = rows.columns[6].justify = "left"
-    for number, row in enumerate(report.rows):
-        result = row.result
-        line = clean.accuracy if (clean := report.clean.get(result.arch)) else 1.0
-        bar = "#" * round(BAR * min(1.0, result.accuracy / line))
-        rows.add_row(
-            result.attack, result.arch, percent(result.accuracy), percent(result.best_accuracy), percent(row.recovered),
-            f"{result.seconds:.0f}", f"[red]{bar}[/red]", style="bold" if number == 0 else None,
-        )  # fmt: skip
-    for arch, line in report.clean.items():
-        rows.add_row(
-            "clean originals", arch, percent(line.accuracy), percent(line.best_accuracy), "100.0 %", f"{line.seconds:.0f}",
-            f"[green]{'#' * BAR}[/green]", style="dim",
-        )  # fmt: skip
-    rows.add_row("chance", "", percent(report.chance), "", "0.0 %", "", "", style="dim")
     out.print(f"[bold]Audit[/bold] of {images} released images, measured on {test_images} clean test images")
-    out.print(rows)
+    out.print(_figures(report))
     for row in report.rows:
         if points := row.result.details.get("points"):
             out.print(f"\n[bold]{row.result.attack}[/bold] ({row.result.arch}), clean test accuracy")
             details = table("network", "accuracy")
             for name, value in points.items():
-                details.add_row(name, percent(value))
+                details.add_row(escape(name), percent(value))
             out.print(details)
     worst = report.worst
     recovered = f", {worst.recovered:.0%} of what the clean originals give" if worst.recovered is not None else ""
     out.print(
-        f"\nThe worst case of these attacks: an attacker who runs {worst.result.attack} with {worst.result.arch} reaches "
-        f"{percent(worst.result.accuracy)} on clean images{recovered}. Attacks that were not run may reach more.",
-        soft_wrap=False,
+        f"\nThe worst case of these attacks: an attacker who runs {worst.result.attack} with {worst.result.arch} "
+        f"reaches {percent(worst.result.accuracy)} on clean images{recovered}. Attacks that were not run may reach "
+        "more."
     )
-    flags = dict.fromkeys([*report.flags, *(flag for row in report.rows for flag in row.flags)])
-    for flag in flags:
-        err.print(f"[yellow]{flag}[/yellow]: {FLAGS.get(flag, 'see the attack')}")
+    for flag in dict.fromkeys([*report.flags, *(flag for row in report.rows for flag in row.flags)]):
+        warn(flag, FLAGS.get(flag, "see the attack"))
+
+
+def _figures(report: AuditReport) -> Table:
+    """One line for each attack, the clean lines and chance; bars on the scale of the clean line."""
+    rows = table("attack", "network", "end", "best", "recovered", "seconds", "", left=(0, 1, 6))
+    for number, row in enumerate(report.rows):
+        result = row.result
+        clean = report.clean.get(result.arch)
+        top = clean.accuracy if clean is not None and clean.accuracy > 0 else 1.0
+        rows.add_row(
+            result.attack, result.arch, percent(result.accuracy), percent(result.best_accuracy), percent(row.recovered),
+            f"{result.seconds:.0f}", f"[red]{'#' * round(BAR * min(1.0, result.accuracy / top))}[/red]",
+            style="bold" if number == 0 else None,
+        )  # fmt: skip
+    for arch, line in report.clean.items():
+        rows.add_row(
+            "clean originals", arch, percent(line.accuracy), percent(line.best_accuracy), "100.0 %",
+            f"{line.seconds:.0f}", f"[green]{'#' * BAR}[/green]", style="dim",
+        )  # fmt: skip
+    rows.add_row("chance", "", percent(report.chance), "", "0.0 %", "", "", style="dim")
+    return rows

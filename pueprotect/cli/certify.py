@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pueprotect.cli.console import bars, err, escape, gate, note, numbers, out, percent, print_json, reported, table
+from pueprotect.cli.console import bars, gate, hint, note, numbers, out, percent, print_json, reported, table, warn
 from pueprotect.errors import InputError
-from pueprotect.policy import INCONCLUSIVE, at_most, exit_code
+from pueprotect.policy import INCONCLUSIVE, PASS, at_most, exit_code
 
 if TYPE_CHECKING:
     from pueprotect.certify import CertificateReport, Settings
@@ -25,7 +25,9 @@ def add_to(app: typer.Typer) -> None:
 def certify(
     folder: Annotated[Path, typer.Argument(metavar="OUT", help="The released folder.", show_default=False)],
     vault: Annotated[Path | None, typer.Option(help="Its vault.", show_default="OUT.vault")] = None,
-    test: Annotated[Path | None, typer.Option(help="Clean labelled images to measure on.", show_default="holdout")] = None,
+    test: Annotated[
+        Path | None, typer.Option(help="Clean labelled images to measure on.", show_default="holdout")
+    ] = None,
     q: Annotated[float, typer.Option(help="Share of classifiers that the bound covers.")] = 0.9,
     sigma: Annotated[float, typer.Option(help="Standard deviation of the weight noise.")] = 0.05,
     eta: Annotated[str | None, typer.Option(help="L2 radii, comma-separated.", show_default="0.2 .. 1.2 sigma")] = None,
@@ -35,11 +37,15 @@ def certify(
     recipe: Annotated[
         str, typer.Option("--surrogate-recipe", help="worst, online, plain, weight-noise or pst.")
     ] = "worst",
-    baseline: Annotated[bool, typer.Option("--baseline", help="The same bound for the clean originals beside it.")] = False,
+    baseline: Annotated[
+        bool, typer.Option("--baseline", help="The same bound for the clean originals beside it.")
+    ] = False,
     max_learnability: Annotated[
         float | None, typer.Option(help="Gate: fail when the bound at the largest eta is above.", show_default=False)
     ] = None,
-    epochs: Annotated[float | None, typer.Option(help="Passes of each surrogate's training.", show_default="by size")] = None,
+    epochs: Annotated[
+        float | None, typer.Option(help="Passes of each surrogate's training.", show_default="by size")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Keep the recipes that are finished.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda[:i].")] = "auto",
     seed: Annotated[int, typer.Option(help="Everything random is a function of it.")] = 0,
@@ -49,17 +55,9 @@ def certify(
 
     Exit codes: 0 pass; 1 the gate failed; 2 unusable input; 3 abstained, or files changed since protection.
     """
-    from pueprotect import bounds
-
     gate(max_learnability, "--max-learnability")
-    bounds.check(q=q, sigma=sigma, alpha=alpha, draws=draws)
     etas = numbers(eta, "--eta") if eta is not None else tuple(round(sigma * r, 12) for r in DEFAULT_RADII)
-    if not etas:
-        raise InputError("--eta names no radius; give a list such as 0.05,0.1.")
-    for radius in etas:
-        bounds.check(q=q, sigma=sigma, alpha=alpha, draws=draws, eta=radius)
-    if epochs is not None and not 0 < epochs <= 10_000:
-        raise InputError(f"--epochs {epochs:g} is outside (0, 10000].")
+    _check(q=q, sigma=sigma, alpha=alpha, draws=draws, etas=etas, epochs=epochs)
 
     from pueprotect.runtime import choose_device
 
@@ -69,28 +67,44 @@ def certify(
     from pueprotect.evidence import open_release
 
     settings = Settings(q=q, sigma=sigma, etas=etas, draws=draws, alpha=alpha, joint=joint, seed=seed)
-    _announce(settings)
+    choose_recipes(recipe, own=True)  # an unknown name is refused before anything is read
     with bars() as progress:
         evidence = open_release(folder, vault=vault, test=test, device=chosen.name, progress=progress)
-        recipes = choose_recipes(recipe, evidence.own)
+        _announce(settings)
         report = certify_release(
-            evidence, settings, recipes, surrogate_trainer(evidence, sigma, seed, epochs), baseline=baseline,
-            resume=resume, progress=progress,
+            evidence, settings, choose_recipes(recipe, evidence.own), surrogate_trainer(evidence, sigma, seed, epochs),
+            baseline=baseline, resume=resume, progress=progress,
         )  # fmt: skip
     data = report.as_json()
-    evidence.vault.write_json("certificate.json", data)
+    evidence.store("certificate.json", data)
     if as_json:
         print_json(data)
     else:
-        _show(report, folder)
+        _show(report)
+        hint(f"pueprotect audit {folder}")
+    return _outcome(report, max_learnability, asked=eta is not None)
+
+
+def _check(*, q: float, sigma: float, alpha: float, draws: int, etas: tuple[float, ...], epochs: float | None) -> None:
+    from pueprotect import bounds
+
+    for radius in etas:
+        bounds.check(q=q, sigma=sigma, alpha=alpha, draws=draws, eta=radius)
+    if epochs is not None and not 0 < epochs <= 10_000:
+        raise InputError(f"--epochs {epochs:g} is outside (0, 10000].")
+
+
+def _outcome(report: CertificateReport, limit: float | None, *, asked: bool) -> int:
+    """The exit code: a radius asked for by name must be certified, of the usual ones at least one."""
     verdicts = []
-    if max_learnability is not None:
+    if limit is not None:
         point = report.worst.curve[-1]
         what = f"certified learnability at eta {point.eta:g}"
-        verdicts.append(at_most("certify.max_learnability", point.certified_learnability, max_learnability, what))
+        verdicts.append(at_most("certify.max_learnability", point.certified_learnability, limit, what))
         note(f"gate: {verdicts[0].reason}")
-    abstained = all(point.certified_learnability is None for point in report.worst.curve)
-    return exit_code(verdicts) or (INCONCLUSIVE if abstained else 0)
+    abstained = [point.certified_learnability is None for point in report.worst.curve]
+    inconclusive = any(abstained) if asked else all(abstained)
+    return exit_code(verdicts) or (INCONCLUSIVE if inconclusive else PASS)
 
 
 def _announce(settings: Settings) -> None:
@@ -107,7 +121,9 @@ def _announce(settings: Settings) -> None:
             note(f"eta {point.eta:g} needs {point.draws_needed} draws: it will abstain.")
 
 
-def _show(report: CertificateReport, folder: Path) -> None:
+def _show(report: CertificateReport) -> None:
+    from pueprotect.certify import FLAGS
+
     worst, settings = report.worst, report.settings
     rows = table("eta", "q shifted", "protected", *(["clean baseline"] if report.baseline else []), "chance")
     for number, point in enumerate(worst.curve):
@@ -131,14 +147,10 @@ def _show(report: CertificateReport, folder: Path) -> None:
     level = "all radii together" if settings.joint else "each radius alone"
     out.print(
         f"\nWith {1 - settings.alpha:.0%} confidence ({level}): around any weights within eta of the {worst.recipe} "
-        f"surrogate, at least {settings.q:.0%} of the classifiers drawn with sigma {settings.sigma:g} have at most this "
-        f"accuracy on these {report.holdout_images} clean images. It is a quantile over random draws near this "
+        f"surrogate, at least {settings.q:.0%} of the classifiers drawn with sigma {settings.sigma:g} have at most "
+        f"this accuracy on these {report.holdout_images} clean images. It is a quantile over random draws near this "
         "surrogate, not a maximum over attackers: the audit speaks of those. BatchNorm statistics are re-estimated "
-        "for every draw and lie outside the ball.",
-        soft_wrap=False,
+        "for every draw and lie outside the ball."
     )
-    from pueprotect.certify import FLAGS
-
     for flag in report.flags:
-        err.print(f"[yellow]{flag}[/yellow]: {FLAGS[flag]}")
-    err.print(f"Next: [bold]pueprotect audit {escape(str(folder))}[/bold]")
+        warn(flag, FLAGS[flag])

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.markup import escape as escape
+from rich.padding import Padding
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from pueprotect.errors import InputError, PueprotectError
 
 INTERRUPTED = 130
 INTERNAL = 2
+DEBUG = "PUEPROTECT_DEBUG"
 
-out = Console(highlight=False, soft_wrap=True)
+out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 P = ParamSpec("P")
-R = TypeVar("R")
 
 
 class Bars:
@@ -39,13 +42,13 @@ class Bars:
         """Begin a bar."""
         self.label, self.note, self.began = label, "", time.perf_counter()
         if self.progress is not None:
-            self.task = self.progress.add_task(label, total=total, note="")
+            self.task = self.progress.add_task(escape(label), total=total, note="")
 
     def advance(self, parts: int = 1, note: str = "") -> None:
         """Move the bar."""
         self.note = note or self.note
         if self.progress is not None and self.task is not None:
-            self.progress.update(self.task, advance=parts, note=self.note)
+            self.progress.update(self.task, advance=parts, note=escape(self.note))
 
     def finish(self, note: str = "") -> None:
         """Replace the bar by a line with the time it took and its last reading."""
@@ -55,7 +58,7 @@ class Bars:
             self.task = None
         reading = note or self.note
         if seconds >= 1 or reading:
-            err.print(f"[dim]{seconds:6.1f} s[/dim]  {self.label}" + (f": {reading}" if reading else ""))
+            _say(f"[dim]{seconds:6.1f} s[/dim]  {escape(self.label)}" + (f": {escape(reading)}" if reading else ""))
 
 
 @contextmanager
@@ -65,49 +68,70 @@ def bars() -> Iterator[Bars]:
         yield Bars(None)
         return
     columns = (
-        TextColumn("{task.description}"), BarColumn(bar_width=16), MofNCompleteColumn(), TimeElapsedColumn(),
-        TextColumn("left"), TimeRemainingColumn(), TextColumn("[dim]{task.fields[note]}"),
+        TextColumn("{task.description}"), BarColumn(bar_width=10), MofNCompleteColumn(), TimeRemainingColumn(),
+        TextColumn("left  [dim]{task.fields[note]}"),
     )  # fmt: skip
     with Progress(*columns, console=err, transient=True) as progress:
         yield Bars(progress)
 
 
-def reported(command: Callable[P, int | None]) -> Callable[P, None]:
-    """Turn a command's result and every expected failure into an exit code of the contract."""
+def reported(command: Callable[P, int]) -> Callable[P, None]:
+    """Turn a command's result and every failure into an exit code of the contract.
+
+    A failure is one sentence; with PUEPROTECT_DEBUG=1 its traceback comes too.
+    """
 
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            code = command(*args, **kwargs) or 0
-        except PueprotectError as error:
-            complain(str(error))
-            code = error.exit_code
+            code = command(*args, **kwargs)
         except KeyboardInterrupt:
-            complain("Interrupted; what was finished is kept, and the same command with --resume goes on.")
+            complain("interrupted; what was finished is kept, and the same command with --resume goes on.")
             code = INTERRUPTED
-        except (MemoryError, OSError) as error:
-            complain(f"{type(error).__name__}: {error}; free memory or disk space, or check the path, and try again.")
-            code = INTERNAL
+        except Exception as error:
+            if os.environ.get(DEBUG) == "1":
+                err.print_exception()
+            complain(_sentence(error))
+            code = error.exit_code if isinstance(error, PueprotectError) else INTERNAL
         raise typer.Exit(code)
 
     return run
 
 
+def _sentence(error: Exception) -> str:
+    if isinstance(error, PueprotectError):
+        return str(error)
+    what = f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}"
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return f"{what}; free memory, or choose a smaller --size or --surrogate."
+    if isinstance(error, OSError):
+        return f"{what}; check the path, its permissions and the space on the disk."
+    return f"unexpected {what}; run it again with {DEBUG}=1 for the traceback and report it."
+
+
+def _say(markup: str) -> None:
+    # Where nobody reads on a terminal, a sentence stays on one line for grep.
+    err.print(markup, soft_wrap=not err.is_terminal)
+
+
 def complain(sentence: str) -> None:
-    """One message on stderr."""
-    err.print(f"[bold red]error:[/bold red] {escape(sentence)}")
-
-
-def escape(text: str) -> str:
-    """File names may contain what looks like markup."""
-    from rich.markup import escape as rich_escape
-
-    return rich_escape(text)
+    """One message about a failure, on stderr."""
+    _say(f"[bold red]error:[/bold red] {escape(sentence)}")
 
 
 def note(sentence: str) -> None:
     """A plain remark on stderr."""
-    err.print(escape(sentence))
+    _say(escape(sentence))
+
+
+def warn(name: str, sentence: str) -> None:
+    """A named reason for doubt, on stderr."""
+    _say(f"[yellow]{escape(name)}[/yellow]: {escape(sentence)}")
+
+
+def hint(command: str) -> None:
+    """What to run next, on stderr."""
+    _say(f"Next: [bold]{escape(command)}[/bold]")
 
 
 def print_json(data: dict[str, Any]) -> None:
@@ -115,12 +139,21 @@ def print_json(data: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def table(*headers: str, title: str | None = None) -> Table:
-    """A plain table; the first column is text, the others are figures."""
-    made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold", title_style="bold")
+def table(*headers: str, left: tuple[int, ...] = (0,)) -> Table:
+    """A plain table: figures to the right, the columns numbered in `left` to the left."""
+    made = Table(box=None, pad_edge=False, header_style="bold")
     for number, header in enumerate(headers):
-        made.add_column(header, justify="left" if number == 0 else "right", overflow="fold")
+        made.add_column(header, justify="left" if number in left else "right", overflow="fold")
     return made
+
+
+def indented(name: str, text: str, width: int = 8) -> Padding:
+    """A short name and a text that wraps beside it."""
+    row = Table(box=None, show_header=False, pad_edge=False, padding=0)
+    row.add_column(width=width)
+    row.add_column(overflow="fold")
+    row.add_row(escape(name), escape(text))
+    return Padding(row, (0, 0, 0, 2))
 
 
 def percent(value: float | None) -> str:
@@ -138,19 +171,24 @@ def fraction(text: str, option: str) -> float:
         top, slash, bottom = text.partition("/")
         return float(top) / float(bottom) if slash else float(top)
     except (ValueError, ZeroDivisionError) as error:
-        raise InputError(f"{option} {text!r} is neither a fraction such as 8/255 nor a decimal such as 0.03.") from error
+        raise InputError(
+            f"{option} {text!r} is neither a fraction such as 8/255 nor a decimal such as 0.03."
+        ) from error
 
 
 def numbers(text: str, option: str) -> tuple[float, ...]:
     """Read a comma-separated list of numbers, sorted and without repeats.
 
     Raises:
-        InputError: not numbers.
+        InputError: empty, or not numbers.
     """
     try:
-        return tuple(sorted({float(part) for part in text.split(",") if part.strip()}))
+        found = tuple(sorted({float(part) for part in text.split(",") if part.strip()}))
     except ValueError as error:
         raise InputError(f"{option} {text!r} is not a list of numbers such as 0.05,0.1.") from error
+    if not found:
+        raise InputError(f"{option} is empty; give a list of numbers such as 0.05,0.1.")
+    return found
 
 
 def gate(value: float | None, option: str) -> None:

@@ -8,12 +8,27 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pueprotect.cli.console import bars, complain, err, escape, fraction, note, out, percent, print_json, reported, table
+from pueprotect.cli.console import (
+    bars,
+    complain,
+    escape,
+    fraction,
+    hint,
+    note,
+    out,
+    percent,
+    print_json,
+    reported,
+    table,
+)
 from pueprotect.errors import InputError
 from pueprotect.policy import INCONCLUSIVE
 
 if TYPE_CHECKING:
     from pueprotect.release import Report
+
+
+LARGEST_BUDGET = 127
 
 
 class Method(StrEnum):
@@ -58,10 +73,16 @@ def add_to(app: typer.Typer) -> None:
 
 
 def protect(
-    src: Annotated[Path, typer.Argument(help="Folder with one sub-folder of images for each class.", show_default=False)],
+    src: Annotated[
+        Path, typer.Argument(help="Folder with one sub-folder of images for each class.", show_default=False)
+    ],
     out_dir: Annotated[Path, typer.Option("--out", help="The released folder to make.", show_default=False)],
-    vault: Annotated[Path | None, typer.Option(help="Private folder of this release.", show_default="OUT.vault")] = None,
-    method: Annotated[Method, typer.Option(help="pue: noise optimised under Gaussian weight noise; emn: without.")] = Method.pue,
+    vault: Annotated[
+        Path | None, typer.Option(help="Private folder of this release.", show_default="OUT.vault")
+    ] = None,
+    method: Annotated[
+        Method, typer.Option(help="pue: noise optimised under Gaussian weight noise; emn: without.")
+    ] = Method.pue,
     mode: Annotated[Mode, typer.Option(help="One noise pattern for each class, or for each image.")] = Mode.class_wise,
     epsilon: Annotated[str, typer.Option(help="L-infinity budget on [0, 1], a fraction or a decimal.")] = "8/255",
     preset: Annotated[PresetName, typer.Option(help="Effort: rounds, draws and self-check.")] = PresetName.standard,
@@ -71,9 +92,15 @@ def protect(
     rounds: Annotated[int | None, typer.Option(help="Passes over the images.", show_default="by preset")] = None,
     seed: Annotated[int, typer.Option(help="Everything random is a function of it.")] = 0,
     holdout: Annotated[float, typer.Option(help="Share of each class kept out of training, to measure with.")] = 0.2,
-    labels: Annotated[Path | None, typer.Option(help="CSV with the columns path,label instead of class folders.")] = None,
-    file_format: Annotated[Format, typer.Option("--format", help="Keep each file's format, or write PNG.")] = Format.keep,
-    metadata: Annotated[Metadata, typer.Option(help="minimal: ICC profile only; keep: EXIF text, no GPS.")] = Metadata.minimal,
+    labels: Annotated[
+        Path | None, typer.Option(help="CSV with the columns path,label instead of class folders.")
+    ] = None,
+    file_format: Annotated[
+        Format, typer.Option("--format", help="Keep each file's format, or write PNG.")
+    ] = Format.keep,
+    metadata: Annotated[
+        Metadata, typer.Option(help="minimal: ICC profile only; keep: EXIF text, no GPS.")
+    ] = Metadata.minimal,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing OUT and its vault.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on after an interruption.")] = False,
     release_anyway: Annotated[
@@ -85,17 +112,11 @@ def protect(
 ) -> int:
     """Make a protected copy of a folder of labelled images.
 
-    Exit codes: 0 released; 2 unusable input; 3 the self-check found the noise too weak and nothing was released.
+    Exit codes: 0 released; 2 unusable input; 3 the self-check found the noise too weak and nothing was released;
+    130 interrupted.
     """
-    budget = fraction(epsilon, "--epsilon")
-    if not 1 / 255 - 1e-9 <= budget <= 1:
-        raise InputError(f"--epsilon {epsilon} is outside 1/255 .. 1: 8-bit images change by whole levels.")
-    if size != "auto" and not (size.isdecimal() and 16 <= int(size) <= 512):
-        raise InputError(f"--size {size!r} is neither auto nor a number of pixels from 16 to 512.")
-    if not 0 < holdout < 1:
-        raise InputError(f"--holdout {holdout:g} is not inside (0, 1): it is the share of each class to measure with.")
-    if workers < 0:
-        raise InputError(f"--workers {workers} is below 0.")
+    chosen_size = _size(size)
+    levels = _levels(epsilon)
 
     from pueprotect.runtime import choose_device
 
@@ -103,10 +124,10 @@ def protect(
     from pueprotect.release import Options, protect_folder
 
     options = Options(
-        method=method.value, mode=mode.value, epsilon=int(budget * 255 + 1e-6), preset=preset.value,  # type: ignore[arg-type]
-        surrogate=surrogate, size=None if size == "auto" else int(size), sigma=sigma, rounds=rounds, seed=seed,
-        holdout=holdout, labels=labels, file_format=file_format.value, metadata=metadata.value,  # type: ignore[arg-type]
-        overwrite=overwrite, resume=resume, release_anyway=release_anyway, workers=workers,
+        method=method.value, mode=mode.value, epsilon=levels, preset=preset.value, surrogate=surrogate,
+        size=chosen_size, sigma=sigma, rounds=rounds, seed=seed, holdout=holdout, labels=labels,
+        file_format=file_format.value, metadata=metadata.value, overwrite=overwrite, resume=resume,
+        release_anyway=release_anyway, workers=workers,
     )  # fmt: skip
     with bars() as progress:
         report = protect_folder(src, out_dir, vault=vault, options=options, device=chosen, progress=progress)
@@ -115,32 +136,56 @@ def protect(
     if as_json:
         print_json(report.result)
     else:
-        _show(report, out_dir)
+        _show(report)
     check = report.result["self_check"]
+    weak = f"The self-check learnt {check['accuracy']:.1%} on the clean holdout (limit {check['limit']:.1%})"
     if not report.released:
         complain(
-            f"The self-check learnt {check['accuracy']:.1%} on the clean holdout (limit {check['limit']:.1%}), so nothing "
-            f"was released; the vault {report.result['vault']} is kept. Try --preset strong, or --release-anyway."
+            f"{weak}, so nothing was released; the noise is kept in {report.result['vault']}. Try --preset strong or a "
+            "larger --epsilon, or release it with --resume --release-anyway."
         )
         return INCONCLUSIVE
+    if not check["passed"]:
+        note(f"note: {weak}; released all the same, as asked.")
+    hint(f"pueprotect certify {out_dir} --baseline")
     return 0
 
 
-def _show(report: Report, out_dir: Path) -> None:
+def _levels(epsilon: str) -> int:
+    """The budget in whole levels of 0..255, never more than asked."""
+    budget = fraction(epsilon, "--epsilon")
+    if not 1 / 255 - 1e-9 <= budget <= LARGEST_BUDGET / 255 + 1e-9:
+        raise InputError(
+            f"--epsilon {epsilon} is outside 1/255 .. {LARGEST_BUDGET}/255: 8-bit images change by whole levels, and "
+            "more than half of their range hides the picture."
+        )
+    return int(budget * 255 + 1e-6)
+
+
+def _size(size: str) -> int | None:
+    if size == "auto":
+        return None
+    if not size.isdecimal():
+        raise InputError(f"--size {size!r} is neither auto nor a number of pixels.")
+    return int(size)
+
+
+def _show(report: Report) -> None:
     result, check = report.result, report.result["self_check"]
-    rows = table("what", "value")
-    rows.columns[1].justify = "left"
+    rows = table("what", "value", left=(0, 1))
     for name, reason in report.explained.items():
         rows.add_row(name, escape(reason))
     rows.add_row("images", f"{result['images']} in {result['classes']} classes, {result['holdout_images']} held out")
     rows.add_row("noise", f"{result['method'].upper()}, {result['mode']}, {result['rounds']} rounds")
-    if result["realised"]:
+    if report.released:
         realised = result["realised"]
         rows.add_row(
             "as read back",
             f"L-inf {realised['linf_max']} of 255 (budget {round(result['epsilon'] * 255)}), "
             f"PSNR {realised['psnr_mean']:.1f} dB, SSIM {realised['ssim_mean']:.3f}",
         )
+        path, linf, psnr = report.worst_files[0]
+        rows.add_row("most changed", escape(f"{path} (L-inf {linf}, PSNR {psnr:.1f} dB)"))
         rows.add_row("file sizes", f"{result['file_growth']:.2f} x the originals")
     rows.add_row(
         "self-check",
@@ -148,7 +193,5 @@ def _show(report: Report, out_dir: Path) -> None:
         f"(chance {percent(check['chance'])}, limit {percent(check['limit'])})",
     )
     rows.add_row("seconds", ", ".join(f"{name} {value:g}" for name, value in result["seconds"].items()))
-    rows.add_row("vault", escape(f"{result['vault']} (private: keep it)"))
+    rows.add_row("vault", escape(f"{result['vault']} (private: keep it, do not publish it)"))
     out.print(rows)
-    if report.released:
-        err.print(f"Next: [bold]pueprotect certify {escape(str(out_dir))} --baseline[/bold]")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pueprotect.cli.console import err, escape, out, print_json, reported, table
+from pueprotect.cli.console import escape, hint, indented, note, out, print_json, reported, table
 from pueprotect.errors import PlatformError
 
 STALE = 3
@@ -31,8 +32,8 @@ def sample(
     from pueprotect.sample import write_sample
 
     count = write_sample(folder, per_class=per_class, size=size, seed=seed)
-    out.print(f"{count} images under {escape(str(folder))}")
-    err.print(f"Next: [bold]pueprotect protect {escape(str(folder))} --out {escape(str(folder))}-shared[/bold]")
+    out.print(f"{count} images under {escape(str(folder))}", soft_wrap=True)
+    hint(f"pueprotect protect {folder} --out {folder}-shared")
     return 0
 
 
@@ -58,8 +59,8 @@ def verify(
     else:
         for kind, names in lists.items():
             for name in names:
-                out.print(f"{kind:8} {escape(name)}")
-        err.print(f"{len(rows)} files recorded; " + ("all as released." if found.ok else "differences above."))
+                out.print(f"{kind:8} {escape(name)}", soft_wrap=True)
+        note(f"{len(rows)} files recorded; " + ("all as released." if found.ok else "differences above."))
     return 0 if found.ok else STALE
 
 
@@ -72,13 +73,20 @@ def attacks(as_json: Annotated[bool, typer.Option("--json", help="Write the list
 
     if as_json:
         fields = ("name", "about", "needs", "source", "cost")
-        print_json({"attacks": [{field: getattr(attack, field) for field in fields} for attack in REGISTRY.values()]})
+        from pueprotect.vault import SCHEMA_VERSION
+
+        print_json(
+            {
+                "schema_version": SCHEMA_VERSION,
+                "attacks": [{field: getattr(attack, field) for field in fields} for attack in REGISTRY.values()],
+            }
+        )
         return 0
     for attack in REGISTRY.values():
         out.print(f"[bold]{attack.name}[/bold]")
-        out.print(f"  does:   {attack.about}", soft_wrap=False)
-        out.print(f"  needs:  {attack.needs};  costs about {attack.cost:g} x plain training")
-        out.print(f"  source: {attack.source}", soft_wrap=False)
+        out.print(indented("does", attack.about))
+        out.print(indented("needs", f"{attack.needs}; costs about {attack.cost:g} x plain training"))
+        out.print(indented("source", attack.source))
     return 0
 
 
@@ -87,17 +95,17 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Write the resul
 
     Exit codes: 0 ready; 2 something is missing, with the mend.
     """
-    import os
-
-    from pueprotect.models import choose_surrogate
     from pueprotect.runtime import choose_device, environment
+    from pueprotect.vault import SCHEMA_VERSION
 
     try:
         device = choose_device("auto")
     except PlatformError as error:
         if as_json:
-            print_json({"ready": False, "mend": str(error)})
+            print_json({"schema_version": SCHEMA_VERSION, "ready": False, "mend": str(error)})
         raise
+    from pueprotect.models import choose_surrogate
+
     surrogate, why = choose_surrogate("auto", device)
     facts: dict[str, str] = environment(device) | {
         "torchvision_operators": "load",
@@ -109,10 +117,9 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Write the resul
     if hasattr(os, "sysconf"):
         facts["memory"] = f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB"
     if as_json:
-        print_json({"ready": True, **facts})
+        print_json({"schema_version": SCHEMA_VERSION, "ready": True, **facts})
         return 0
-    rows = table("what", "value")
-    rows.columns[1].justify = "left"
+    rows = table("what", "value", left=(0, 1))
     for name, value in facts.items():
         rows.add_row(name, escape(value))
     out.print(rows)

@@ -1,0 +1,201 @@
+"""Measures the results table of the README on a CIFAR-10 subset, one cell at a time, and prints it.
+
+    python examples/results.py run DATA STORE [--seeds 0 1 2] [--only ROW ...]
+    python examples/results.py table STORE
+
+DATA holds train/<class>/*.jpg (500 images of each class) and test/<class>/*.jpg (100 of each). Each cell
+is one JSON file in STORE, written when it is finished, so runs can be stopped, repeated and shared between
+processes. Releases are made with the command line; every attack and every certificate reads the released files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from pueprotect.attacks import Target, find
+from pueprotect.audit import clean_share
+from pueprotect.certify import Settings, calibration_images, certify, train_surrogate
+from pueprotect.evidence import Evidence, open_release
+from pueprotect.models import build
+from pueprotect.runtime import choose_device, device_name
+from pueprotect.training import ImageSet, Recipe, train
+
+RELEASES = {
+    "pue": ["--method", "pue"],
+    "emn": ["--method", "emn"],
+    "pue-sample": ["--method", "pue", "--mode", "sample-wise"],
+}
+DRAWS = {0: 1000}
+FEWER_DRAWS = 100
+
+
+def release(data: Path, store: Path, name: str, seed: int) -> Path:
+    """The release folder of one method and seed, made on first use."""
+    out = store / f"{name}-{seed}"
+    if not (out.with_name(out.name + ".vault") / "run.json").exists():
+        command = [sys.executable, "-m", "pueprotect", "protect", str(data / "train"), "--out", str(out), "--format", "png",
+                   "--seed", str(seed), "--json", *RELEASES[name]]  # fmt: skip
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        (store / f"protect-{name}-{seed}.json").write_text(done.stdout)
+    return out
+
+
+def opened(data: Path, store: Path, name: str, seed: int) -> Evidence:
+    """The release on disk, measured on DATA/test."""
+    return open_release(release(data, store, name, seed), test=data / "test", device=choose_device().name)
+
+
+def attack(
+    data: Path, store: Path, seed: int, name: str, source: str, *, arch: str = "resnet8", epochs: float = 15
+) -> dict[str, object]:
+    """One attack on a release, or on the clean originals of the PUE release."""
+    evidence = opened(data, store, "pue" if source == "clean" else source, seed)
+    images = evidence.originals if source == "clean" else evidence.released
+    assert images is not None
+    needy = find(name).needs == "a clean share"
+    share = clean_share(evidence.originals, 0.2, seed) if needy else None
+    # The attacker's seed is not the owner's: their networks must not start from the same weights.
+    target = Target(images, arch, Recipe(epochs=epochs), seed + 100, share, (0.5, 1.0, 2.0))
+    result = find(name).run(target, evidence.test)
+    kept = {key: result.details[key] for key in ("alarms", "steps", "points", "distance") if key in result.details}
+    return {"accuracy": result.accuracy, "best": result.best_accuracy, "seconds": result.seconds, **kept}
+
+
+def certificate(data: Path, store: Path, seed: int, recipe: str, clean: bool = False) -> dict[str, object]:
+    """One certificate at sigma 0.05 on the class-wise PUE release, or on its originals."""
+    evidence = opened(data, store, "pue", seed)
+    images = evidence.originals if clean else evidence.released
+    assert images is not None
+    settings = Settings(sigma=0.05, draws=DRAWS.get(seed, FEWER_DRAWS), seed=seed)
+    online = evidence.online_surrogate() if recipe == "online" and not clean else None
+    model = online or train_surrogate(recipe, evidence.default_arch, images, 0.05, Recipe(epochs=15), seed=seed + 100)
+    found = certify(model, recipe, evidence.test, calibration_images(images, seed), settings)
+    return {
+        "accuracy": found.noisy_median, "draws": settings.draws, "own": found.surrogate_clean_accuracy,
+        "bounds": [[point.eta, point.certified_learnability] for point in found.curve], "seconds": found.seconds,
+    }  # fmt: skip
+
+
+def protect_cost(data: Path, store: Path, seed: int) -> dict[str, object]:
+    """The whole command against 15 plain epochs of its surrogate on the same images, alternating in one run."""
+    ratios, commands, trainings = [], [], []
+    evidence = opened(data, store, "pue", seed)
+    assert evidence.originals is not None
+    count = round(0.8 * len(evidence.originals))
+    pick = torch.randperm(len(evidence.originals), generator=torch.Generator().manual_seed(seed))[:count]
+    images: ImageSet = evidence.originals.subset(pick)
+    for repeat in range(2):
+        out = store / f"cost-{seed}-{repeat}"
+        began = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-m", "pueprotect", "protect", str(data / "train"), "--out", str(out), "--seed", str(seed),
+             "--overwrite"], check=True, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        commands.append(time.perf_counter() - began)
+        shutil.rmtree(out)
+        shutil.rmtree(out.with_name(out.name + ".vault"))
+        began = time.perf_counter()
+        model = build("resnet8", 10, images.size, seed=seed)
+        train(model, images, Recipe(epochs=15), seed=seed)
+        trainings.append(time.perf_counter() - began)
+        ratios.append(commands[-1] / trainings[-1])
+    return {"accuracy": statistics.median(ratios), "command": commands, "training": trainings}
+
+
+Cell = Callable[[Path, Path, int], dict[str, object]]
+ROWS: dict[str, Cell] = {
+    "clean, resnet8, 15 epochs": lambda d, s, k: attack(d, s, k, "standard", "clean"),
+    "PUE class-wise: standard, resnet8": lambda d, s, k: attack(d, s, k, "standard", "pue"),
+    "PUE class-wise: standard, cnn": lambda d, s, k: attack(d, s, k, "standard", "pue", arch="cnn"),
+    "PUE sample-wise: standard, resnet8": lambda d, s, k: attack(d, s, k, "standard", "pue-sample"),
+    "PUE sample-wise: standard, cnn": lambda d, s, k: attack(d, s, k, "standard", "pue-sample", arch="cnn"),
+    "EMN class-wise: standard, resnet8": lambda d, s, k: attack(d, s, k, "standard", "emn"),
+    "EMN class-wise: pst, 15 epochs": lambda d, s, k: attack(d, s, k, "pst", "emn"),
+    "clean: pst, 15 epochs": lambda d, s, k: attack(d, s, k, "pst", "clean"),
+    "PUE class-wise: recovery": lambda d, s, k: attack(d, s, k, "recovery", "pue"),
+    "certify: online surrogate, noisy median": lambda d, s, k: certificate(d, s, k, "online"),
+    "certify: weight-noise surrogate, noisy median": lambda d, s, k: certificate(d, s, k, "weight-noise"),
+    "certify: clean baseline (online recipe), noisy median": lambda d, s, k: certificate(d, s, k, "online", True),
+    "EMN class-wise: pst, 30 epochs": lambda d, s, k: attack(d, s, k, "pst", "emn", epochs=30),
+    "clean, resnet8, 30 epochs": lambda d, s, k: attack(d, s, k, "standard", "clean", epochs=30),
+    "clean: pst, 30 epochs": lambda d, s, k: attack(d, s, k, "pst", "clean", epochs=30),
+    "PUE class-wise: weight-noise, resnet8": lambda d, s, k: attack(d, s, k, "weight-noise", "pue"),
+    "PUE class-wise: pst, 15 epochs": lambda d, s, k: attack(d, s, k, "pst", "pue"),
+    "PUE class-wise: pst-colour, 15 epochs": lambda d, s, k: attack(d, s, k, "pst-colour", "pue"),
+    "protect command / 15 plain epochs": protect_cost,
+}
+
+
+def place(store: Path, row: str, seed: int) -> Path:
+    """The JSON file of one cell."""
+    return store / ("".join(c if c.isalnum() else "-" for c in row) + f"_{seed}.json")
+
+
+def run(data: Path, store: Path, rows: list[str], seeds: list[int]) -> None:
+    """Measure every cell that is not there yet."""
+    store.mkdir(parents=True, exist_ok=True)
+    for seed in seeds:
+        for row in rows:
+            cell = place(store, row, seed)
+            if cell.exists():
+                continue
+            result = ROWS[row](data, store, seed)
+            cell.write_text(json.dumps(result, indent=1))
+            print(f"{row} | seed {seed} | {result['accuracy']:.4f}", flush=True)
+
+
+def table(store: Path) -> None:
+    """Print what the store holds as Markdown: mean, spread and the single values."""
+    print(f"torch {torch.__version__}, {device_name('cpu')}, {os.cpu_count()} cores, {torch.get_num_threads()} threads\n")
+    print("| what | mean | spread (lowest - highest) | seeds |\n|---|---|---|---|")
+    for row in ROWS:
+        cells = [json.loads(cell.read_text()) for seed in range(10) if (cell := place(store, row, seed)).exists()]
+        if not cells:
+            continue
+        values = [cell["accuracy"] for cell in cells]
+        factor, unit = (1, "") if row.startswith("protect") else (100, " %")
+        spread = f"{factor * min(values):.2f} - {factor * max(values):.2f}" if unit == "" else (
+            f"{factor * min(values):.1f} - {factor * max(values):.1f}{unit}")  # fmt: skip
+        print(f"| {row} | {factor * statistics.mean(values):.{1 if unit else 2}f}{unit} | {spread} | {len(values)} |")
+        for name in cells[0].get("points", {}):
+            points = [100 * cell["points"][name] for cell in cells]
+            print(f"| - {name} | {statistics.mean(points):.1f} % | {min(points):.1f} - {max(points):.1f} % | {len(points)} |")
+        if "alarms" in cells[0]:
+            print(f"| - alarms | {statistics.mean(cell['alarms'] for cell in cells):.1f} | "
+                  f"{min(cell['alarms'] for cell in cells)} - {max(cell['alarms'] for cell in cells)} | {len(cells)} |")  # fmt: skip
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True, dest="command")
+    measure = commands.add_parser("run")
+    measure.add_argument("data", type=Path)
+    measure.add_argument("store", type=Path)
+    measure.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    measure.add_argument("--only", nargs="+", default=list(ROWS), choices=list(ROWS), metavar="ROW")
+    measure.add_argument("--threads", type=int, default=torch.get_num_threads())
+    show = commands.add_parser("table")
+    show.add_argument("store", type=Path)
+    wanted = parser.parse_args()
+    if wanted.command == "table":
+        table(wanted.store)
+    else:
+        torch.set_num_threads(wanted.threads)
+        os.environ["OMP_NUM_THREADS"] = str(wanted.threads)
+        run(wanted.data, wanted.store, wanted.only, wanted.seeds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""Tiny synthetic photographs and one protected release of them, made once."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from pueprotect.cli import app
+
+CLASSES = ("cat", "dog", "owl")
+PER_CLASS = 20
+TINY = ("--preset", "quick", "--rounds", "1", "--size", "16", "--device", "cpu", "--workers", "2")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command did."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def data(self) -> Any:
+        return json.loads(self.stdout)
+
+
+@dataclass(frozen=True)
+class Release:
+    """A protected folder that tests must not change; `copy` makes one that they may."""
+
+    src: Path
+    out: Path
+    vault: Path
+    outcome: Outcome
+
+    def copy(self, place: Path) -> "Release":
+        shutil.copytree(self.out, place / "out")
+        shutil.copytree(self.vault, place / "out.vault")
+        return Release(self.src, place / "out", place / "out.vault", self.outcome)
+
+
+Command = Callable[..., Outcome]
+
+
+def run_command(*arguments: object) -> Outcome:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "80"})
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
+    return Outcome(result.exit_code, result.stdout, result.stderr)
+
+
+def write_photos(root: Path, per_class: int = PER_CLASS, suffix: str = ".png", seed: int = 0) -> Path:
+    """Class folders of noisy 20 x 24 pictures, each class with a colour of its own."""
+    rng = np.random.default_rng(seed)
+    for number, name in enumerate(CLASSES):
+        (root / name).mkdir(parents=True)
+        for index in range(per_class):
+            pixels = rng.integers(40, 120, (20, 24, 3))
+            pixels[..., number] += 100
+            Image.fromarray(pixels.astype(np.uint8)).save(root / name / f"{index:03d}{suffix}")
+    return root
+
+
+def tree(root: Path) -> dict[str, bytes | None]:
+    """Every path below `root`, with the bytes of files."""
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes() if path.is_file() else None
+        for path in sorted(root.rglob("*"))
+    }
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> Iterator[None]:
+    """Results must not depend on how many threads the machine offers."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def command() -> Command:
+    """Run a command line in this process."""
+    return run_command
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_photos(tmp_path_factory.mktemp("photos") / "src")
+
+
+@pytest.fixture(scope="session")
+def release(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Release:
+    out = tmp_path_factory.mktemp("release") / "out"
+    outcome = run_command("protect", photos, "--out", out, *TINY, "--release-anyway", "--json")
+    assert outcome.code == 0, outcome.stderr
+    return Release(photos, out, Path(f"{out}.vault"), outcome)
+
+
+@pytest.fixture(autouse=True)
+def _no_debugging(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PUEPROTECT_DEBUG", raising=False)

@@ -1,0 +1,337 @@
+import hashlib
+import json
+import stat
+import subprocess
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pueprotect import vault as vault_module
+from pueprotect.errors import InputError, VaultError
+from pueprotect.vault import (
+    SCHEMA_VERSION,
+    ManifestRow,
+    Vault,
+    data_digest,
+    default_vault,
+    digest_files,
+    sha256_of,
+    verify,
+)
+
+hexes = st.binary(min_size=32, max_size=32).map(bytes.hex)
+measured = st.none() | st.floats(-1, 100)
+manifest_rows = st.builds(
+    ManifestRow,
+    path=st.text(st.characters(codec="utf-8"), min_size=1),
+    class_name=st.text(st.characters(codec="utf-8")),
+    split=st.sampled_from(["train", "holdout"]),
+    source_path=st.text(st.characters(codec="utf-8")),
+    source_sha256=hexes,
+    released_sha256=hexes,
+    linf=st.none() | st.integers(0, 255),
+    psnr=measured,
+    ssim=measured,
+)
+
+
+def row(path, content=b""):
+    digest = hashlib.sha256(content).hexdigest()
+    return ManifestRow(
+        path=path, class_name="ant", split="train", source_path=path, source_sha256="0" * 64, released_sha256=digest
+    )
+
+
+def release(root, files):
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+    return [row(name, content) for name, content in files.items()]
+
+
+@pytest.fixture
+def vault(tmp_path):
+    return Vault.create(tmp_path / "out.vault")
+
+
+def sealed(vault):
+    vault.write_manifest([row("a.png"), row("b.png")])
+    vault.seal({"seed": 3})
+    return vault
+
+
+def mode(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_default_vault_lies_beside_the_release(tmp_path, monkeypatch):
+    assert default_vault(tmp_path / "out.v1") == tmp_path / "out.v1.vault"
+    monkeypatch.chdir(tmp_path)
+    assert default_vault(type(tmp_path)(".")) == tmp_path.parent / f"{tmp_path.name}.vault"
+
+
+def test_everything_in_the_vault_is_private(tmp_path):
+    vault = Vault.create(tmp_path / "deep" / "v")
+    vault.write_json("audit/pst-resnet8.json", {"accuracy": 0.2})
+    vault.write_tensors("delta.safetensors", {"delta": np.zeros(3)})
+    sealed(vault)
+    assert mode(vault.path) == mode(vault.path / "audit") == 0o700
+    files = [path for path in vault.path.rglob("*") if path.is_file()]
+    assert sorted(path.name for path in files) == [
+        "delta.safetensors",
+        "manifest.jsonl",
+        "pst-resnet8.json",
+        "run.json",
+    ]
+    assert {mode(path) for path in files} == {0o600}
+
+
+def test_create_goes_on_with_a_vault_and_refuses_a_file(tmp_path):
+    first = sealed(Vault.create(tmp_path / "v"))
+    assert Vault.create(tmp_path / "v").run() == first.run()
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(VaultError, match="--vault"):
+        Vault.create(tmp_path / "file")
+    with pytest.raises(VaultError, match="--vault"):
+        Vault.create(tmp_path / "file" / "v")
+
+
+def test_open_says_what_to_pass_when_there_is_no_vault(tmp_path, vault):
+    for path in (tmp_path / "none", tmp_path):
+        with pytest.raises(VaultError, match=r"--vault DIR, or --test DIR") as caught:
+            Vault.open(path)
+        assert str(path) in str(caught.value)
+    vault.write_manifest([])
+    assert not Vault.open(vault.path).is_sealed
+    evidence = Vault.create(tmp_path / "evidence")
+    evidence.write_json("audit/pst.json", {})
+    assert Vault.open(evidence.path).read_json("audit/pst.json") == {}
+
+
+def test_seal_adds_schema_and_digest_and_comes_last(vault):
+    with pytest.raises(VaultError, match=r"manifest\.jsonl"):
+        vault.seal({})
+    assert not vault.is_sealed
+    with pytest.raises(VaultError, match="--resume"):
+        vault.run()
+    sealed(vault)
+    assert vault.is_sealed
+    assert vault.run() == {
+        "seed": 3,
+        "schema_version": SCHEMA_VERSION,
+        "manifest_sha256": sha256_of(vault.path / "manifest.jsonl"),
+    }
+    vault.unseal()
+    vault.unseal()
+    assert not vault.is_sealed
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_change_of_the_manifest_breaks_the_seal(vault, data):
+    path = sealed(vault).path / "manifest.jsonl"
+    content = bytearray(path.read_bytes())
+    content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(content)
+    with pytest.raises(VaultError, match=r"manifest\.jsonl"):
+        vault.run()
+
+
+def test_run_refuses_another_schema(vault):
+    run = sealed(vault).run()
+    vault.write_json("run.json", {**run, "schema_version": 99})
+    with pytest.raises(VaultError, match="schema_version 99"):
+        vault.run()
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(manifest_rows, max_size=6))
+def test_manifest_round_trip(vault, rows):
+    vault.write_manifest(rows)
+    assert vault.read_manifest() == rows
+
+
+def test_manifest_lines_are_the_public_schema(vault):
+    vault.write_manifest([row("ant/ä.png", b"x")])
+    line = json.loads((vault.path / "manifest.jsonl").read_text(encoding="utf-8"))
+    assert line["class"] == "ant"
+    assert list(line) == [
+        "path",
+        "class",
+        "split",
+        "source_path",
+        "source_sha256",
+        "released_sha256",
+        "linf",
+        "psnr",
+        "ssim",
+    ]
+    later = {**line, "added_later": 1}
+    (vault.path / "manifest.jsonl").write_text(json.dumps(later), encoding="utf-8")
+    assert vault.read_manifest() == [row("ant/ä.png", b"x")]
+
+
+@pytest.mark.parametrize("bad", ["{", '{"path": "b"}', "[]", ""])
+def test_a_broken_manifest_names_its_line(vault, bad):
+    vault.write_manifest([row("a.png")])
+    with (vault.path / "manifest.jsonl").open("a") as file:
+        file.write(bad + "\n")
+    with pytest.raises(VaultError, match=r"manifest\.jsonl, line 2"):
+        vault.read_manifest()
+
+
+def test_json_round_trip_keeps_order_and_adds_nothing(vault):
+    obj = {"z": 1, "a": [None, True, 0.1], "ö": {"x": "y"}}
+    vault.write_json("x.json", obj)
+    text = (vault.path / "x.json").read_text(encoding="utf-8")
+    assert json.loads(text) == obj
+    assert list(json.loads(text)) == ["z", "a", "ö"]
+    assert vault.read_json("x.json") == obj
+
+
+@pytest.mark.parametrize("content", [b"{", b"[1]", b"\xff\xfe\x00", b""])
+def test_broken_json_is_named(vault, content):
+    (vault.path / "x.json").write_bytes(content)
+    with pytest.raises(VaultError, match=r"x\.json"):
+        vault.read_json("x.json")
+    with pytest.raises(VaultError, match=r"none\.json"):
+        vault.read_json("none.json")
+
+
+def test_nan_never_reaches_a_file(vault):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        vault.write_json("x.json", {"accuracy": float("nan")})
+    assert list(vault.path.iterdir()) == []
+
+
+def test_an_interrupted_write_keeps_the_old_file(vault, monkeypatch):
+    vault.write_json("x.json", {"old": 1})
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    for name in ("replace", "fsync"):
+        with monkeypatch.context() as patch:
+            patch.setattr(vault_module.os, name, fail)
+            with pytest.raises(VaultError, match=r"x\.json cannot be written.*No space"):
+                vault.write_json("x.json", {"new": 1})
+        assert vault.read_json("x.json") == {"old": 1}
+        assert [path.name for path in vault.path.iterdir()] == ["x.json"]
+
+
+@pytest.mark.parametrize("name", ["../x.json", "/tmp/x.json", "a/../../x.json", "."])
+def test_names_stay_inside_the_vault(vault, name):
+    with pytest.raises(VaultError, match="inside"):
+        vault.write_json(name, {})
+    with pytest.raises(VaultError, match="inside"):
+        vault.read_json(name)
+
+
+def test_tensors_round_trip_in_any_layout(vault):
+    base = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    tensors = {
+        "plain": base,
+        "turned": base.T,
+        "strided": base[:, ::2, ::-1],
+        "scalar": np.array(2.5),
+        "levels": np.array([[-8, 8]], dtype=np.int8),
+        "empty": np.zeros((0, 3), dtype=np.int64),
+    }
+    vault.write_tensors("t.safetensors", tensors)
+    back = vault.read_tensors("t.safetensors")
+    assert back.keys() == tensors.keys()
+    for name, value in tensors.items():
+        assert back[name].dtype == value.dtype
+        assert back[name].shape == value.shape
+        assert np.array_equal(back[name], value)
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-4], lambda b: b[:5], lambda b: b"", lambda b: b"\xff" * 8 + b[8:]])
+def test_damaged_tensors_are_named(vault, damage):
+    vault.write_tensors("t.safetensors", {"x": np.ones(50)})
+    path = vault.path / "t.safetensors"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(VaultError, match=r"t\.safetensors"):
+        vault.read_tensors("t.safetensors")
+
+
+def test_digests_are_sha256(tmp_path):
+    release(tmp_path, {"b/2.png": b"two", "a.png": b"one"})
+    expected = {
+        name: hashlib.sha256(content).hexdigest() for name, content in {"b/2.png": b"two", "a.png": b"one"}.items()
+    }
+    assert sha256_of(tmp_path / "a.png") == expected["a.png"]
+    for workers in (0, 1, 3):
+        digests = digest_files(tmp_path, ["b/2.png", "a.png"], workers)
+        assert digests == expected
+        assert list(digests) == ["b/2.png", "a.png"]
+    with pytest.raises(InputError, match=r"none\.png"):
+        digest_files(tmp_path, ["none.png"])
+
+
+def test_data_digest_can_be_checked_with_coreutils(tmp_path):
+    release(tmp_path, {"b/2.png": b"two", "a.png": b"one", "ä.png": b"three"})
+    digests = digest_files(tmp_path, ["b/2.png", "a.png", "ä.png"])
+    command = "sha256sum b/2.png a.png ä.png | LC_ALL=C sort | sha256sum"
+    answer = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert data_digest(digests) == "sha256:" + answer.split()[0]
+
+
+@given(st.dictionaries(st.text(st.characters(codec="utf-8"), min_size=1), hexes, min_size=1), st.data())
+def test_data_digest_ignores_order_and_sees_every_change(digests, data):
+    names = data.draw(st.permutations(sorted(digests)))
+    assert data_digest({name: digests[name] for name in names}) == data_digest(digests)
+    changed = {**digests, names[0]: data.draw(hexes.filter(lambda value: value != digests[names[0]]))}
+    assert data_digest(changed) != data_digest(digests)
+    assert data_digest({name: digests[name] for name in names[1:]}) != data_digest(digests)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.dictionaries(st.sampled_from("abcd"), st.binary(min_size=1, max_size=40), min_size=1), st.data())
+def test_any_one_byte_change_fails_verify(tmp_path_factory, files, data):
+    out = tmp_path_factory.mktemp("out")
+    rows = release(out, files)
+    assert verify(out, rows).ok
+    name = data.draw(st.sampled_from(sorted(files)))
+    content = bytearray(files[name])
+    content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+    (out / name).write_bytes(content)
+    result = verify(out, rows)
+    assert not result.ok
+    assert (result.missing, result.extra, result.changed) == ((), (), (name,))
+
+
+def test_verify_lists_missing_extra_and_changed_files(tmp_path):
+    out = tmp_path / "out"
+    rows = release(out, {f"ant/{name}.png": name.encode() for name in "dcba"})
+    assert verify(out, rows).ok
+    (out / "ant/b.png").unlink()
+    (out / "ant/c.png").write_bytes(b"other")
+    release(out, {".DS_Store": b"", ".hidden/x": b"", "ant/new.png": b""})
+    result = verify(out, rows, workers=2)
+    assert not result.ok
+    assert result.missing == ("ant/b.png",)
+    assert result.extra == (".DS_Store", ".hidden/x", "ant/new.png")
+    assert result.changed == ("ant/c.png",)
+
+
+@pytest.mark.parametrize("change", ["missing", "extra"])
+def test_one_kind_of_difference_is_enough(tmp_path, change):
+    rows = release(tmp_path, {"a": b"1", "b": b"2"})
+    assert not verify(tmp_path, rows[:1] if change == "extra" else [*rows, row("c")]).ok
+
+
+def test_verify_does_not_follow_a_linked_folder(tmp_path):
+    out = tmp_path / "out"
+    rows = release(out, {"ant/a.png": b"a"})
+    (out / "ant").rename(tmp_path / "elsewhere")
+    (out / "ant").symlink_to(tmp_path / "elsewhere")
+    result = verify(out, rows)
+    assert (result.missing, result.extra) == (("ant/a.png",), ("ant",))
+
+
+def test_verify_needs_a_folder(tmp_path):
+    with pytest.raises(InputError, match="not a folder"):
+        verify(tmp_path / "none", [])

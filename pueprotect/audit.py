@@ -6,14 +6,13 @@ accuracy of the same network trained in the same way on the clean originals.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
 from pueprotect.attacks import Attack, AttackResult, Target, find
-from pueprotect.errors import InputError
+from pueprotect.errors import InputError, StaleDataError
 from pueprotect.evidence import Evidence
 from pueprotect.models import architecture
 from pueprotect.runtime import SILENT, Progress, generator
@@ -23,8 +22,8 @@ from pueprotect.vault import SCHEMA_VERSION
 SUITES: dict[str, tuple[str, ...]] = {"quick": ("standard", "weight-noise", "pst")}
 
 FLAGS = {
-    "no-clean-line": "The originals are not at hand, so recovered is unknown; audit a release made by pueprotect in place.",
-    "weak-clean-line": "Training on the clean originals learns little, so a low figure proves little; use more epochs or images.",
+    "no-clean-line": "The originals are not at hand, so recovered is unknown; audit pueprotect's own release.",
+    "weak-clean-line": "Even the clean originals teach little, so a low figure proves little; use more epochs.",
     "small-test": "Fewer than 500 test images or 20 per class: figures are coarse; give more with --test.",
     "below-chance": "The network does worse than always answering the largest class: it predicts constantly.",
     "diverged": "Training ended in non-finite weights; the figure says nothing.",
@@ -98,7 +97,8 @@ class AuditReport:
             "chance": self.chance,
             "clean_accuracy": clean.accuracy if clean else None,
             "clean_lines": {
-                arch: {"accuracy": line.accuracy, "best_accuracy": line.best_accuracy} for arch, line in self.clean.items()
+                arch: {"accuracy": line.accuracy, "best_accuracy": line.best_accuracy}
+                for arch, line in self.clean.items()
             },
             "results": [row_json(row) for row in self.rows],
             "worst": {
@@ -151,23 +151,24 @@ def audit(evidence: Evidence, settings: Settings, *, resume: bool = False, progr
         architecture(arch, evidence.size)
     recipe = Recipe(epochs=settings.epochs or default_epochs(len(evidence.released)))
     attacks = [find(name) for name in settings.attacks]
-    needy = any(attack.needs == "a clean share" for attack in attacks)
-    if needy and not evidence.own:
+    originals = _originals(evidence)
+    needy = [attack.name for attack in attacks if attack.needs == "a clean share"]
+    if needy and originals is None:
         raise InputError(
-            "The attack recovery needs clean training images, which are known only for releases made by pueprotect; "
-            "leave it out."
+            f"The attack {needy[0]} needs clean training images: audit a release made by pueprotect whose originals "
+            "are still in place, or leave it out."
         )
-    share = clean_share(evidence.originals, settings.clean_fraction, settings.seed) if needy else None
+    share = clean_share(originals, settings.clean_fraction, settings.seed) if needy else None
     clean: dict[str, AttackResult] = {}
     rows = []
     for arch in settings.archs:
         target = Target(evidence.released, arch, recipe, settings.seed, share, settings.etas)
-        if evidence.own:
-            assert evidence.originals is not None
-            line = Target(evidence.originals, arch, recipe, settings.seed)
-            clean[arch] = _attack(evidence, find("standard"), line, settings, resume, progress, name="clean-line")
+        runner = _Runner(evidence, settings, resume, progress)
+        if originals is not None:
+            line = Target(originals, arch, recipe, settings.seed)
+            clean[arch] = runner.run(find("standard"), line, "clean-line", f"train on the clean originals ({arch})")
         for attack in attacks:
-            result = _attack(evidence, attack, target, settings, resume, progress, name=attack.name)
+            result = runner.run(attack, target, attack.name)
             rows.append(_judge(result, clean.get(arch), evidence.chance))
     rows.sort(key=lambda row: -row.result.accuracy)
     return AuditReport(
@@ -175,21 +176,39 @@ def audit(evidence: Evidence, settings: Settings, *, resume: bool = False, progr
     )
 
 
-def _attack(
-    evidence: Evidence, attack: Attack, target: Target, settings: Settings, resume: bool, progress: Progress, *, name: str
-) -> AttackResult:
-    key = {
-        "attack": name, "arch": target.arch, "epochs": target.recipe.epochs, "seed": target.seed,
-        "test": len(evidence.test), "train": len(target.released), "device": evidence.device,
-        "clean_fraction": settings.clean_fraction, "etas": list(settings.etas),
-    }  # fmt: skip
-    place = f"audit/{name}-{target.arch}.json"
-    found = evidence.remembered(place, key) if resume else None
-    if found is not None:
-        return AttackResult(**(found | {"flags": tuple(found["flags"])}))
-    result = attack.run(target, evidence.test, progress)
-    evidence.remember(place, key, asdict(result))
-    return result
+def _originals(evidence: Evidence) -> ImageSet | None:
+    try:
+        return evidence.originals
+    except StaleDataError:  # the audit goes on without a clean line, and says so by a flag
+        return None
+
+
+@dataclass(frozen=True)
+class _Runner:
+    evidence: Evidence
+    settings: Settings
+    resume: bool
+    progress: Progress
+
+    def run(self, attack: Attack, target: Target, name: str, label: str = "") -> AttackResult:
+        """The attack's result, from the vault when `resume` finds it there; stored as soon as it is known."""
+        key = {
+            "attack": name,
+            "arch": target.arch,
+            "epochs": target.recipe.epochs,
+            "seed": target.seed,
+            "train": len(target.released),
+            "device": self.evidence.device,
+            "clean_fraction": self.settings.clean_fraction,
+            "etas": list(self.settings.etas),
+        }
+        place = f"audit/{name}-{target.arch}.json"
+        found = self.evidence.remembered(place, key) if self.resume else None
+        if found is not None:
+            return AttackResult(**(found | {"flags": tuple(found["flags"])}))
+        result = attack.run(target, self.evidence.test, self.progress, label)
+        self.evidence.remember(place, key, asdict(result))
+        return result
 
 
 def _judge(result: AttackResult, clean: AttackResult | None, chance: float) -> Row:

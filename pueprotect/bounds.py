@@ -30,7 +30,7 @@ def check(*, q: float, sigma: float, alpha: float, draws: int, eta: float = 0.0)
     if not 0 < q < 1:
         raise InputError(f"--q {q:g} is not inside (0, 1): it is the share of classifiers that the bound covers.")
     if not (0 < sigma < math.inf):
-        raise InputError(f"--sigma {sigma:g} is not a positive number: it is the standard deviation of the weight noise.")
+        raise InputError(f"--sigma {sigma:g} is not a positive number: it is the spread of the weight noise.")
     if not 0 < alpha < 0.5:
         raise InputError(f"--alpha {alpha:g} is not inside (0, 0.5): it is the failure probability of the bound.")
     if draws < 1:

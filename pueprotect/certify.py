@@ -43,8 +43,8 @@ RECIPES = {
 WORST = ("online", "plain", "weight-noise")
 
 FLAGS = {
-    "informative-baseline-missing": "Without --baseline a small bound may only mean that sigma destroys any network; add --baseline.",
-    "weak-baseline": "The clean baseline itself is near chance at this sigma, so the bound proves little; lower --sigma.",
+    "informative-baseline-missing": "A small bound may only mean that sigma destroys any network; add --baseline.",
+    "weak-baseline": "The clean baseline itself is near chance, so the bound proves little; lower --sigma.",
     "small-holdout": "Fewer than 500 clean images or 20 per class: the bound is coarse; give more with --test.",
     "online-unknown": "pueprotect did not make this release, so the surrogate of its optimisation is unknown.",
 }
@@ -305,7 +305,7 @@ def choose_recipes(wanted: str, own: bool) -> tuple[str, ...]:
     if wanted not in RECIPES:
         raise InputError(f"--surrogate-recipe {wanted!r} is not one of worst, {', '.join(RECIPES)}.")
     if wanted == "online" and not own:
-        raise InputError("--surrogate-recipe online needs a release made by pueprotect; use worst, plain or weight-noise.")
+        raise InputError("--surrogate-recipe online needs pueprotect's own release; use worst, plain or weight-noise.")
     return (wanted,)
 
 
@@ -315,6 +315,7 @@ def certify_release(
     recipes: tuple[str, ...],
     train_from_scratch: Trainer,
     *,
+    training: dict[str, Any],
     baseline: bool = False,
     resume: bool = False,
     progress: Progress = SILENT,
@@ -326,6 +327,7 @@ def certify_release(
         settings: see `Settings`.
         recipes: from `choose_recipes`.
         train_from_scratch: (recipe, arch, data, progress) -> surrogate.
+        training: what `train_from_scratch` depends on, so that `resume` takes nothing trained otherwise.
         baseline: certify the same recipe on the clean originals too.
         resume: take finished recipes from the vault.
         progress: told of each training and of the draws.
@@ -334,13 +336,15 @@ def certify_release(
         InputError: a baseline is asked for and the originals are unknown.
     """
     if baseline and not evidence.own:
-        raise InputError("--baseline needs the clean originals, known only for releases made by pueprotect; leave it out.")
+        raise InputError("--baseline needs the originals, known only for pueprotect's own releases; leave it out.")
     began = time.perf_counter()
     calibration = calibration_images(evidence.released, settings.seed)
 
     def certificate(recipe: str, clean: bool) -> Certificate:
         name = f"certify/{recipe}{'-baseline' if clean else ''}.json"
-        key = asdict(settings) | {"etas": list(settings.etas), "device": evidence.device, "test": len(evidence.test)}
+        key = asdict(settings) | training | {
+            "etas": list(settings.etas), "device": evidence.device, "arch": evidence.default_arch
+        }  # fmt: skip
         found = evidence.remembered(name, key) if resume else None
         if found is not None:
             points = tuple(Point(**point) for point in found["curve"])

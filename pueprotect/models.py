@@ -134,16 +134,17 @@ def _densenet121(classes: int, size: int) -> nn.Module:
     if size <= SMALL_STEM_UP_TO:
         net.features.conv0 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
         net.features.pool0 = nn.Identity()
-    return net
+    return net  # type: ignore[no-any-return]
 
 
 def _vit_tiny(classes: int, size: int) -> nn.Module:
     import torchvision.models
 
     patch = max(4, size // 16)
-    return torchvision.models.VisionTransformer(
+    net: nn.Module = torchvision.models.VisionTransformer(
         image_size=size, patch_size=patch, num_layers=6, num_heads=3, hidden_dim=192, mlp_dim=768, num_classes=classes
     )
+    return net
 
 
 @dataclass(frozen=True)
@@ -171,11 +172,13 @@ ARCHITECTURES: dict[str, Architecture] = {
         _resnet8, ("stem", "stage1", "stage2", "stage3"), "3 stages of one basic block, widths 16/32/64; for CPUs"
     ),
     "cnn": Architecture(_cnn, ("stem", "stage1", "stage2", "stage3"), "4 plain convolutions, no BatchNorm", lr=0.02),
-    "resnet18": Architecture(_torchvision_resnet("resnet18"), _RESNET_STAGES, "torchvision, small-image stem; the papers'"),
+    "resnet18": Architecture(
+        _torchvision_resnet("resnet18"), _RESNET_STAGES, "torchvision, small-image stem; the papers'"
+    ),
     "resnet50": Architecture(_torchvision_resnet("resnet50"), _RESNET_STAGES, "torchvision, small-image stem"),
     "densenet121": Architecture(
         _densenet121,
-        ("features.relu0", "features.denseblock1", "features.denseblock2", "features.denseblock3", "features.denseblock4"),
+        ("features.relu0", *(f"features.denseblock{number}" for number in (1, 2, 3, 4))),
         "torchvision, small-image stem",
         min_size=32,
     ),

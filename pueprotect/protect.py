@@ -64,10 +64,8 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 1 <= self.epsilon <= 255:
-            raise InputError(
-                f"--epsilon {self.epsilon}/255 is outside 1/255 .. 1: the budget must be at least one level of 8-bit images."
-            )
+        if not 1 <= self.epsilon <= 127:
+            raise InputError(f"--epsilon {self.epsilon}/255 is outside 1/255 .. 127/255, what signed bytes hold.")
         if not 0 <= self.sigma <= 10:
             raise InputError(f"--sigma {self.sigma:g} is outside [0, 10].")
         if self.rounds < 1:
@@ -171,96 +169,6 @@ def fine(gradients: Tensor) -> Tensor:
     return gradients - smooth
 
 
-@dataclass(frozen=True)
-class SelfCheck:
-    """What a fresh network learns from the protected pixels by brief, plain training.
-
-    Attributes:
-        arch: its architecture.
-        epochs: passes over the protected training images.
-        accuracy: on the clean holdout at the end, in [0, 1].
-        chance: the share of the largest class in the holdout.
-        limit: the largest accuracy that passes.
-        model: the network, the teacher of further rounds when it learnt too much.
-    """
-
-    arch: str
-    epochs: float
-    accuracy: float
-    chance: float
-    limit: float
-    model: Classifier
-
-    @property
-    def passed(self) -> bool:
-        """Whether the noise kept the network from learning."""
-        return self.accuracy <= self.limit
-
-
-def self_check(
-    protected: ImageSet, holdout: ImageSet, arch: str, *, epochs: float, seed: int, progress: Progress = SILENT
-) -> SelfCheck:
-    """Look at the noise with an attacker's eyes: train a fresh network plainly on the protected pixels.
-
-    The published stopping rule (a small training error of the surrogate) can be met by noise that fails; this
-    asks the question itself. It passes when accuracy stays within `SELF_CHECK_MARGIN` of the way from chance to 1.
-
-    Args:
-        protected: protected training images.
-        holdout: clean images that no training saw.
-        arch: architecture of the fresh network.
-        epochs: passes.
-        seed: everything random is a function of it.
-        progress: one part for each step.
-    """
-    model = build(arch, protected.classes, protected.size, seed=seed, purpose="self-check", device=protected.device)
-    train(model, protected, Recipe(epochs=epochs), seed=child_seed(seed, "self-check"), progress=progress)
-    chance = int(torch.bincount(holdout.labels, minlength=holdout.classes).max()) / len(holdout)
-    return SelfCheck(
-        arch=arch,
-        epochs=epochs,
-        accuracy=accuracy(model, holdout),
-        chance=chance,
-        limit=chance + SELF_CHECK_MARGIN * (1 - chance),
-        model=model,
-    )
-
-
-def apply(images: Tensor, delta: Tensor, index: Tensor) -> Tensor:
-    """Add signed noise on the 8-bit grid.
-
-    Args:
-        images: (N, 3, H, W) uint8.
-        delta: (K, H, W, 3) int8 levels.
-        index: (N,) int64, the row of `delta` that each image gets.
-
-    Returns:
-        (N, 3, H, W) uint8, clipped to 0..255, channels last in memory.
-    """
-    frames = images.permute(0, 2, 3, 1)
-    result = torch.empty_like(frames, memory_format=torch.contiguous_format)
-    for part in torch.arange(len(frames), device=frames.device).split(4096):
-        result[part] = (frames[part].short() + delta[index[part]]).clamp_(0, 255).to(torch.uint8)
-    return result.permute(0, 3, 1, 2)
-
-
-def fine(gradients: Tensor) -> Tensor:
-    """The part of a gradient (B, C, H, W) that a 3x3 mean does not explain.
-
-    Descent along the whole gradient settles on smooth colour fields, tied to their place in the image: fresh
-    networks still learnt 15-28 % of CIFAR-10 from them (chance 10). Fine patterns become textures that any convolution
-    finds anywhere in the image, and leave 10 % after the same number of passes.
-    """
-    margin = FINE // 2
-    smooth = functional.avg_pool2d(functional.pad(gradients, (margin,) * 4, mode="reflect"), FINE, 1)
-    return gradients - smooth
-
-
-def rows_of(data: ImageSet, mode: Mode) -> Tensor:
-    """The row of delta for each image: its class or its own number."""
-    return data.labels if mode == "class-wise" else torch.arange(len(data), device=data.images.device)
-
-
 @dataclass
 class Optimizer:
     """Joint descent on surrogate and perturbation; keeps its state, so that more rounds can follow.
@@ -333,12 +241,12 @@ class Optimizer:
         settings = self.settings
         labels, rows = self.data.labels[index], self.rows[index]
         clean = crop.apply(self.padded, index).float()
-        level = settings.weight_noise if noisy else 0.0
+        deviations = [settings.weight_noise] * settings.draws if noisy and settings.weight_noise else []
         visits = settings.inner_steps if self.individual else 1
         for _ in range(visits):
             noise = self._cropped(crop, rows)
             inputs = (clean + noise).clamp_(0, 255).div_(255).requires_grad_()
-            right = trainer.step(inputs, labels, deviations=[level] * settings.draws if level else (), stream=self.stream)
+            right = trainer.step(inputs, labels, deviations=deviations, stream=self.stream)
             assert inputs.grad is not None
             self._descend(crop.adjoint(fine(inputs.grad)).sign_(), rows)
         trainer.position -= visits - 1

@@ -1,21 +1,13 @@
 """From a folder of photographs to a protected folder and its vault.
 
-The released folder is built under a temporary sibling name and renamed last, after the vault is sealed: a folder
-with the wanted name is complete. Until then everything new lies in the vault's `draft` folder, so that an earlier
-release and its vault stay whole, and an interrupted run can go on. A file that could not be protected stops the
-release; it is never copied.
+`places` refuses before anything is read and `publish` writes at the end. In between everything new lies in the
+vault's `draft` folder, so that an earlier release and its vault stay whole, and an interrupted run can go on.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
-import threading
 import time
-import uuid
-from collections.abc import Iterator
-from concurrent.futures import CancelledError, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,31 +18,26 @@ import torch
 
 from pueprotect import images as image_files
 from pueprotect import protect
+from pueprotect.encode import FileFormat, Metadata, released_names
 from pueprotect.errors import InputError, VaultError
 from pueprotect.evidence import SURROGATE, Reader
-from pueprotect.images import FileFormat, ImageFolder, Metadata
+from pueprotect.images import ImageFolder
 from pueprotect.models import architecture, choose_surrogate, parameter_count, state_of
-from pueprotect.runtime import SILENT, Device, Progress, child_seed, environment
+from pueprotect.places import check_places, refuse_released
+from pueprotect.publish import Noise, Writer, partial_folder, publish, realised
+from pueprotect.runtime import SILENT, Device, Progress, environment
 from pueprotect.training import ImageSet, Recipe, accuracy
 from pueprotect.vault import (
-    RUN,
+    DELTA,
+    DRAFT,
     SCHEMA_VERSION,
-    ManifestRow,
     Vault,
     data_digest,
     default_vault,
     digest_files,
-    sha256_of,
-    verify,
 )
 
-DELTA = "delta.safetensors"
-DRAFT = "draft"
-PLAN = "draft/plan.json"
-EVIDENCE = ("certificate.json", "certify", "audit", "report.html")
-SSIM_SAMPLE = 200
-
-Noise = npt.NDArray[np.int8]
+PLAN = f"{DRAFT}/plan.json"
 
 
 @dataclass(frozen=True)
@@ -215,6 +202,22 @@ class _Job:
             "labels": data_digest(classes),
         }
 
+    def writer(self, noise: Noise) -> Writer:
+        """What writes the protected files, given the noise."""
+        return Writer(
+            folder=self.folder,
+            names=self.names,
+            held=self.held,
+            sources=self.sources,
+            noise=noise,
+            mode=self.settings.mode,
+            epsilon=self.settings.epsilon,
+            seed=self.settings.seed,
+            file_format=self.options.file_format,
+            metadata=self.options.metadata,
+            workers=self.options.workers,
+        )
+
     def described(self, facts: dict[str, Any], vault: Path) -> dict[str, Any]:
         """The part of the result that is known before anything is written."""
         return {
@@ -263,7 +266,7 @@ def protect_folder(
         ImageError: images that cannot be read; all are checked before the work starts.
     """
     place = vault or default_vault(out)
-    check_places(src, out, place, options)
+    check_places(src, out, place, overwrite=options.overwrite, resume=options.resume, workers=options.workers)
     timer = _Timer()
     job = _read(src, options, device, progress)
     refuse_released(src, job.sources, (place, default_vault(src), *src.resolve().parent.glob("*.vault")))
@@ -275,131 +278,25 @@ def protect_folder(
     result = job.described(facts, place)
     if not facts["self_check"]["passed"] and not options.release_anyway:
         return Report(False, result | {"seconds": timer.rounded()}, job.explained)
-    with _partial_folder(out.resolve()) as partial:
-        rows, growth = _write(partial, job, noise, progress)
+    with partial_folder(out.resolve()) as partial:
+        rows, growth = job.writer(noise).write(partial, progress)
         timer.lap("write")
         result |= {
-            "realised": _realised(rows),
+            "realised": realised(rows),
             "file_growth": growth,
             "seconds": timer.rounded(),
             "data_digest": data_digest({row.path: row.released_sha256 for row in rows}),
         }
-        _publish(store, partial, out.resolve(), rows, _record(job, result, src, device))
+        publish(store, partial, out.resolve(), rows, _record(job, result, src, device))
     worst = sorted((row for row in rows if row.psnr is not None), key=lambda row: row.psnr or 0.0)[:5]
     files = tuple((row.path, row.linf or 0, row.psnr or 0.0) for row in worst)
     return Report(True, result, job.explained, files, _warnings(job, result))
 
 
-def check_places(src: Path, out: Path, vault: Path, options: Options) -> None:
-    """Refuse folders that would overwrite or nest into each other, before anything is read.
-
-    Raises:
-        InputError: names the folder and the mend.
-    """
-    if not src.exists():
-        raise InputError(f"{src}: there is no such folder; check the path.")
-    if not src.is_dir():
-        raise InputError(f"{src} is a file; name the folder that holds one sub-folder of images for each class.")
-    inside, outside, hidden = src.resolve(), out.resolve(), vault.resolve()
-    if _nested(inside, outside):
-        raise InputError(f"--out {out} and {src} lie inside each other; choose a folder elsewhere.")
-    if hidden == outside or outside in hidden.parents:
-        raise InputError(
-            f"--vault {vault} lies inside --out {out} and would be released with it; choose another place."
-        )
-    if hidden in outside.parents:
-        raise InputError(f"--out {out} lies inside the private --vault {vault}; choose another place.")
-    if _nested(inside, hidden):
-        raise InputError(f"--vault {vault} and {src} lie inside each other; choose another place.")
-    if Vault(default_vault(src)).is_sealed:
-        raise InputError(
-            f"{src} is itself a release ({default_vault(src)} is its vault); protect the originals instead."
-        )
-    if vault.exists() and not vault.is_dir():
-        raise InputError(f"--vault {vault} is a file; name a folder.")
-    _check_out(out, vault, options)
-    _check_vault(vault, options)
-
-
-def _nested(one: Path, other: Path) -> bool:
-    return one == other or one in other.parents or other in one.parents
-
-
-def _check_out(out: Path, vault: Path, options: Options) -> None:
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out} is a file; name a folder.")
-    if os.path.ismount(out):
-        raise InputError(f"--out {out} is a mount point and cannot be renamed into place; name a folder below it.")
-    _check_writable(out.resolve().parent, f"--out {out}")
-    if not out.is_dir() or not any(out.iterdir()):
-        return
-    if not options.overwrite:
-        raise InputError(f"--out {out} is not empty; choose another folder, or add --overwrite to replace a release.")
-    store = Vault(vault)
-    if not store.is_sealed:
-        raise InputError(
-            f"--out {out} is not empty and {vault} does not say that it is a release, so --overwrite leaves it alone; "
-            "choose another folder or empty it yourself."
-        )
-    found = verify(out, store.read_manifest(), options.workers)
-    if strangers := (*found.extra, *found.changed):
-        raise InputError(
-            f"--out {out} holds {len(strangers)} files that are not as released, such as {strangers[0]}, so "
-            "--overwrite leaves it alone; move them away first."
-        )
-
-
-def _check_vault(vault: Path, options: Options) -> None:
-    _check_writable(vault.resolve(), f"--vault {vault}")
-    if not vault.is_dir():
-        return
-    names = {path.name for path in vault.iterdir() if not path.name.startswith(".")}
-    if names and not names & {RUN, DRAFT, *EVIDENCE}:
-        raise InputError(f"--vault {vault} holds other files, such as {min(names)}; name a new or empty folder.")
-    going_on = options.resume and DRAFT in names
-    if RUN in names and not options.overwrite and not going_on:
-        raise InputError(f"The vault {vault} belongs to an earlier release; choose another --vault or add --overwrite.")
-
-
-def _check_writable(folder: Path, option: str) -> None:
-    above = next(place for place in (folder, *folder.parents) if place.exists())
-    if not above.is_dir():
-        raise InputError(f"{option} cannot be made: {above} is a file; choose another place.")
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise InputError(f"{option} cannot be made: {above} is not writable; choose another place.")
-
-
-def refuse_released(src: Path, digests: dict[str, str], vaults: tuple[Path, ...]) -> None:
-    """Refuse a source folder that holds files which one of `vaults` recorded as released.
-
-    Args:
-        src: the source folder, for the message.
-        digests: SHA-256 of each of its images.
-        vaults: where to look; those that are not sealed are skipped.
-
-    Raises:
-        InputError: names a file and the vault.
-    """
-    for path in dict.fromkeys(vaults):
-        store = Vault(path)
-        if not store.is_sealed:
-            continue
-        try:
-            released = {row.released_sha256 for row in store.read_manifest()}
-        except VaultError:
-            continue
-        found = [name for name, digest in digests.items() if digest in released]
-        if found:
-            raise InputError(
-                f"{len(found)} files of {src}, such as {found[0]}, are a release already (recorded in {path}); "
-                "protect the originals instead."
-            )
-
-
 def _read(src: Path, options: Options, device: Device, progress: Progress) -> _Job:
     """Everything that can be refused is refused here."""
     folder = image_files.scan(src, options.labels)
-    names = image_files.released_names(folder, options.file_format)
+    names = released_names(folder, options.file_format)
     held = image_files.stratified_holdout(folder.labels, options.holdout, options.seed, folder.classes)
     surrogate, why_surrogate = choose_surrogate(options.surrogate, device)
     settings = options.settings(surrogate)
@@ -504,106 +401,6 @@ def _facts(optimizer: protect.Optimizer, checks: list[protect.SelfCheck]) -> dic
     }
 
 
-@contextmanager
-def _partial_folder(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that is gone afterwards, unless it was renamed."""
-    partial = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.partial")
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-class _Gate:
-    """Lets threads in until it is closed; closing waits for those inside.
-
-    A pool alone does not do: interrupted while it starts a thread it forgets that one, which then goes on writing.
-    """
-
-    def __init__(self) -> None:
-        self.changed = threading.Condition()
-        self.inside = 0
-        self.closed = False
-
-    def __enter__(self) -> None:
-        with self.changed:
-            if self.closed:
-                raise CancelledError
-            self.inside += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self.changed:
-            self.inside -= 1
-            self.changed.notify_all()
-
-    def close(self) -> None:
-        with self.changed:
-            self.closed = True
-            self.changed.wait_for(lambda: self.inside == 0)
-
-
-def _write(target: Path, job: _Job, noise: Noise, progress: Progress) -> tuple[list[ManifestRow], float]:
-    """Write every protected file below `target`, read it back and measure it; also the growth of the bytes."""
-    folder, settings, options = job.folder, job.settings, job.options
-    count = len(folder.entries)
-    rng = np.random.default_rng(child_seed(settings.seed, "ssim"))
-    sampled = set(rng.permutation(count)[:SSIM_SAMPLE].tolist())
-    gate = _Gate()
-
-    def write(number: int) -> tuple[ManifestRow, int, int]:
-        with gate:
-            return write_one(number)
-
-    def write_one(number: int) -> tuple[ManifestRow, int, int]:
-        entry, name = folder.entries[number], job.names[number]
-        source, path = folder.path_of(entry), target / name
-        done = image_files.protect_file(
-            source,
-            path,
-            noise[entry.label if settings.mode == "class-wise" else number],
-            file_format=options.file_format,
-            metadata=options.metadata,
-            epsilon_levels=settings.epsilon,
-        )
-        similarity = None
-        if number in sampled:
-            similarity = image_files.ssim(image_files.decode_rgb(source), image_files.decode_rgb(path))
-        row = ManifestRow(
-            path=name,
-            class_name=folder.classes[entry.label],
-            split="holdout" if job.held[number] else "train",
-            source_path=entry.path,
-            source_sha256=job.sources[entry.path],
-            released_sha256=sha256_of(path),
-            linf=done.linf,
-            psnr=done.psnr,
-            ssim=similarity,
-        )
-        return row, done.bytes_before, done.bytes_after
-
-    rows, before, after = [], 0, 0
-    progress.start("write", count)
-    with ThreadPoolExecutor(options.workers or None) as pool:
-        try:
-            for row, old, new in pool.map(write, range(count)):
-                rows.append(row)
-                before, after = before + old, after + new
-                progress.advance()
-        finally:
-            gate.close()
-    progress.finish()
-    return rows, round(after / max(1, before), 3)
-
-
-def _realised(rows: list[ManifestRow]) -> dict[str, Any]:
-    return {
-        "linf_max": max(row.linf or 0 for row in rows),
-        "psnr_mean": round(float(np.mean([row.psnr for row in rows if row.psnr is not None])), 3),
-        "ssim_mean": round(float(np.mean([row.ssim for row in rows if row.ssim is not None])), 4),
-    }
-
-
 def _record(job: _Job, result: dict[str, Any], src: Path, device: Device) -> dict[str, Any]:
     """`run.json`: the result, and all that is needed to repeat it."""
     options = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(job.options).items()}
@@ -621,39 +418,6 @@ def _record(job: _Job, result: dict[str, Any], src: Path, device: Device) -> dic
         "source": str(src.resolve()),
         "size": job.images.size,
     }
-
-
-def _publish(store: Vault, partial: Path, out: Path, rows: list[ManifestRow], record: dict[str, Any]) -> None:
-    """Turn the draft into the vault of the finished folder, and give that folder its name."""
-    store.unseal()
-    try:
-        for name in EVIDENCE:
-            stale = store.path / name
-            shutil.rmtree(stale) if stale.is_dir() else stale.unlink(missing_ok=True)
-        for name in (DELTA, SURROGATE):
-            store.write_tensors(name, store.read_tensors(f"{DRAFT}/{name}"))
-        store.write_manifest(rows)
-        store.seal(record)
-        _replace(partial, out)
-    except BaseException:
-        store.unseal()
-        raise
-    shutil.rmtree(store.path / DRAFT)
-
-
-def _replace(partial: Path, out: Path) -> None:
-    """Give the finished folder its name; an older release of that name goes only once the new one stands."""
-    if not out.exists():
-        partial.rename(out)
-        return
-    old = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.old")
-    out.rename(old)
-    try:
-        partial.rename(out)
-    except BaseException:
-        old.rename(out)
-        raise
-    shutil.rmtree(old)
 
 
 def _warnings(job: _Job, result: dict[str, Any]) -> tuple[str, ...]:

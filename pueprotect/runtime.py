@@ -96,7 +96,9 @@ def check_torch() -> None:
     try:
         import torch
     except ImportError as error:
-        raise PlatformError(f"torch does not load ({_first_line(error)}); run: pip install torch torchvision") from error
+        raise PlatformError(
+            f"torch does not load ({_first_line(error)}); run: pip install torch torchvision"
+        ) from error
     try:
         import torchvision  # noqa: F401
     except (ImportError, RuntimeError, OSError) as error:

@@ -151,14 +151,14 @@ class Trainer:
         """
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
-        right = []
+        right: list[Tensor] = []
         for deviation in deviations or (0.0,):
             quiet = isinstance(deviation, float) and deviation == 0.0
             assert quiet or stream is not None
             with nullcontext() if quiet else noised(self.parameters, deviation, stream):  # type: ignore[arg-type]
                 logits = self.model(inputs)
                 loss = functional.cross_entropy(logits, labels) / max(1, len(deviations))
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
             right.append((logits.detach().argmax(1) == labels).sum())
         torch.nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip, foreach=True)
         for group in self.optimizer.param_groups:

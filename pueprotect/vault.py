@@ -30,6 +30,9 @@ SCHEMA_VERSION = 1
 
 RUN = "run.json"
 MANIFEST = "manifest.jsonl"
+DELTA = "delta.safetensors"
+DRAFT = "draft"  # folder of a run that has not released yet
+EVIDENCE = ("certificate.json", "certify", "audit", "report.html")  # what certify and audit add
 # Any of these makes a folder a vault; evidence about a folder that was not protected here has no run.
 _MARKS = (RUN, MANIFEST, "certificate.json", "audit")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from PIL import Image
@@ -67,6 +68,21 @@ def write_photos(root: Path, per_class: int = PER_CLASS, suffix: str = ".png", s
             pixels[..., number] += 100
             Image.fromarray(pixels.astype(np.uint8)).save(root / name / f"{index:03d}{suffix}")
     return root
+
+
+def photo(height: int = 20, width: int = 28, seed: int = 0) -> npt.NDArray[np.uint8]:
+    """A smooth picture with some texture, (height, width, 3) uint8."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[0:height, 0:width]
+    smooth = np.stack([rows * 4 + 60, columns * 4 + 40, 180 - rows * 2 - columns], axis=2)
+    return np.clip(smooth + rng.normal(0, 6, smooth.shape), 0, 255).astype(np.uint8)
+
+
+def put(path: Path, pixels: npt.NDArray[np.uint8] | None = None, **options: Any) -> Path:
+    """Save `pixels`, or a `photo`, and make the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(photo() if pixels is None else pixels).save(path, **options)
+    return path
 
 
 def tree(root: Path) -> dict[str, bytes | None]:

@@ -12,16 +12,16 @@ import pueprotect
 ROOT = Path(pueprotect.__file__).parent
 LAYERS = (
     {"errors", "runtime"},
-    {"bounds", "images", "vault", "models", "weights", "sample"},
+    {"bounds", "images", "encode", "vault", "models", "weights", "sample"},
     {"augment", "training"},
     {"evidence"},
     {"protect", "certify", "attacks"},
-    {"release", "audit", "policy", "report"},
+    {"places", "publish", "release", "audit", "policy", "report"},
     {"cli", "__main__"},
 )
 RANK = {name: number for number, layer in enumerate(LAYERS) for name in layer}
 APART = LAYERS[4]
-WITHOUT_TORCH = ("bounds", "images", "vault", "policy", "report", "sample")
+WITHOUT_TORCH = ("bounds", "images", "encode", "vault", "places", "policy", "report", "sample")
 LONGEST = 60
 
 FILES = {path.relative_to(ROOT).with_suffix("").as_posix().replace("/", "."): path for path in ROOT.rglob("*.py")}

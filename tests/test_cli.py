@@ -10,8 +10,7 @@ import pytest
 from conftest import TINY, Command, Release, run_command, tree, write_photos
 from PIL import Image
 
-from pueprotect import images as image_files
-from pueprotect import protect, release
+from pueprotect import encode, protect, release
 from pueprotect.cli import console
 from pueprotect.errors import ImageError
 
@@ -630,14 +629,14 @@ def test_the_old_release_stays_until_the_new_one_is_complete(
 ) -> None:
     mine = release.copy(tmp_path)
     before, vault = files_of(mine.out), files_of(mine.vault)
-    write = image_files.protect_file
+    write = encode.protect_file
 
     def fail_late(source: Path, *rest: Any, **options: Any) -> Any:
         if source.name == "015.png":
             raise failure
         return write(source, *rest, **options)
 
-    monkeypatch.setattr(image_files, "protect_file", fail_late)
+    monkeypatch.setattr(encode, "protect_file", fail_late)
     done = command("protect", mine.src, "--out", mine.out, *TINY, "--release-anyway", "--seed", 3, "--overwrite")
     assert done.code == (130 if isinstance(failure, KeyboardInterrupt) else 2)
     assert files_of(mine.out) == before

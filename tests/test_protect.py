@@ -129,7 +129,7 @@ def test_self_check_passes_within_the_margin_only() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"epsilon": 0}, {"epsilon": 256}, {"sigma": -0.1}, {"sigma": float("nan")}, {"rounds": 0}, {"draws": 0}]
+    "wrong", [{"epsilon": 0}, {"epsilon": 128}, {"sigma": -0.1}, {"sigma": float("nan")}, {"rounds": 0}, {"draws": 0}]
 )
 def test_out_of_range(wrong: dict[str, float]) -> None:
     with pytest.raises(InputError):

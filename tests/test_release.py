@@ -13,7 +13,9 @@ from PIL import Image
 from pueprotect import protect
 from pueprotect.errors import InputError
 from pueprotect.images import decode_rgb
-from pueprotect.release import PRESETS, SSIM_SAMPLE, Options, Report, check_places, protect_folder, refuse_released
+from pueprotect.places import check_places, refuse_released
+from pueprotect.publish import SSIM_SAMPLE
+from pueprotect.release import PRESETS, Options, Report, protect_folder
 from pueprotect.runtime import Silent, choose_device
 from pueprotect.training import ImageSet
 from pueprotect.vault import Vault, sha256_of
@@ -212,11 +214,26 @@ def test_the_vault_holds_what_the_contract_says(release: Release) -> None:
 
 
 def test_similarity_is_measured_on_a_sample(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pueprotect.release.SSIM_SAMPLE", 7)
+    monkeypatch.setattr("pueprotect.publish.SSIM_SAMPLE", 7)
     protected(photos, tmp_path / "out")
     rows = manifest(tmp_path / "out.vault")
     assert sum(row["ssim"] is not None for row in rows) == 7 < SSIM_SAMPLE
     assert all(row["psnr"] is not None for row in rows)
+
+
+def test_a_draft_made_for_other_labels_is_not_resumed(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.png"))
+    for name, shift in (("first", 0), ("second", 1)):
+        rows = [f"{path},{'ab'[(number + shift * (number % 3)) % 2]}" for number, path in enumerate(paths)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["path,label", *rows]))
+    monkeypatch.setattr(protect, "SELF_CHECK_MARGIN", -1.0)
+    weak = protected(photos, tmp_path / "out", labels=tmp_path / "first.csv", release_anyway=False)
+    assert not weak.released
+    protected(photos, tmp_path / "out", labels=tmp_path / "second.csv", resume=True)
+    protected(photos, tmp_path / "fresh", labels=tmp_path / "second.csv")
+    assert tree(tmp_path / "out") == tree(tmp_path / "fresh")
 
 
 def test_a_failed_rename_leaves_no_sealed_vault(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,7 +274,7 @@ def test_threads_that_the_pool_forgot_write_nothing_after_an_interruption(
             if self.label == "write":
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr("pueprotect.release.ThreadPoolExecutor", Forgetful)
+    monkeypatch.setattr("pueprotect.publish.ThreadPoolExecutor", Forgetful)
     with pytest.raises(KeyboardInterrupt):
         protect_folder(photos, tmp_path / "out", options=SMALL, device=choose_device("cpu"), progress=Impatient())
     for pool in pools:
@@ -268,9 +285,9 @@ def test_threads_that_the_pool_forgot_write_nothing_after_an_interruption(
 def test_a_folder_that_the_user_cannot_write_is_refused_first(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pueprotect.release.os.access", lambda path, _mode: Path(path) != tmp_path)
+    monkeypatch.setattr("pueprotect.places.os.access", lambda path, _mode: Path(path) != tmp_path)
     with pytest.raises(InputError, match="not writable"):
-        check_places(photos, tmp_path / "out", tmp_path / "out.vault", SMALL)
+        check_places(photos, tmp_path / "out", tmp_path / "out.vault")
 
 
 def test_a_linked_out_is_released_where_it_points(photos: Path, tmp_path: Path) -> None:

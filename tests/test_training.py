@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from pueprotect.models import ARCHITECTURES, build, parameter_count
 from pueprotect.errors import InputError
+from pueprotect.models import ARCHITECTURES, build, parameter_count
 from pueprotect.training import ImageSet, Recipe, Trainer, accuracy, batches, count_correct, train
 
 

@@ -72,10 +72,15 @@ def test_non_finite_logits_count_as_wrong() -> None:
 def test_noised_restores_bit_for_bit_even_on_error() -> None:
     parameters = [torch.randn(50, 3), torch.randn(7)]
     before = [parameter.clone() for parameter in parameters]
-    with pytest.raises(RuntimeError, match="inside"), noised(parameters, 0.3, torch.Generator().manual_seed(0)):
-        moved = torch.cat([(now - then).flatten() for now, then in zip(parameters, before, strict=True)])
-        assert 0.2 < float(moved.std()) < 0.4
-        raise RuntimeError("inside")
+
+    def fail_inside() -> None:
+        with noised(parameters, 0.3, torch.Generator().manual_seed(0)):
+            moved = torch.cat([(now - then).flatten() for now, then in zip(parameters, before, strict=True)])
+            assert 0.2 < float(moved.std()) < 0.4
+            raise RuntimeError("inside")
+
+    with pytest.raises(RuntimeError, match="inside"):
+        fail_inside()
     assert all(torch.equal(now, then) for now, then in zip(parameters, before, strict=True))
 
 

@@ -58,7 +58,7 @@ class AttackResult:
         attack: registered name.
         arch: the attacker's architecture.
         accuracy: at the end of training.
-        best_accuracy: the best over epochs, which an attacker with clean validation images would pick.
+        best_accuracy: the best over epochs and candidates, which an attacker with clean validation images would pick.
         epochs: passes over the data asked for.
         seconds: wall time.
         flags: reasons to doubt the figure.
@@ -91,9 +91,15 @@ class Run:
         """Show the network after a pass; its accuracy goes into `best_accuracy`."""
         self._epoch_counts.append(count_correct(model, self._test))
 
-    def observe(self, name: str, model: nn.Module) -> None:
-        """Show a further network whose accuracy belongs into the result under this name."""
-        self._points[name] = count_correct(model, self._test)
+    def observe(self, name: str, model: nn.Module, *, candidate: bool = True) -> None:
+        """Show a further network whose accuracy belongs into the result under this name.
+
+        Without `candidate` it stands beside the attack for comparison and never counts as its best.
+        """
+        count = count_correct(model, self._test)
+        self._points[name] = count
+        if candidate:
+            self._epoch_counts.append(count)
 
 
 class Attack(ABC):
@@ -121,13 +127,14 @@ class Attack(ABC):
         """Parts of progress that `train` reports."""
         return target.recipe.steps(len(target.released))
 
-    def run(self, target: Target, test: ImageSet, progress: Progress = SILENT) -> AttackResult:
+    def run(self, target: Target, test: ImageSet, progress: Progress = SILENT, label: str = "") -> AttackResult:
         """Train and evaluate on clean test images.
 
         Args:
             target: what the attacker holds.
             test: clean images that the attacker never sees.
             progress: reports training steps.
+            label: how the work is called in `progress`; by default the attack and its network.
 
         Raises:
             InputError: the attack needs a clean share and the target has none.
@@ -139,7 +146,7 @@ class Attack(ABC):
             )
         run = Run(target, test, progress)
         began = time.perf_counter()
-        progress.start(f"attack {self.name} ({target.arch})", self.steps(target))
+        progress.start(label or f"attack {self.name} ({target.arch})", self.steps(target))
         model = self.train(run)
         final = accuracy(model, test)
         epochs = [int(count) / len(test) for count in run._epoch_counts]
@@ -151,7 +158,7 @@ class Attack(ABC):
             attack=self.name,
             arch=target.arch,
             accuracy=final,
-            best_accuracy=max([final, *epochs, *points.values()]) if self.needs == "a clean share" else max([final, *epochs]),
+            best_accuracy=max([final, *epochs]),
             epochs=target.recipe.epochs,
             seconds=time.perf_counter() - began,
             flags=tuple(run.flags),

@@ -87,6 +87,6 @@ class Recovery(Attack):
             target.fresh(), clean, replace(target.recipe, epochs=2 * target.recipe.epochs), seed=target.seed,
             progress=run.progress,
         )  # fmt: skip
-        run.observe(ALONE, alone)
+        run.observe(ALONE, alone, candidate=False)
         run.details["distance"] = moved
         return model

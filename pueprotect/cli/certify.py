@@ -73,7 +73,7 @@ def certify(
         _announce(settings)
         report = certify_release(
             evidence, settings, choose_recipes(recipe, evidence.own), surrogate_trainer(evidence, sigma, seed, epochs),
-            baseline=baseline, resume=resume, progress=progress,
+            training={"epochs": epochs}, baseline=baseline, resume=resume, progress=progress,
         )  # fmt: skip
     data = report.as_json()
     evidence.store("certificate.json", data)

@@ -36,6 +36,7 @@ RELEASES = {
     "emn": ["--method", "emn"],
     "pue-sample": ["--method", "pue", "--mode", "sample-wise"],
 }
+COST = "protect command / 15 plain epochs"
 DRAWS = {0: 1000}
 FEWER_DRAWS = 100
 
@@ -44,8 +45,8 @@ def release(data: Path, store: Path, name: str, seed: int) -> Path:
     """The release folder of one method and seed, made on first use."""
     out = store / f"{name}-{seed}"
     if not (out.with_name(out.name + ".vault") / "run.json").exists():
-        command = [sys.executable, "-m", "pueprotect", "protect", str(data / "train"), "--out", str(out), "--format", "png",
-                   "--seed", str(seed), "--json", *RELEASES[name]]  # fmt: skip
+        command = [sys.executable, "-m", "pueprotect", "protect", str(data / "train"), "--out", str(out)]
+        command += ["--format", "png", "--seed", str(seed), "--json", *RELEASES[name]]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         (store / f"protect-{name}-{seed}.json").write_text(done.stdout)
     return out
@@ -133,7 +134,7 @@ ROWS: dict[str, Cell] = {
     "PUE class-wise: weight-noise, resnet8": lambda d, s, k: attack(d, s, k, "weight-noise", "pue"),
     "PUE class-wise: pst, 15 epochs": lambda d, s, k: attack(d, s, k, "pst", "pue"),
     "PUE class-wise: pst-colour, 15 epochs": lambda d, s, k: attack(d, s, k, "pst-colour", "pue"),
-    "protect command / 15 plain epochs": protect_cost,
+    COST: protect_cost,
 }
 
 
@@ -155,25 +156,29 @@ def run(data: Path, store: Path, rows: list[str], seeds: list[int]) -> None:
             print(f"{row} | seed {seed} | {result['accuracy']:.4f}", flush=True)
 
 
+def line(name: str, values: list[float], unit: str) -> str:
+    """One row of the table: mean, spread and number of seeds."""
+    digits = 1 if unit else 2
+    spread = f"{min(values):.{digits}f} - {max(values):.{digits}f}{unit}"
+    return f"| {name} | {statistics.mean(values):.{digits}f}{unit} | {spread} | {len(values)} |"
+
+
 def table(store: Path) -> None:
     """Print what the store holds as Markdown: mean, spread and the single values."""
-    print(f"torch {torch.__version__}, {device_name('cpu')}, {os.cpu_count()} cores, {torch.get_num_threads()} threads\n")
+    print(f"torch {torch.__version__}, {device_name('cpu')}, {os.cpu_count()} cores\n")
     print("| what | mean | spread (lowest - highest) | seeds |\n|---|---|---|---|")
     for row in ROWS:
         cells = [json.loads(cell.read_text()) for seed in range(10) if (cell := place(store, row, seed)).exists()]
         if not cells:
             continue
-        values = [cell["accuracy"] for cell in cells]
-        factor, unit = (1, "") if row.startswith("protect") else (100, " %")
-        spread = f"{factor * min(values):.2f} - {factor * max(values):.2f}" if unit == "" else (
-            f"{factor * min(values):.1f} - {factor * max(values):.1f}{unit}")  # fmt: skip
-        print(f"| {row} | {factor * statistics.mean(values):.{1 if unit else 2}f}{unit} | {spread} | {len(values)} |")
+        if row == COST:
+            print(line(row, [cell["accuracy"] for cell in cells], ""))
+            continue
+        print(line(row, [100 * cell["accuracy"] for cell in cells], " %"))
         for name in cells[0].get("points", {}):
-            points = [100 * cell["points"][name] for cell in cells]
-            print(f"| - {name} | {statistics.mean(points):.1f} % | {min(points):.1f} - {max(points):.1f} % | {len(points)} |")
+            print(line(f"- {name}", [100 * cell["points"][name] for cell in cells], " %"))
         if "alarms" in cells[0]:
-            print(f"| - alarms | {statistics.mean(cell['alarms'] for cell in cells):.1f} | "
-                  f"{min(cell['alarms'] for cell in cells)} - {max(cell['alarms'] for cell in cells)} | {len(cells)} |")  # fmt: skip
+            print(line("- alarms", [cell["alarms"] for cell in cells], ""))
 
 
 def main() -> None:

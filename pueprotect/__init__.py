@@ -14,7 +14,7 @@ The command line does all of this (`pueprotect --help`); the same from Python:
     found = audit(evidence, Settings(attacks=("standard", "pst"), suite=None, archs=("resnet8",)))
     print(found.worst.result.attack, found.worst.recovered)
 
-The way of the data: folder -> images -> protect -> released folder and vault -> certify, audit -> evidence in the vault.
+The way of the data: folder -> images -> protect -> released folder and vault -> certify, audit -> evidence.
 Core functions take tensors, paths and frozen settings, return frozen results and print nothing.
 """
 

@@ -171,9 +171,7 @@ def audit(evidence: Evidence, settings: Settings, *, resume: bool = False, progr
             result = runner.run(attack, target, attack.name)
             rows.append(_judge(result, clean.get(arch), evidence.chance))
     rows.sort(key=lambda row: -row.result.accuracy)
-    return AuditReport(
-        settings.suite, evidence.chance, clean, tuple(rows), _flags(evidence, clean), evidence.digest
-    )
+    return AuditReport(settings.suite, evidence.chance, clean, tuple(rows), _flags(evidence, clean), evidence.digest)
 
 
 def _originals(evidence: Evidence) -> ImageSet | None:

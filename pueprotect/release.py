@@ -42,7 +42,7 @@ PLAN = f"{DRAFT}/plan.json"
 
 @dataclass(frozen=True)
 class Preset:
-    """One dial for the effort.
+    """One dial for the effort; passes are those over `FULL_SIZE` training images or more.
 
     Attributes:
         rounds: passes of the optimisation.
@@ -56,7 +56,15 @@ class Preset:
     check_epochs: int
     extra_rounds: int
 
+    def for_images(self, images: int) -> Preset:
+        """The same number of steps for a smaller set, within `MOST_REPEATS` times the passes."""
+        repeats = min(MOST_REPEATS, max(1.0, FULL_SIZE / images))
+        rounds, checks, extra = (round(repeats * n) for n in (self.rounds, self.check_epochs, self.extra_rounds))
+        return Preset(rounds=rounds, draws=self.draws, check_epochs=checks, extra_rounds=extra)
 
+
+FULL_SIZE = 4000
+MOST_REPEATS = 10.0
 PRESETS = {
     "quick": Preset(rounds=4, draws=1, check_epochs=3, extra_rounds=4),
     "standard": Preset(rounds=6, draws=1, check_epochs=5, extra_rounds=4),
@@ -119,9 +127,9 @@ class Options:
         if self.workers < 0:
             raise InputError(f"--workers {self.workers} is below 0; 0 chooses.")
 
-    def settings(self, surrogate: str) -> protect.Settings:
-        """What the optimisation needs, with the preset filled in."""
-        preset = PRESETS[self.preset]
+    def settings(self, surrogate: str, images: int) -> protect.Settings:
+        """What the optimisation needs, with the preset for this many training images filled in."""
+        preset = PRESETS[self.preset].for_images(images)
         return protect.Settings(
             method=self.method,
             mode=self.mode,
@@ -187,7 +195,7 @@ class _Job:
 
     @property
     def preset(self) -> Preset:
-        return PRESETS[self.options.preset]
+        return PRESETS[self.options.preset].for_images(int((~self.held).sum()))
 
     def plan(self) -> dict[str, Any]:
         """All that the noise depends on: a draft with the same plan holds the same noise."""
@@ -299,7 +307,7 @@ def _read(src: Path, options: Options, device: Device, progress: Progress) -> _J
     names = released_names(folder, options.file_format)
     held = image_files.stratified_holdout(folder.labels, options.holdout, options.seed, folder.classes)
     surrogate, why_surrogate = choose_surrogate(options.surrogate, device)
-    settings = options.settings(surrogate)
+    settings = options.settings(surrogate, int((~held).sum()))
     if options.size is None:
         size, why_size = image_files.working_size(folder)
     else:

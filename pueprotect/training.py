@@ -203,9 +203,7 @@ def train(
     epoch = steps_per_epoch(len(data), recipe.batch_size)
     trainer = Trainer(model, recipe, total)
     padded = pad(data.images.permute(0, 2, 3, 1), crop_padding(data.size))
-    plan = batches(
-        len(data), data.size, stream, data.device, batch_size=recipe.batch_size, augment=recipe.augment
-    )
+    plan = batches(len(data), data.size, stream, data.device, batch_size=recipe.batch_size, augment=recipe.augment)
     for step, (index, crop) in zip(range(1, total + 1), plan, strict=False):
         inputs = to_float(crop.apply(padded, index))
         if transform is not None:

@@ -23,9 +23,7 @@ def gaussian(parameters: list[Tensor], stream: torch.Generator) -> list[Tensor]:
         sum(parameter.numel() for parameter in parameters), generator=stream, device=parameters[0].device
     )
     pieces = flat.split([parameter.numel() for parameter in parameters])
-    return [
-        piece.view(parameter.shape) for piece, parameter in zip(pieces, parameters, strict=True)
-    ]
+    return [piece.view(parameter.shape) for piece, parameter in zip(pieces, parameters, strict=True)]
 
 
 def trainable(model: nn.Module) -> list[Tensor]:

@@ -14,11 +14,20 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+from pueprotect import release as release_module
 from pueprotect.cli import app
 
 CLASSES = ("cat", "dog", "owl")
 PER_CLASS = 20
 TINY = ("--preset", "quick", "--rounds", "1", "--size", "16", "--device", "cpu", "--workers", "2")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_repeats() -> Iterator[None]:
+    """A tiny set gets as many passes as a large one: tests of the workflow need no strong noise."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(release_module, "FULL_SIZE", 1)
+        yield
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,10 @@ def test_small_sets_are_trained_longer_but_not_for_ever() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"attacks": ("nonsense",)}, {"epochs": 0}, {"clean_fraction": 1.0}, {"etas": (0.0,)},
+        {"attacks": ("nonsense",)},
+        {"epochs": 0},
+        {"clean_fraction": 1.0},
+        {"etas": (0.0,)},
         {"etas": (float("inf"),)},
     ],
 )

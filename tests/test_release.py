@@ -10,7 +10,7 @@ import pytest
 from conftest import CLASSES, Release, tree, write_photos
 from PIL import Image
 
-from pueprotect import protect
+from pueprotect import protect, release
 from pueprotect.errors import InputError
 from pueprotect.images import decode_rgb
 from pueprotect.places import check_places, refuse_released
@@ -317,3 +317,11 @@ def test_presets_grow() -> None:
 def test_options_are_checked_where_they_are_made(wrong: Mapping[str, Any]) -> None:
     with pytest.raises(InputError, match=f"--{next(iter(wrong))}"):
         Options(**wrong)
+
+
+def test_small_sets_are_passed_over_more_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(release, "FULL_SIZE", 4000)
+    standard = PRESETS["standard"]
+    assert standard.for_images(4000) == standard.for_images(50_000) == standard
+    assert standard.for_images(1000).rounds == 4 * standard.rounds
+    assert standard.for_images(10).rounds == 10 * standard.rounds

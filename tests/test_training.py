@@ -72,9 +72,7 @@ def test_noisy_gradients_are_averaged_and_applied_to_clean_weights() -> None:
     model, reference = build("cnn", 2, 16, seed=0), build("cnn", 2, 16, seed=0)
     before = [parameter.detach().clone() for parameter in reference.parameters()]
     recipe = Recipe(lr=0.1, warmup=0.0, clip=1e9, weight_decay=0.0)
-    Trainer(model, recipe, 10).step(
-        images, labels, deviations=[0.02, 0.02], stream=torch.Generator().manual_seed(5)
-    )
+    Trainer(model, recipe, 10).step(images, labels, deviations=[0.02, 0.02], stream=torch.Generator().manual_seed(5))
     stream = torch.Generator().manual_seed(5)
     total = [torch.zeros_like(parameter) for parameter in before]
     for _ in range(2):

@@ -18,9 +18,7 @@ def slow_count(model: torch.nn.Module, images: torch.Tensor, labels: torch.Tenso
                sigma: float, seed: int, index: int) -> int:  # fmt: skip
     """Plain reference: copy the model, add noise to one parameter after the other, count one image at a time."""
     drawn = copy.deepcopy(model)
-    flat = torch.randn(
-        sum(p.numel() for p in drawn.parameters()), generator=generator(seed, "weight-draw", index)
-    )
+    flat = torch.randn(sum(p.numel() for p in drawn.parameters()), generator=generator(seed, "weight-draw", index))
     position = 0
     with torch.no_grad():
         for parameter in drawn.parameters():

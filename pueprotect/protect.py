@@ -191,7 +191,7 @@ class Optimizer:
         self.surrogate = build(
             settings.surrogate, data.classes, data.size, seed=settings.seed, purpose="surrogate", device=data.device
         )
-        self.stream = generator(settings.seed, "protect", device=data.images.device.type)
+        self.stream = generator(settings.seed, "protect", device=data.device)
         self.rows = data.labels
         shape = (data.classes, data.size, data.size, 3)
         start = torch.rand(shape, generator=self.stream, device=data.images.device)

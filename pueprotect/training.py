@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from pueprotect.augment import CropFlip, crop_padding, pad
 from pueprotect.models import ARCHITECTURES, Classifier
-from pueprotect.runtime import SILENT, Progress, generator
+from pueprotect.runtime import SILENT, Progress, evaluation_batch, generator
 from pueprotect.weights import noised, trainable
 
 Transform = Callable[[Tensor, torch.Generator], Tensor]
@@ -198,7 +198,7 @@ def train(
         on_epoch: called with the model after each pass.
         progress: one part for each step; started and finished by the caller.
     """
-    stream = generator(seed, "train", device=data.images.device.type)
+    stream = generator(seed, "train", device=data.device)
     total = recipe.steps(len(data))
     epoch = steps_per_epoch(len(data), recipe.batch_size)
     trainer = Trainer(model, recipe, total)
@@ -219,9 +219,10 @@ def train(
 
 
 @torch.no_grad()
-def count_correct(model: nn.Module, data: ImageSet, batch_size: int = 500) -> Tensor:
+def count_correct(model: nn.Module, data: ImageSet, batch_size: int | None = None) -> Tensor:
     """Number of rightly classified images as an int64 scalar on the device; non-finite logits are wrong."""
     model.eval()
+    batch_size = batch_size or evaluation_batch(data.device)
     counts = []
     for images, labels in zip(data.images.split(batch_size), data.labels.split(batch_size), strict=True):
         logits = model(to_float(images))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pueprotect.runtime import generator
+from pueprotect.runtime import evaluation_batch, generator
 
 
 def gaussian(parameters: list[Tensor], stream: torch.Generator) -> list[Tensor]:
@@ -92,7 +92,7 @@ class DrawEngine:
         calibration: (M, 3, H, W) uint8, the batch from which BatchNorm statistics are re-estimated.
         sigma: standard deviation of the weight noise.
         seed: draws are functions of (seed, index).
-        batch_size: images for each forward pass.
+        batch_size: images for each forward pass; None chooses.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class DrawEngine:
         *,
         sigma: float,
         seed: int,
-        batch_size: int = 500,
+        batch_size: int | None = None,
     ) -> None:
         self.centre = trainable(model)
         self.scratch = copy.deepcopy(model).eval()
@@ -112,6 +112,7 @@ class DrawEngine:
         self.calibration = calibration
         self.sigma = sigma
         self.seed = seed
+        batch_size = batch_size or evaluation_batch(str(images.device))
         # Converted once: the same images serve every draw.
         self.batches = [
             (batch.float().div_(255), truth)
@@ -124,7 +125,7 @@ class DrawEngine:
 
         A draw whose logits are not finite counts as wrong on those images.
         """
-        stream = generator(self.seed, "weight-draw", index, self.centre[0].device.type)
+        stream = generator(self.seed, "weight-draw", index, str(self.centre[0].device))
         noise = gaussian(self.centre, stream)
         torch._foreach_mul_(noise, self.sigma)
         torch._foreach_add_(noise, self.centre)

@@ -75,8 +75,8 @@ def test_shape_and_not_mean_colour_tells_the_classes_apart(tmp_path):
     colour, shape = images.mean(axis=(1, 2)), features(images)
     by_colour = nearest_mean_accuracy(colour[train], labels[train], colour[~train], labels[~train])
     by_shape = nearest_mean_accuracy(shape[train], labels[train], shape[~train], labels[~train])
-    assert by_shape > 0.65
-    assert by_colour < 0.45
+    assert by_shape > 0.4
+    assert by_colour < 0.35
 
 
 def test_a_folder_with_anything_in_it_is_refused(tmp_path):

@@ -237,7 +237,7 @@ class _Session:
         self.model = target.fresh()
         self.initial = clone(self.model)
         self.shares = noise_shares(self.model)
-        self.stream = generator(target.seed, "train", device=self.data.images.device.type)
+        self.stream = generator(target.seed, "train", device=self.data.device)
         self.total = target.recipe.steps(len(self.data))
         self.budget = 2 * self.total
         self.trainer = Trainer(self.model, target.recipe, self.total)

@@ -24,7 +24,7 @@ def add_to(app: typer.Typer) -> None:
 
 def sample(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make.", show_default=False)],
-    per_class: Annotated[int, typer.Option(help="Images of each class.")] = 100,
+    per_class: Annotated[int, typer.Option(help="Images of each class.")] = 150,
     size: Annotated[int, typer.Option(help="Side in pixels.")] = 32,
     seed: Annotated[int, typer.Option(help="Everything random is a function of it.")] = 0,
 ) -> int:

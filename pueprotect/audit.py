@@ -225,7 +225,6 @@ def _flags(evidence: Evidence, clean: dict[str, AttackResult]) -> tuple[str, ...
         flags.append("no-clean-line")
     if any(line.accuracy < evidence.chance + 0.2 * (1 - evidence.chance) for line in clean.values()):
         flags.append("weak-clean-line")
-    smallest = int(torch.bincount(evidence.test.labels, minlength=len(evidence.classes)).min())
-    if len(evidence.test) < 500 or smallest < 20:
+    if evidence.few_test_images:
         flags.append("small-test")
     return tuple(flags)

@@ -382,8 +382,7 @@ def _flags(evidence: Evidence, baseline: Certificate | None) -> tuple[str, ...]:
         flags.append("informative-baseline-missing")
     elif baseline.noisy_median < evidence.chance + 0.2 * (1 - evidence.chance):
         flags.append("weak-baseline")
-    smallest = int(torch.bincount(evidence.test.labels, minlength=len(evidence.classes)).min())
-    if len(evidence.test) < 500 or smallest < 20:
+    if evidence.few_test_images:
         flags.append("small-holdout")
     if not evidence.own:
         flags.append("online-unknown")

@@ -128,6 +128,12 @@ class Evidence:
         return int(torch.bincount(self.test.labels, minlength=len(self.classes)).max()) / len(self.test)
 
     @property
+    def few_test_images(self) -> bool:
+        """Whether figures counted on `test` are coarse: under 500 images, or under 20 of a class."""
+        smallest = int(torch.bincount(self.test.labels, minlength=len(self.classes)).min())
+        return len(self.test) < 500 or smallest < 20
+
+    @property
     def default_arch(self) -> str:
         """The surrogate's architecture, or the device's usual one."""
         name = self.run.get("surrogate", {}).get("name")

@@ -9,7 +9,7 @@ so here one backward pass serves both: its weight gradient moves theta and its i
 batch is seen under the attacker's own random crop and flip; the gradient is carried back into the image's frame.
 A round is one pass over the training images. Sample-wise noise starts from a class-wise pattern:
 noise that was made for each image from nothing bound only the kind of network it was made with (resnet8 18 %, but
-a plain convolutional network 59 % on CIFAR-10).
+a plain convolutional network 59 % on CIFAR-10; one seed).
 """
 
 from __future__ import annotations
@@ -161,8 +161,8 @@ def fine(gradients: Tensor) -> Tensor:
     """The part of a gradient (B, C, H, W) that a 3x3 mean does not explain.
 
     Descent along the whole gradient settles on smooth colour fields, tied to their place in the image: fresh
-    networks still learnt 15-28 % of CIFAR-10 from them (chance 10). Fine patterns become textures that any convolution
-    finds anywhere in the image, and leave 10 % after the same number of passes.
+    networks still learnt 15-28 % of CIFAR-10 from them (chance 10; one seed). Fine patterns become textures that any
+    convolution finds anywhere in the image, and leave 10 % after the same number of passes.
     """
     margin = FINE // 2
     smooth = functional.avg_pool2d(functional.pad(gradients, (margin,) * 4, mode="reflect"), FINE, 1)

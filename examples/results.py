@@ -25,10 +25,11 @@ import torch
 
 from pueprotect.attacks import Target, find
 from pueprotect.audit import clean_share
-from pueprotect.certify import Settings, calibration_images, certify, train_surrogate
+from pueprotect.certify import Settings, certify
 from pueprotect.evidence import Evidence, open_release
 from pueprotect.models import build
 from pueprotect.runtime import choose_device, device_name
+from pueprotect.surrogates import train_surrogate
 from pueprotect.training import ImageSet, Recipe, train
 
 RELEASES = {
@@ -80,11 +81,13 @@ def certificate(data: Path, store: Path, seed: int, recipe: str, clean: bool = F
     assert images is not None
     settings = Settings(sigma=0.05, draws=DRAWS.get(seed, FEWER_DRAWS), seed=seed)
     online = evidence.online_surrogate() if recipe == "online" and not clean else None
-    model = online or train_surrogate(recipe, evidence.default_arch, images, 0.05, Recipe(epochs=15), seed=seed + 100)
-    found = certify(model, recipe, evidence.test, calibration_images(images, seed), settings)
+    model = online or train_surrogate(
+        recipe, evidence.default_arch, images, evidence.test, 0.05, Recipe(epochs=15), seed=seed + 100
+    )
+    found = certify(model, recipe, images, evidence.test, settings)
     return {
         "accuracy": found.noisy_median, "draws": settings.draws, "own": found.surrogate_clean_accuracy,
-        "bounds": [[point.eta, point.certified_learnability] for point in found.curve], "seconds": found.seconds,
+        "bounds": [[point.eta, point.certified_learnability, point.population] for point in found.curve], "seconds": found.seconds,
     }  # fmt: skip
 
 
@@ -127,6 +130,8 @@ ROWS: dict[str, Cell] = {
     "PUE class-wise: recovery": lambda d, s, k: attack(d, s, k, "recovery", "pue"),
     "certify: online surrogate, noisy median": lambda d, s, k: certificate(d, s, k, "online"),
     "certify: weight-noise surrogate, noisy median": lambda d, s, k: certificate(d, s, k, "weight-noise"),
+    "certify: weight-noise-early surrogate, noisy median": lambda d, s, k: certificate(d, s, k, "weight-noise-early"),
+    "certify: weight-noise-tuned surrogate, noisy median": lambda d, s, k: certificate(d, s, k, "weight-noise-tuned"),
     "certify: clean baseline (online recipe), noisy median": lambda d, s, k: certificate(d, s, k, "online", True),
     "EMN class-wise: pst, 30 epochs": lambda d, s, k: attack(d, s, k, "pst", "emn", epochs=30),
     "clean, resnet8, 30 epochs": lambda d, s, k: attack(d, s, k, "standard", "clean", epochs=30),

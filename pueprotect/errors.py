@@ -5,6 +5,7 @@
     │   └── ImageError        one image file that cannot be read or written       exit 2
     ├── VaultError            the private side of a release is missing or broken  exit 2
     ├── StaleDataError        released files differ from the recorded digests     exit 3
+    ├── CertificateError      a certificate contradicted by its own cross-check   exit 2
     └── PlatformError         the machine lacks what was asked for                exit 2
 
 Each message is one sentence that names the file or option and the mend. Abstentions and failed
@@ -34,6 +35,10 @@ class StaleDataError(PueprotectError):
     """Released files are missing, added or changed since they were protected."""
 
     exit_code = 3
+
+
+class CertificateError(PueprotectError):
+    """Draws inside the certified ball contradict the bound: a defect of this program, or the alpha of bad luck."""
 
 
 class PlatformError(PueprotectError):

@@ -21,10 +21,19 @@ import torch
 from pueprotect import images as image_files
 from pueprotect.errors import InputError, StaleDataError, VaultError
 from pueprotect.images import ImageEntry, ImageFolder
-from pueprotect.models import Classifier, build
+from pueprotect.models import Classifier, build, state_of
 from pueprotect.runtime import SILENT, Progress
 from pueprotect.training import ImageSet
-from pueprotect.vault import ManifestRow, Vault, Verification, data_digest, default_vault, digest_files, verify
+from pueprotect.vault import (
+    ManifestRow,
+    Vault,
+    Verification,
+    data_digest,
+    default_vault,
+    digest_files,
+    refuse_other,
+    verify,
+)
 
 SURROGATE = "surrogate.safetensors"
 LISTED = 10
@@ -182,15 +191,48 @@ class Evidence:
             found = self.vault.read_json(name)
         except VaultError:
             return None
-        result = found.get("result") if found.get("key") == key | self._digests else None
+        result = found.get("result") if found.get("key") == key | self.digests else None
         return result if isinstance(result, dict) else None
+
+    def remembered_weights(self, name: str, key: dict[str, Any]) -> dict[str, torch.Tensor] | None:
+        """Weights stored by `remember_weights`; None when there are none.
+
+        Raises:
+            InputError: they were trained with other settings or data.
+        """
+        place = f"certify/{name}"
+        made_for = self.vault.path / f"{place}.json"
+        if not made_for.exists():
+            return None
+        refuse_other(made_for, self.vault.read_json(f"{place}.json"), key | self.digests)
+        return {
+            name: torch.from_numpy(value) for name, value in self.vault.read_tensors(f"{place}.safetensors").items()
+        }
+
+    def remember_weights(self, name: str, key: dict[str, Any], model: Classifier) -> None:
+        """Store a trained network and what it depends on."""
+        place = f"certify/{name}"
+        vault = Vault.create(self.vault.path)
+        (vault.path / f"{place}.json").unlink(missing_ok=True)
+        state = {name: value.numpy() for name, value in state_of(model).items()}
+        vault.write_tensors(f"{place}.safetensors", state)
+        vault.write_json(f"{place}.json", key | self.digests)
+
+    def private(self, name: str) -> Path:
+        """The path of a file in the vault, which a foreign folder gets only now.
+
+        Raises:
+            VaultError: the vault cannot be made.
+        """
+        return Vault.create(self.vault.path).path / name
 
     def remember(self, name: str, key: dict[str, Any], result: dict[str, Any]) -> None:
         """Store a finished part of a command, so that `--resume` need not repeat it."""
-        self.store(name, {"key": key | self._digests, "result": result})
+        self.store(name, {"key": key | self.digests, "result": result})
 
     @cached_property
-    def _digests(self) -> dict[str, str]:
+    def digests(self) -> dict[str, str]:
+        """What every result depends on: digests of the released bytes and of the test images."""
         test = hashlib.sha256(self.test.images.cpu().numpy().tobytes())
         test.update(self.test.labels.cpu().numpy().tobytes())
         return {"data_digest": self.digest, "test_digest": f"sha256:{test.hexdigest()}"}

@@ -268,6 +268,18 @@ class Vault:
 _MEND = "restore the vault from a copy, or run the command that writes this file again"
 
 
+def refuse_other(path: Path, found: dict[str, Any], key: dict[str, Any]) -> None:
+    """Refuse to go on with something made for other settings or data.
+
+    Raises:
+        InputError: names what differs.
+    """
+    differing = [name for name in sorted(found.keys() | key.keys()) if found.get(name) != key.get(name)]
+    if differing:
+        told = ", ".join(f"{name} {found.get(name)!r} instead of {key.get(name)!r}" for name in differing)
+        raise InputError(f"{path} belongs to other settings or data ({told}); leave out --resume to start anew.")
+
+
 def sha256_of(path: str | Path) -> str:
     """Lower-case hex SHA-256 of one file.
 

@@ -7,6 +7,7 @@ copy whose parameters are written afresh for every draw, so no rounding error ca
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -29,6 +30,14 @@ def gaussian(parameters: list[Tensor], stream: torch.Generator) -> list[Tensor]:
 def trainable(model: nn.Module) -> list[Tensor]:
     """The parameters that span the certified space, in the model's own order."""
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def weights_digest(model: nn.Module) -> str:
+    """SHA-256 of the trainable parameters, in hex: which centre some draws belong to."""
+    digest = hashlib.sha256()
+    for parameter in trainable(model):
+        digest.update(parameter.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 @contextmanager
@@ -85,6 +94,10 @@ class DrawEngine:
     BatchNorm statistics are buffers, not parameters: they are re-estimated for every draw from one fixed
     calibration batch, which makes accuracy a function of the weights alone.
 
+    Noise and sum are float32. With `bf16` the forward pass rounds weights and activations to bfloat16 (autocast):
+    what is certified then is the classifier so rounded. Batch size, threads and device change the rounding inside a
+    forward pass and so may change an answer where two logits nearly tie: one image in 10,000 is what to expect.
+
     Args:
         model: the centre of the Gaussian; never changed.
         images: (N, 3, H, W) uint8 evaluation images on the model's device.
@@ -93,6 +106,7 @@ class DrawEngine:
         sigma: standard deviation of the weight noise.
         seed: draws are functions of (seed, index).
         batch_size: images for each forward pass; None chooses.
+        bf16: evaluate in bfloat16.
     """
 
     def __init__(
@@ -105,6 +119,7 @@ class DrawEngine:
         sigma: float,
         seed: int,
         batch_size: int | None = None,
+        bf16: bool = False,
     ) -> None:
         self.centre = trainable(model)
         self.scratch = copy.deepcopy(model).eval()
@@ -112,28 +127,28 @@ class DrawEngine:
         self.calibration = calibration
         self.sigma = sigma
         self.seed = seed
+        self.device = images.device
+        self.bf16 = bf16
         batch_size = batch_size or evaluation_batch(str(images.device))
-        # Converted once: the same images serve every draw.
-        self.batches = [
-            (batch.float().div_(255), truth)
-            for batch, truth in zip(images.split(batch_size), labels.split(batch_size), strict=True)
-        ]
+        self.batches = list(zip(images.split(batch_size), labels.split(batch_size), strict=True))
 
-    @torch.no_grad()
-    def correct(self, index: int) -> Tensor:
-        """Number of images that draw `index` classifies rightly, as an int64 scalar on the device.
+    @torch.inference_mode()
+    def draw(self, index: int) -> Tensor:
+        """Evaluate draw `index`: (2,) int64 on the device, the images classified rightly and those without an answer.
 
-        A draw whose logits are not finite counts as wrong on those images.
+        An image whose logits are not finite has no answer and counts as wrong.
         """
-        stream = generator(self.seed, "weight-draw", index, str(self.centre[0].device))
+        stream = generator(self.seed, "weight-draw", index, str(self.device))
         noise = gaussian(self.centre, stream)
         torch._foreach_mul_(noise, self.sigma)
         torch._foreach_add_(noise, self.centre)
         torch._foreach_copy_(self.scratch_parameters, noise)
-        reestimate_batch_norm(self.scratch, self.calibration)
         counts = []
-        for batch, truth in self.batches:
-            logits = self.scratch(batch)
-            right = (logits.argmax(1) == truth) & logits.isfinite().all(1)
-            counts.append(right.sum())
-        return torch.stack(counts).sum()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            reestimate_batch_norm(self.scratch, self.calibration)
+            for batch, truth in self.batches:
+                logits = self.scratch(batch.float().div_(255))
+                answered = logits.isfinite().all(1)
+                right = (logits.argmax(1) == truth) & answered
+                counts.append(torch.stack((right.sum(), (~answered).sum())))
+        return torch.stack(counts).sum(0)

@@ -11,16 +11,17 @@ import pueprotect
 
 ROOT = Path(pueprotect.__file__).parent
 LAYERS = (
-    {"errors", "runtime"},
+    {"errors", "runtime", "distributed"},
     {"bounds", "images", "encode", "vault", "models", "weights", "sample"},
-    {"augment", "training"},
+    {"augment", "training", "draws"},
     {"evidence"},
-    {"protect", "certify", "attacks"},
-    {"places", "publish", "release", "audit", "policy", "report"},
+    {"protect", "certify", "surrogates", "attacks"},
+    {"places", "publish", "release", "stress"},
+    {"certification", "audit", "policy", "report"},
     {"cli", "__main__"},
 )
 RANK = {name: number for number, layer in enumerate(LAYERS) for name in layer}
-APART = LAYERS[4]
+APART = {"protect", "certify", "surrogates", "attacks"}
 WITHOUT_TORCH = ("bounds", "images", "encode", "vault", "places", "policy", "report", "sample")
 LONGEST = 60
 

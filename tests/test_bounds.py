@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binom, norm
+from scipy.stats import beta, binom, norm
 
 from pueprotect import bounds
 from pueprotect.errors import InputError
@@ -85,6 +85,51 @@ def test_coverage(sampler: str) -> None:
     if sampler == "uniform":  # a continuous distribution also shows that the rank wastes nothing
         exact = binom.sf(rank - 1, draws, quantile)
         assert binom.ppf(1e-6, repeats, exact) <= misses
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_population_coverage(shared: bool) -> None:
+    """Draws and test images are both random; the bound on the population's quantile fails at rate alpha."""
+    rng = np.random.default_rng(11)
+    repeats, draws, images, quantile, alpha = 600, 400, 300, 0.9, 0.1
+    tail, level, limit_alpha = bounds.population_plan(1 - quantile, alpha)
+    rank = bounds.order_statistic_rank(draws, tail, level)
+    assert rank is not None
+    truth = beta.ppf(quantile, 30, 70)
+    misses, naive = 0, 0
+    for _ in range(repeats):
+        accuracies = rng.beta(30, 70, draws)
+        if shared:  # the same images are easy for every classifier: the worst dependence there is
+            counts = np.searchsorted(np.sort(rng.random(images)), accuracies)
+        else:
+            counts = rng.binomial(images, accuracies)
+        count = int(np.sort(counts)[rank - 1])
+        misses += bounds.upper_limit(count, images, limit_alpha) < truth
+        naive += count / images < truth
+    assert misses <= binom.ppf(1 - 1e-6, repeats, alpha)
+    if shared:  # without the finite-sample term the same order statistic does miss
+        assert naive > binom.ppf(1 - 1e-6, repeats, alpha)
+
+
+@given(st.integers(0, 200), st.floats(1e-6, 0.4))
+@settings(max_examples=100, deadline=None)
+def test_upper_limit_inverts_the_binomial(count: int, alpha: float) -> None:
+    limit = bounds.upper_limit(count, 200, alpha)
+    assert limit >= count / 200
+    if count < 200:
+        assert binom.cdf(count, 200, limit) == pytest.approx(alpha, rel=1e-6)
+
+
+@pytest.mark.parametrize("draws", [1000, 10**7])
+@pytest.mark.parametrize("ratio", [0.0, 1.0, 5.0, 8.5, 30.0])
+def test_far_tails_stay_finite_and_conservative(draws: int, ratio: float) -> None:
+    tail = bounds.shifted_tail(0.9, ratio, 1.0)
+    rank = bounds.order_statistic_rank(draws, tail, 0.01)
+    needed = bounds.draws_needed(tail, 0.01)
+    assert needed is not None
+    assert (rank is None) == (needed > draws)
+    if rank is not None:
+        assert binom.sf(draws - rank, draws, tail) >= 0.99
 
 
 @given(st.floats(0.05, 0.95), st.integers(50, 10**7), st.floats(1e-4, 0.2))

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ import pytest
 from conftest import TINY, Command, Release, run_command, tree, write_photos
 from PIL import Image
 
-from pueprotect import encode, protect, release
+from pueprotect import certification, encode, protect, release, stress, surrogates, weights
 from pueprotect.cli import console
 from pueprotect.errors import ImageError
 
@@ -71,9 +72,10 @@ def test_certify_prints_the_contract_and_gates(release: Release, tmp_path: Path,
         "schema_version", "q", "sigma", "draws", "alpha", "joint", "holdout_images", "classes", "chance", "max_eta",
         "recipes", "baseline", "flags", "seconds", "data_digest",
     }  # fmt: skip
-    assert set(data["noisy_accuracy"]) == {"mean", "median", "max"}
+    assert set(data["noisy_accuracy"]) == {"mean", "median", "max", "histogram"}
+    assert sum(data["noisy_accuracy"]["histogram"]["draws"]) == 50
     assert [point["eta"] for point in data["curve"]] == [0, 0.003]
-    assert set(data["curve"][0]) == {"eta", "q_shifted", "rank", "certified_learnability", "draws_needed"}
+    assert set(data["curve"][0]) >= {"eta", "q_shifted", "rank", "certified_learnability", "draws_needed", "population"}
     assert set(data["recipes"]) == {"plain"}
     assert set(data["recipes"]["plain"]) >= shared
     assert set(data["baseline"]) >= shared
@@ -99,17 +101,64 @@ def test_certify_that_abstains_is_inconclusive(release: Release, tmp_path: Path,
     assert f"eta 0.5 needs {abstained['draws_needed']} draws" in done.stderr
 
 
-def test_certify_resumes_finished_recipes(
+def test_certify_goes_on_with_finished_draws(
     release: Release, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine = release.copy(tmp_path)
     first = command("certify", mine.out, *CERTIFY, "--json")
-    from pueprotect import certify
+    monkeypatch.setattr(surrogates, "train", lambda *_, **__: pytest.fail("trained again"))
+    more = [60 if word == 50 else word for word in CERTIFY]
+    raised = command("certify", mine.out, *more, "--json", "--resume")
+    assert raised.code == 0, raised.stderr
+    log = (mine.vault / "certify" / "plain.draws").read_text().splitlines()
+    assert [int(line.split()[0]) for line in log[1:]] == list(range(60))
 
-    monkeypatch.setattr(certify, "certify", lambda *_, **__: pytest.fail("drew again"))
+    monkeypatch.setattr(weights.DrawEngine, "draw", lambda *_: pytest.fail("drew again"))
     again = command("certify", mine.out, *CERTIFY, "--json", "--resume")
-    assert again.code == 0
     assert again.data | {"seconds": 0} == first.data | {"seconds": 0}
+    other = command("certify", mine.out, *CERTIFY, "--sigma", 0.01, "--resume")
+    assert other.code == 2
+    assert re.search(r"error: .*plain\.draws .*sigma 0\.05 instead of 0\.01.*--resume", other.stderr)
+    assert (mine.vault / "certify" / "plain.draws").read_text().splitlines() == log
+
+
+def test_certify_screens_recipes_and_certifies_the_most_learnable(
+    release: Release, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(certification, "SCREENING_DRAWS", 8)
+    monkeypatch.setattr(stress, "DRAWS", 20)
+    mine = release.copy(tmp_path)
+    done = command("certify", mine.out, *CERTIFY[:-2], "--baseline", "--stress", "--json")
+    assert done.code == 0, done.stderr
+    recipes = done.data["recipes"]
+    assert set(recipes) == set(surrogates.WORST)
+    assert done.data["recipe"] == max(recipes, key=lambda name: recipes[name]["screening"]["upper"])
+    assert [name for name, found in recipes.items() if "curve" in found] == [done.data["recipe"]]
+    assert done.data["baseline"]["recipe"] == done.data["recipe"]
+    assert set(done.data["stress"]["above"]) == {"random 1", "random 2", "random 3", "random 4", "recovery"}
+    shown = command("certify", mine.out, *CERTIFY[:-2], "--baseline", "--stress", "--resume")
+    assert shown.code == 0
+    assert max(map(len, shown.stdout.splitlines())) <= 80
+    for word in ("clean baseline", "population", "(screened)", "Cross-check", "at least 90%", done.data["data_digest"]):
+        assert word in shown.stdout
+
+
+def test_sigma_is_found_where_the_clean_baseline_still_knows(
+    release: Release, tmp_path: Path, command: Command
+) -> None:
+    mine = release.copy(tmp_path)
+    words = ("--device", "cpu", "--draws", 50, "--epochs", 20, "--surrogate-recipe", "plain", "--baseline", "--json")
+    done = command("certify", mine.out, *words, "--sigma", "auto")
+    assert done.code == 3, "50 draws do not reach the usual radii"
+    chance, own = done.data["chance"], done.data["baseline"]["surrogate_clean_accuracy"]
+    assert own > 0.9
+    assert 1e-3 < done.data["sigma"] < 1
+    assert "keeps 70%" in done.stderr
+    assert done.data["curve"][0]["eta"] == pytest.approx(0.2 * done.data["sigma"])
+    kept = done.data["baseline"]["noisy_accuracy"]["median"]
+    assert kept - chance >= 0.55 * (own - chance), "the rule asks for 0.7; twelve images are coarse"
+    louder = command("certify", mine.out, *words, "--sigma", 4 * done.data["sigma"])
+    assert louder.data["baseline"]["noisy_accuracy"]["median"] - chance < 0.7 * (own - chance)
 
 
 def test_audit_prints_the_contract_and_gates(release: Release, tmp_path: Path, command: Command) -> None:
@@ -352,6 +401,8 @@ OUT_OF_RANGE = [
     ("certify", ["--q", "nan"], "--q"),
     ("certify", ["--alpha", "0"], "--alpha"),
     ("certify", ["--sigma", "0"], "--sigma"),
+    ("certify", ["--sigma", "much"], "--sigma"),
+    ("certify", ["--precision", "fp8"], "--precision"),
     ("certify", ["--eta", "-1"], "--eta"),
     ("certify", ["--eta", "wide"], "--eta"),
     ("certify", ["--eta", ","], "--eta"),
@@ -399,6 +450,7 @@ def test_a_folder_without_vault_needs_test_images(name: str, tmp_path: Path, com
     ("name", "options", "part"),
     [
         ("certify", ["--baseline"], "--baseline"),
+        ("certify", ["--sigma", "auto"], "--sigma auto"),
         ("certify", ["--surrogate-recipe", "online"], "online"),
         ("audit", ["--attack", "recovery"], "recovery"),
         ("audit", ["--arch", "resnet9"], "resnet8"),
@@ -569,7 +621,7 @@ def test_interrupted_evidence_keeps_what_is_finished(
         )
         interrupted_during("attack weight-noise (resnet8)")
     assert command(*arguments).code == 130
-    kept = {"certify": "certify/plain.json", "audit": "audit/standard-resnet8.json"}[name]
+    kept = {"certify": "certify/plain.safetensors", "audit": "audit/standard-resnet8.json"}[name]
     stamp = (mine.vault / kept).stat().st_mtime_ns
     assert not (mine.vault / "certificate.json").exists()
     assert command(*arguments, "--resume").code == 0

@@ -5,7 +5,7 @@ import torch
 
 from pueprotect.models import build
 from pueprotect.runtime import generator
-from pueprotect.weights import DrawEngine, gaussian, noised, reestimate_batch_norm, trainable
+from pueprotect.weights import DrawEngine, gaussian, noised, reestimate_batch_norm, trainable, weights_digest
 
 
 def data(count: int = 60, size: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
@@ -44,7 +44,7 @@ def test_counts_equal_a_slow_plain_reference(arch: str, sigma: float) -> None:
     model = build(arch, 4, 16, seed=3).eval()
     engine = DrawEngine(model, images, labels, images[:40], sigma=sigma, seed=9, batch_size=32)
     for index in (0, 1, 17):
-        assert int(engine.correct(index)) == slow_count(model, images, labels, images[:40], sigma, 9, index)
+        assert int(engine.draw(index)[0]) == slow_count(model, images, labels, images[:40], sigma, 9, index)
 
 
 def test_model_is_bit_equal_after_draws_and_draws_ignore_order() -> None:
@@ -52,11 +52,35 @@ def test_model_is_bit_equal_after_draws_and_draws_ignore_order() -> None:
     model = build("resnet8", 4, 16, seed=3)
     before = copy.deepcopy(model.state_dict())
     engine = DrawEngine(model, images, labels, images[:32], sigma=0.1, seed=0)
-    forwards = [int(engine.correct(index)) for index in range(6)]
+    forwards = [int(engine.draw(index)[0]) for index in range(6)]
     other = DrawEngine(model, images, labels, images[:32], sigma=0.1, seed=0, batch_size=7)
-    assert [int(other.correct(index)) for index in reversed(range(6))] == forwards[::-1]
+    assert [int(other.draw(index)[0]) for index in reversed(range(6))] == forwards[::-1]
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert len(set(forwards)) > 1
+
+
+def test_bf16_draws_the_same_classifiers_up_to_rounding() -> None:
+    images, labels = data(200)
+    model = build("resnet8", 4, 16, seed=3)
+    exact, rounded = (
+        DrawEngine(model, images, labels, images[:32], sigma=0.05, seed=0, bf16=bf16) for bf16 in (False, True)
+    )
+    kinds = []
+    for engine in (exact, rounded):
+        engine.scratch.register_forward_hook(lambda _module, _inputs, logits: kinds.append(logits.dtype))
+    pairs = [(int(exact.draw(index)[0]), int(rounded.draw(index)[0])) for index in range(6)]
+    assert set(kinds) == {torch.float32, torch.bfloat16}
+    assert all(abs(a - b) <= 10 for a, b in pairs)
+
+
+def test_digest_names_the_weights_alone() -> None:
+    model = build("resnet8", 4, 16, seed=3)
+    before = weights_digest(model)
+    reestimate_batch_norm(model, data()[0])
+    assert weights_digest(model) == before
+    with torch.no_grad():
+        next(model.parameters())[0, 0, 0, 0] += 1e-3
+    assert weights_digest(model) != before
 
 
 def test_non_finite_logits_count_as_wrong() -> None:
@@ -64,7 +88,7 @@ def test_non_finite_logits_count_as_wrong() -> None:
     model = build("cnn", 4, 16, seed=3)
     with torch.no_grad():
         model.body.get_submodule("head").bias[0] = float("nan")
-    assert int(DrawEngine(model, images, labels * 0, images[:8], sigma=0.01, seed=0).correct(0)) == 0
+    assert DrawEngine(model, images, labels * 0, images[:8], sigma=0.01, seed=0).draw(0).tolist() == [0, len(images)]
 
 
 def test_noised_restores_bit_for_bit_even_on_error() -> None:

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from pueprotect.attacks.base import Attack, Run, Target, distance, register
 from pueprotect.models import Classifier
-from pueprotect.training import train
+from pueprotect.runtime import SILENT, Progress
+from pueprotect.training import ImageSet, Recipe, train
 from pueprotect.weights import reestimate_batch_norm, trainable
 
 ALONE = "clean share alone"
@@ -36,6 +37,23 @@ def project(parameters: list[Tensor], centre: list[Tensor], eta: float) -> None:
     for parameter, offset, middle in zip(parameters, offsets, centre, strict=True):
         pulled = (middle.double() + factor * offset).to(parameter.dtype)
         parameter.copy_(torch.where(outside, pulled, parameter))
+
+
+def recovered(
+    start: Classifier, clean: ImageSet, eta: float, recipe: Recipe, *, seed: int, progress: Progress = SILENT
+) -> Classifier:
+    """A copy of `start`, fine-tuned on clean images inside the ball of radius `eta` around its weights."""
+    centre = [parameter.detach().clone() for parameter in trainable(start)]
+    model = copy.deepcopy(start)
+    parameters = trainable(model)
+    return train(
+        model,
+        clean,
+        replace(recipe, lr=0.01, warmup=0.0),
+        seed=seed,
+        after_step=lambda: project(parameters, centre, eta),
+        progress=progress,
+    )
 
 
 @register
@@ -71,17 +89,8 @@ class Recovery(Attack):
         run.observe("eta 0", model)
         moved = {}
         for eta in target.etas:
-            model = copy.deepcopy(start)
-            parameters = trainable(model)
-            train(
-                model,
-                clean,
-                replace(target.recipe, lr=0.01, warmup=0.0),
-                seed=target.seed,
-                after_step=lambda parameters=parameters, eta=eta: project(parameters, centre, eta),  # type: ignore[misc]
-                progress=run.progress,
-            )
-            moved[f"eta {eta:g}"] = distance(parameters, centre)
+            model = recovered(start, clean, eta, target.recipe, seed=target.seed, progress=run.progress)
+            moved[f"eta {eta:g}"] = distance(trainable(model), centre)
             run.observe(f"eta {eta:g}", model)
         alone = train(
             target.fresh(), clean, replace(target.recipe, epochs=2 * target.recipe.epochs), seed=target.seed,

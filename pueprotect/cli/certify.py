@@ -12,7 +12,10 @@ from pueprotect.errors import InputError
 from pueprotect.policy import INCONCLUSIVE, PASS, at_most, exit_code
 
 if TYPE_CHECKING:
-    from pueprotect.certify import CertificateReport, Settings
+    from rich.table import Table
+
+    from pueprotect.certification import CertificateReport
+    from pueprotect.certify import Precision, Settings
 
 DEFAULT_RADII = (0.2, 0.4, 0.6, 0.8, 1.0, 1.2)
 
@@ -29,13 +32,20 @@ def certify(
         Path | None, typer.Option(help="Clean labelled images to measure on.", show_default="holdout")
     ] = None,
     q: Annotated[float, typer.Option(help="Share of classifiers that the bound covers.")] = 0.9,
-    sigma: Annotated[float, typer.Option(help="Standard deviation of the weight noise.")] = 0.05,
+    sigma: Annotated[
+        str, typer.Option(help="Standard deviation of the weight noise; auto: the largest that informs.")
+    ] = "0.05",
     eta: Annotated[str | None, typer.Option(help="L2 radii, comma-separated.", show_default="0.2 .. 1.2 sigma")] = None,
     draws: Annotated[int, typer.Option(help="Classifiers drawn around each surrogate.")] = 1000,
     alpha: Annotated[float, typer.Option(help="Failure probability of the bound.")] = 0.01,
     joint: Annotated[bool, typer.Option("--joint", help="All radii hold together at alpha, not each alone.")] = False,
     recipe: Annotated[
-        str, typer.Option("--surrogate-recipe", help="worst, online, plain, weight-noise or pst.")
+        str,
+        typer.Option(
+            "--surrogate-recipe",
+            help="online, plain, weight-noise, weight-noise-early, weight-noise-tuned, pst, or worst: of all but pst, "
+            "the most learnable.",
+        ),
     ] = "worst",
     baseline: Annotated[
         bool, typer.Option("--baseline", help="The same bound for the clean originals beside it.")
@@ -46,7 +56,15 @@ def certify(
     epochs: Annotated[
         float | None, typer.Option(help="Passes of each surrogate's training.", show_default="by size")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Keep the recipes that are finished.")] = False,
+    stress: Annotated[
+        bool, typer.Option("--stress", help="Cross-check the bound: draw around centres on the sphere of radius eta.")
+    ] = False,
+    precision: Annotated[
+        str, typer.Option(help="fp32 or bf16: what the certified classifier computes in.", show_default="bf16 on a GPU")
+    ] = "auto",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep finished surrogates and draws; --draws may have grown.")
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda[:i].")] = "auto",
     seed: Annotated[int, typer.Option(help="Everything random is a function of it.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Write the result as JSON to stdout.")] = False,
@@ -56,33 +74,64 @@ def certify(
     Exit codes: 0 pass; 1 the gate failed; 2 unusable input; 3 abstained, or files changed since protection.
     """
     gate(max_learnability, "--max-learnability")
-    etas = numbers(eta, "--eta") if eta is not None else tuple(round(sigma * r, 12) for r in DEFAULT_RADII)
-    _check(q=q, sigma=sigma, alpha=alpha, draws=draws, etas=etas, epochs=epochs)
+    wanted = None if sigma == "auto" else _number(sigma, "--sigma")
+    etas = None if eta is None else numbers(eta, "--eta")
+    _check(q=q, sigma=1.0 if wanted is None else wanted, alpha=alpha, draws=draws, etas=etas or (0.0,), epochs=epochs)
+    if precision not in ("auto", "fp32", "bf16"):
+        raise InputError(f"--precision {precision!r} is not auto, fp32 or bf16.")
 
+    from pueprotect.distributed import joined, own_device
     from pueprotect.runtime import choose_device
 
-    chosen = choose_device(device)
-    from pueprotect.certify import Settings, certify_release, choose_recipes
-    from pueprotect.cli.training import surrogate_trainer
+    chosen = choose_device(own_device(device))
+    from pueprotect.certification import Desk, certify_release, informative_sigma
+    from pueprotect.certify import Settings
+    from pueprotect.cli.training import recovery, surrogate_trainer
     from pueprotect.evidence import open_release
+    from pueprotect.surrogates import choose_recipes
 
-    settings = Settings(q=q, sigma=sigma, etas=etas, draws=draws, alpha=alpha, joint=joint, seed=seed)
     choose_recipes(recipe, own=True)  # an unknown name is refused before anything is read
-    with bars() as progress:
+    with joined(chosen.name) as group, bars(group.leads) as progress:
         evidence = open_release(folder, vault=vault, test=test, device=chosen.name, progress=progress)
-        _announce(settings)
-        report = certify_release(
-            evidence, settings, choose_recipes(recipe, evidence.own), surrogate_trainer(evidence, sigma, seed, epochs),
-            training={"epochs": epochs}, baseline=baseline, resume=resume, progress=progress,
+        training = {"epochs": epochs, "seed": seed}
+        desk = Desk(evidence, surrogate_trainer(evidence, seed, epochs), training, resume, group, progress)
+        recipes = choose_recipes(recipe, evidence.own)
+        used = informative_sigma(desk, seed) if wanted is None else wanted
+        settings = Settings(
+            q=q, sigma=used, etas=etas or tuple(round(used * ratio, 12) for ratio in DEFAULT_RADII), draws=draws,
+            alpha=alpha, joint=joint, seed=seed, precision=_precision(precision, chosen.is_cuda),
         )  # fmt: skip
-    data = report.as_json()
-    evidence.store("certificate.json", data)
+        if group.leads:
+            _announce(settings, automatic=wanted is None)
+        report = certify_release(
+            desk, settings, recipes, baseline=baseline,
+            stress=recovery(evidence, seed, epochs, progress) if stress else None,
+        )  # fmt: skip
+        if group.leads:
+            evidence.store("certificate.json", report.as_json())
+            _tell(report, folder, as_json)
+        return _outcome(report, max_learnability, asked=eta is not None, speak=group.leads)
+
+
+def _tell(report: CertificateReport, folder: Path, as_json: bool) -> None:
     if as_json:
-        print_json(data)
+        print_json(report.as_json())
     else:
         _show(report)
         hint(f"pueprotect audit {folder}")
-    return _outcome(report, max_learnability, asked=eta is not None)
+
+
+def _number(text: str, option: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise InputError(f"{option} {text!r} is neither a number such as 0.05 nor auto.") from error
+
+
+def _precision(wanted: str, cuda: bool) -> Precision:
+    if wanted == "auto":
+        return "bf16" if cuda else "fp32"
+    return "bf16" if wanted == "bf16" else "fp32"
 
 
 def _check(*, q: float, sigma: float, alpha: float, draws: int, etas: tuple[float, ...], epochs: float | None) -> None:
@@ -94,23 +143,30 @@ def _check(*, q: float, sigma: float, alpha: float, draws: int, etas: tuple[floa
         raise InputError(f"--epochs {epochs:g} is outside (0, 10000].")
 
 
-def _outcome(report: CertificateReport, limit: float | None, *, asked: bool) -> int:
+def _outcome(report: CertificateReport, limit: float | None, *, asked: bool, speak: bool) -> int:
     """The exit code: a radius asked for by name must be certified, of the usual ones at least one."""
     verdicts = []
+    curve = report.certificate.curve
     if limit is not None:
-        point = report.worst.curve[-1]
-        what = f"certified learnability at eta {point.eta:g}"
-        verdicts.append(at_most("certify.max_learnability", point.certified_learnability, limit, what))
-        note(f"gate: {verdicts[0].reason}")
-    abstained = [point.certified_learnability is None for point in report.worst.curve]
+        what = f"certified learnability at eta {curve[-1].eta:g}"
+        verdicts.append(at_most("certify.max_learnability", curve[-1].certified_learnability, limit, what))
+        if speak:
+            note(f"gate: {verdicts[0].reason}")
+    abstained = [point.certified_learnability is None for point in curve]
     inconclusive = any(abstained) if asked else all(abstained)
     return exit_code(verdicts) or (INCONCLUSIVE if inconclusive else PASS)
 
 
-def _announce(settings: Settings) -> None:
+def _announce(settings: Settings, *, automatic: bool) -> None:
     """Before any work: what these draws can reach."""
+    from pueprotect.certification import SIGMA_KEEPS
     from pueprotect.certify import plan
 
+    if automatic:
+        note(
+            f"sigma {settings.sigma:g}: the largest at which the clean baseline keeps {SIGMA_KEEPS:.0%} of its "
+            "accuracy above chance."
+        )
     reach = settings.max_eta
     note(
         f"{settings.draws} draws at sigma {settings.sigma:g}, q {settings.q:g}, alpha {settings.alpha_each:g} reach "
@@ -122,35 +178,53 @@ def _announce(settings: Settings) -> None:
 
 
 def _show(report: CertificateReport) -> None:
-    from pueprotect.certify import FLAGS
+    from pueprotect.certification import FLAGS
 
-    worst, settings = report.worst, report.settings
-    rows = table("eta", "q shifted", "protected", *(["clean baseline"] if report.baseline else []), "chance")
-    for number, point in enumerate(worst.curve):
-        shown = [f"{point.eta:g}", f"{point.q_shifted:.5f}"]
+    found, settings, baseline = report.certificate, report.settings, report.baseline
+    rows = table("eta", "protected", *(["clean baseline"] if baseline else []), "chance", "population")
+    for number, point in enumerate(found.curve):
         bound = point.certified_learnability
-        shown.append(percent(bound) if bound is not None else f"abstains: {point.draws_needed} draws")
-        if report.baseline:
-            shown.append(percent(report.baseline.curve[number].certified_learnability))
-        rows.add_row(*shown, percent(report.chance))
+        rows.add_row(
+            f"{point.eta:g}",
+            percent(bound) if bound is not None else f"abstains: {point.draws_needed} draws",
+            *([percent(baseline.curve[number].certified_learnability)] if baseline else []),
+            percent(report.chance),
+            percent(point.population),
+        )
     out.print("[bold]Certified learnability[/bold] (upper bound on clean accuracy)")
     out.print(rows)
-    by_recipe = table("surrogate", "own accuracy", "noisy median", "noisy max", "bound")
-    for found in (*report.certificates, *([report.baseline] if report.baseline else [])):
-        clean = found is report.baseline
-        by_recipe.add_row(
-            ("clean baseline, " if clean else "") + found.recipe, percent(found.surrogate_clean_accuracy),
-            percent(found.noisy_median), percent(found.noisy_max), percent(found.curve[0].certified_learnability),
-        )  # fmt: skip
     out.print()
-    out.print(by_recipe)
-    level = "all radii together" if settings.joint else "each radius alone"
+    out.print(_surrogates(report))
+    level = f"{1 - settings.alpha_each:.2%} confidence for each radius"
+    level = f"{1 - settings.alpha:.0%} confidence for all radii together" if settings.joint else level
     out.print(
-        f"\nWith {1 - settings.alpha:.0%} confidence ({level}): around any weights within eta of the {worst.recipe} "
-        f"surrogate, at least {settings.q:.0%} of the classifiers drawn with sigma {settings.sigma:g} have at most "
-        f"this accuracy on these {report.holdout_images} clean images. It is a quantile over random draws near this "
-        "surrogate, not a maximum over attackers: the audit speaks of those. BatchNorm statistics are re-estimated "
-        "for every draw and lie outside the ball."
+        f"\nWith {level}: around any weights within eta of the {found.recipe} surrogate, at least {settings.q:.0%} of "
+        f"the classifiers drawn with sigma {settings.sigma:g} have at most this accuracy on these "
+        f"{report.holdout_images} clean images (population: on the distribution they came from). "
+        f"{settings.draws} draws. It is a quantile over random draws near this surrogate, not a maximum over "
+        "attackers: the audit speaks of those. BatchNorm statistics are re-estimated for every draw and lie outside "
+        f"the ball.\n[dim]{report.data_digest}[/dim]"
     )
+    if report.stress is not None:
+        worst = max(report.stress.above.values())
+        out.print(
+            f"Cross-check: of {report.stress.draws} draws around each of {len(report.stress.above)} centres at eta "
+            f"{report.stress.eta:g} at most {worst} lie above the bound; more than {report.stress.limit} would "
+            "contradict it."
+        )
     for flag in report.flags:
         warn(flag, FLAGS[flag])
+
+
+def _surrogates(report: CertificateReport) -> Table:
+    rows = table("surrogate", "own accuracy", "noisy median", "noisy max", "draws")
+    for seen in report.screenings:
+        if seen.recipe != report.certificate.recipe:
+            rows.add_row(f"{seen.recipe} (screened)", "", percent(seen.median), "", str(seen.draws))
+    for name, found in (("", report.certificate), ("clean baseline, ", report.baseline)):
+        if found is not None:
+            rows.add_row(
+                f"{name}{found.recipe}", percent(found.surrogate_clean_accuracy), percent(found.noisy_median),
+                percent(found.noisy_max), str(found.draws),
+            )  # fmt: skip
+    return rows

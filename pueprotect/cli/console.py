@@ -18,7 +18,10 @@ from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from pueprotect.distributed import launched
 from pueprotect.errors import InputError, PueprotectError
+from pueprotect.runtime import SILENT
+from pueprotect.runtime import Progress as ProgressProtocol
 
 INTERRUPTED = 130
 INTERNAL = 2
@@ -62,8 +65,11 @@ class Bars:
 
 
 @contextmanager
-def bars() -> Iterator[Bars]:
-    """Progress with the time left, drawn only when stderr is a terminal."""
+def bars(speak: bool = True) -> Iterator[ProgressProtocol]:
+    """Progress with the time left, drawn only when stderr is a terminal; one process of several speaks."""
+    if not speak:
+        yield SILENT
+        return
     if not err.is_terminal:
         yield Bars(None)
         return
@@ -110,6 +116,8 @@ def _sentence(error: Exception) -> str:
 
 
 def _say(markup: str) -> None:
+    if launched()[0] != 0:  # of several processes the first one speaks
+        return
     # Where nobody reads on a terminal, a sentence stays on one line for grep.
     err.print(markup, soft_wrap=not err.is_terminal)
 

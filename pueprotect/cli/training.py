@@ -1,30 +1,53 @@
-"""How `certify` trains its surrogates: the one place where certificates and attacks meet."""
+"""Where certificates and attacks meet: the attack that is a surrogate recipe, and the one that checks a bound."""
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from pueprotect.attacks import Target, find
 from pueprotect.attacks.base import Run
-from pueprotect.audit import default_epochs
-from pueprotect.certify import Trainer, train_surrogate
+from pueprotect.attacks.recovery import recovered
+from pueprotect.audit import clean_share, default_epochs
 from pueprotect.evidence import Evidence
 from pueprotect.models import Classifier
 from pueprotect.runtime import Progress
+from pueprotect.stress import Recovered
+from pueprotect.surrogates import Trainer, train_surrogate
 from pueprotect.training import ImageSet, Recipe
+from pueprotect.weights import trainable
+
+CLEAN_SHARE = 0.2
 
 
-def surrogate_trainer(evidence: Evidence, sigma: float, seed: int, epochs: float | None) -> Trainer:
+def surrogate_trainer(evidence: Evidence, seed: int, epochs: float | None) -> Trainer:
     """A trainer for every recipe; `pst` is the attack of that name."""
 
-    def trainer(recipe: str, arch: str, data: ImageSet, progress: Progress) -> Classifier:
+    def trainer(recipe: str, sigma: float, data: ImageSet, progress: Progress) -> Classifier:
         training = Recipe(epochs=epochs or default_epochs(len(data)))
-        if recipe == "pst":
-            attack, target = find("pst"), Target(data, arch, training, seed)
-            progress.start("train the pst surrogate", attack.steps(target))
-            model = attack.train(Run(target, evidence.test, progress))
-        else:
-            progress.start(f"train the {recipe} surrogate", training.steps(len(data)))
-            model = train_surrogate(recipe, arch, data, sigma, training, seed=seed, progress=progress)
+        if recipe != "pst":
+            return train_surrogate(
+                recipe, evidence.default_arch, data, evidence.test, sigma, training, seed=seed, progress=progress
+            )
+        attack, target = find("pst"), Target(data, evidence.default_arch, training, seed)
+        progress.start("train the pst surrogate", attack.steps(target))
+        model = attack.train(Run(target, evidence.test, progress))
         progress.finish()
         return model
 
     return trainer
+
+
+def recovery(evidence: Evidence, seed: int, epochs: float | None, progress: Progress) -> Recovered:
+    """The recovery attack from a given network within a radius, on a clean share of the originals."""
+
+    def attack(model: Classifier, eta: float) -> list[Tensor] | None:
+        share = clean_share(evidence.originals, CLEAN_SHARE, seed)
+        if share is None:
+            return None
+        training = Recipe(epochs=epochs or default_epochs(len(evidence.released)))
+        progress.start(f"recovery attack within eta {eta:g}", training.steps(len(share)))
+        reached = recovered(model, share, eta, training, seed=seed, progress=progress)
+        progress.finish()
+        return trainable(reached)
+
+    return attack

@@ -1,0 +1,340 @@
+"""From an opened release to its certificate: surrogates trained, screened, certified, and set beside a clean baseline.
+
+Everything that takes long is kept in the vault as it ends (`certify/`): surrogates and draws. With `resume` they
+are taken up again, and more draws than before only add to those that are there.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from pueprotect import bounds
+from pueprotect.certify import Certificate, Settings, certify, draw_engine
+from pueprotect.distributed import ALONE, Group
+from pueprotect.draws import CALIBRATION_IMAGES, DrawLog, draw
+from pueprotect.errors import InputError
+from pueprotect.evidence import Evidence
+from pueprotect.models import Classifier, build
+from pueprotect.runtime import SILENT, Progress
+from pueprotect.stress import Recovered, Stress, stress_test
+from pueprotect.surrogates import UNFITTED, Trainer, candidates, needs_sigma
+from pueprotect.training import ImageSet, accuracy
+from pueprotect.vault import SCHEMA_VERSION
+from pueprotect.weights import weights_digest
+
+SCREENING_DRAWS = 32
+HISTOGRAM_BINS = 40
+
+SIGMA_KEEPS = 0.7
+SIGMA_RANGE = (1e-3, 1.0)
+SIGMA_HALVINGS = 7
+SIGMA_DRAWS = 16
+
+FLAGS = {
+    "informative-baseline-missing": "A small bound may only mean that sigma destroys any network; add --baseline.",
+    "weak-baseline": "The clean baseline itself is near chance, so the bound proves little; use --sigma auto.",
+    "small-holdout": "Fewer than 500 clean images or 20 per class: the bound is coarse; give more with --test.",
+    "online-unknown": "pueprotect did not make this release, so the surrogate of its optimisation is unknown.",
+    "surrogate-unfitted": "The surrogate does not fit what it was trained on, so it shows little; raise --epochs.",
+    "bound-at-chance": "On this many images the bound cannot be told from chance; give more with --test.",
+    "unanswered-draws": "Some draws gave logits that are not finite; they count as wrong. Lower --sigma.",
+}
+
+
+@dataclass(frozen=True)
+class Screening:
+    """What a few draws around one surrogate showed; never part of a bound."""
+
+    recipe: str
+    draws: int
+    median: float
+    upper: float
+
+
+@dataclass(frozen=True)
+class CertificateReport:
+    """The certificate of a release.
+
+    Attributes:
+        settings: see `Settings`.
+        certificate: of the most learnable surrogate.
+        baseline: the same recipe on the clean originals, if asked for.
+        screenings: of all recipes, when there were several.
+        stress: the empirical cross-check, if asked for.
+    """
+
+    settings: Settings
+    holdout_images: int
+    classes: int
+    chance: float
+    certificate: Certificate
+    baseline: Certificate | None
+    screenings: tuple[Screening, ...]
+    stress: Stress | None
+    flags: tuple[str, ...]
+    seconds: float
+    data_digest: str
+
+    def as_json(self) -> dict[str, Any]:
+        """The object of the contract."""
+        settings = self.settings
+        found = certificate_json(self.certificate)
+        screened = {s.recipe: {"screening": asdict(s)} for s in self.screenings}
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "q": settings.q,
+            "sigma": settings.sigma,
+            "draws": settings.draws,
+            "alpha": settings.alpha,
+            "alpha_each": settings.alpha_each,
+            "joint": settings.joint,
+            "seed": settings.seed,
+            "precision": settings.precision,
+            "holdout_images": self.holdout_images,
+            "classes": self.classes,
+            "chance": self.chance,
+            **found,
+            "max_eta": settings.max_eta,
+            "recipes": screened | {found["recipe"]: found | screened.get(found["recipe"], {})},
+            "baseline": certificate_json(self.baseline) if self.baseline else None,
+            "stress": asdict(self.stress) if self.stress else None,
+            "batch_norm": f"re-estimated for every draw from {CALIBRATION_IMAGES} protected training images",
+            "flags": list(self.flags),
+            "seconds": round(self.seconds, 2),
+            "data_digest": self.data_digest,
+        }
+
+
+def certificate_json(found: Certificate) -> dict[str, Any]:
+    """One surrogate's figures as in the contract."""
+    shares, edges = np.histogram(np.array(found.counts) / found.images, bins=HISTOGRAM_BINS, range=(0, 1))
+    return {
+        "recipe": found.recipe,
+        "surrogate_clean_accuracy": found.surrogate_clean_accuracy,
+        "surrogate_fit": found.surrogate_fit,
+        "noisy_accuracy": {
+            "mean": found.noisy_mean,
+            "median": found.noisy_median,
+            "max": found.noisy_max,
+            "histogram": {"edges": [round(float(edge), 6) for edge in edges], "draws": shares.tolist()},
+        },
+        "unanswered": found.unanswered,
+        "curve": [asdict(point) for point in found.curve],
+    }
+
+
+@dataclass
+class Desk:
+    """One certification at work: what it is about, and where its parts are kept.
+
+    Attributes:
+        evidence: the opened release.
+        train: trains the surrogate of a recipe.
+        training: what `train` depends on, as plain JSON values.
+        resume: take up what is in the vault.
+        group: processes that share the draws.
+        progress: told of every training and of the draws.
+    """
+
+    evidence: Evidence
+    train: Trainer
+    training: dict[str, Any]
+    resume: bool = False
+    group: Group = ALONE
+    progress: Progress = SILENT
+    _models: dict[str, Classifier] = field(default_factory=dict)
+
+    def data(self, clean: bool) -> ImageSet:
+        """Released images, or their clean originals.
+
+        Raises:
+            InputError: the originals are unknown.
+        """
+        if not clean:
+            return self.evidence.released
+        if self.evidence.originals is None:
+            raise InputError(
+                "The clean originals are needed here (--baseline, --sigma auto) and known only for pueprotect's own "
+                "releases; leave them out."
+            )
+        return self.evidence.originals
+
+    def surrogate(self, recipe: str, sigma: float, *, clean: bool = False) -> Classifier:
+        """The surrogate of a recipe: from the optimisation, from the vault, or trained by rank 0."""
+        name = _name(recipe, clean)
+        if name not in self._models:
+            data = self.data(clean)
+            known = self.evidence.online_surrogate() if recipe == "online" and not clean else None
+            self._models[name] = known or self._trained(name, recipe, sigma, data)
+        return self._models[name]
+
+    def _trained(self, name: str, recipe: str, sigma: float, data: ImageSet) -> Classifier:
+        evidence = self.evidence
+        key = self.training | {"recipe": recipe, "arch": evidence.default_arch}
+        key |= {"sigma": sigma} if needs_sigma(recipe) or recipe == "online" else {}
+        state = None
+        if self.group.leads:
+            state = evidence.remembered_weights(name, key) if self.resume else None
+            if state is None:
+                with self.group.leader_works():
+                    model = self.train(recipe, sigma, data, self.progress)
+                evidence.remember_weights(name, key, model)
+                state = model.state_dict()
+        model = build(evidence.default_arch, data.classes, data.size, seed=0, device=data.device)
+        model.load_state_dict(self.group.from_leader(_on_cpu(state)))
+        return model
+
+    def log(self, name: str, settings: Settings, model: Classifier) -> DrawLog:
+        """The draw log of one surrogate and purpose."""
+        if not self.group.leads:
+            return DrawLog(None, {})
+        evidence = self.evidence
+        key = {
+            "sigma": settings.sigma, "seed": settings.seed, "precision": settings.precision, "device": evidence.device,
+            "surrogate": weights_digest(model), **evidence.digests,
+        }  # fmt: skip
+        return DrawLog(evidence.private(f"certify/{name}.draws"), key, resume=self.resume)
+
+    def screen(self, recipe: str, settings: Settings) -> Screening:
+        """A few draws around a recipe's surrogate, independent of those that certify."""
+        model = self.surrogate(recipe, settings.sigma)
+        engine = draw_engine(model, self.evidence.released, self.evidence.test, settings, purpose="screen")
+        log = self.log(f"{recipe}-screening", settings, model)
+        self.progress.start(f"screen the {recipe} surrogate", SCREENING_DRAWS)
+        draw(engine, log, SCREENING_DRAWS, group=self.group, progress=self.progress)
+        shares = np.array([correct for correct, _ in log.first(SCREENING_DRAWS)]) / len(self.evidence.test)
+        found = Screening(recipe, SCREENING_DRAWS, float(np.median(shares)), float(np.quantile(shares, settings.q)))
+        self.progress.finish(f"median {found.median:.1%}")
+        return found
+
+    def certify(self, recipe: str, settings: Settings, *, clean: bool = False, candidates: int = 1) -> Certificate:
+        """The full draws around one recipe's surrogate."""
+        model = self.surrogate(recipe, settings.sigma, clean=clean)
+        log = self.log(_name(recipe, clean), settings, model)
+        what = "clean baseline" if clean else f"{recipe} surrogate"
+        self.progress.start(f"draw around the {what}", settings.draws)
+        found = certify(
+            model, recipe, self.data(clean), self.evidence.test, settings, candidates=candidates, log=log,
+            group=self.group, progress=self.progress,
+        )  # fmt: skip
+        self.progress.finish(f"median {found.noisy_median:.1%}")
+        return found
+
+    def stress(self, found: Certificate, settings: Settings, recovered: Recovered) -> Stress | None:
+        """The cross-check of a certificate of the released files."""
+        model = self.surrogate(found.recipe, settings.sigma)
+        return stress_test(
+            model, found, settings, self.evidence.released, self.evidence.test, recovered, group=self.group,
+            progress=self.progress,
+        )  # fmt: skip
+
+
+def _name(recipe: str, clean: bool) -> str:
+    return recipe + ("-baseline" if clean else "")
+
+
+def _on_cpu(state: dict[str, Tensor] | None) -> dict[str, Tensor] | None:
+    return state and {name: value.detach().cpu() for name, value in state.items()}
+
+
+def certify_release(
+    desk: Desk,
+    settings: Settings,
+    recipes: tuple[str, ...],
+    *,
+    baseline: bool = False,
+    stress: Recovered | None = None,
+) -> CertificateReport:
+    """Train a surrogate by each recipe, find the most learnable one with a few draws, and certify that one.
+
+    The draws that choose are not those that certify, so the level stays alpha (Cohen et al., "Certified Adversarial
+    Robustness via Randomized Smoothing", ICML 2019, do the same).
+
+    Args:
+        desk: the release and how surrogates are trained.
+        settings: see `Settings`.
+        recipes: from `choose_recipes`.
+        baseline: certify the same recipe on the clean originals too.
+        stress: cross-check the bound on the sphere; gives the weights that the recovery attack reached within a
+            radius, or None where it cannot run.
+
+    Raises:
+        InputError: a baseline is asked for and the originals are unknown; the vault holds parts of other settings.
+        CertificateError: the cross-check contradicts the bound.
+    """
+    began = time.perf_counter()
+    evidence = desk.evidence
+    if baseline:
+        desk.data(clean=True)  # refused before any work
+    screenings = tuple(desk.screen(recipe, settings) for recipe in recipes) if len(recipes) > 1 else ()
+    chosen = max(screenings, key=lambda s: (s.upper, s.median)).recipe if screenings else recipes[0]
+    found = desk.certify(chosen, settings, candidates=candidates(recipes))
+    beside = desk.certify(chosen, settings, clean=True) if baseline else None
+    return CertificateReport(
+        settings=settings,
+        holdout_images=evidence.holdout_images,
+        classes=len(evidence.classes),
+        chance=evidence.chance,
+        certificate=found,
+        baseline=beside,
+        screenings=screenings,
+        stress=desk.stress(found, settings, stress) if stress else None,
+        flags=_flags(evidence, found, beside),
+        seconds=time.perf_counter() - began,
+        data_digest=evidence.digest,
+    )
+
+
+def informative_sigma(desk: Desk, seed: int) -> float:
+    """The largest sigma at which the plain clean baseline keeps SIGMA_KEEPS of its accuracy above chance.
+
+    Found by halving on a logarithmic scale; what it keeps is the median of SIGMA_DRAWS draws, with the same noise
+    directions for every sigma. Rounded down to two digits.
+
+    Raises:
+        InputError: the originals are unknown.
+    """
+    evidence = desk.evidence
+    model = desk.surrogate("plain", 0.0, clean=True)
+    own = accuracy(model, evidence.test) - evidence.chance
+    low, high = (math.log(edge) for edge in SIGMA_RANGE)
+    desk.progress.start("find sigma", SIGMA_HALVINGS)
+    for _ in range(SIGMA_HALVINGS):
+        middle = (low + high) / 2
+        settings = Settings(sigma=math.exp(middle), seed=seed, draws=SIGMA_DRAWS)
+        engine = draw_engine(model, desk.data(clean=True), evidence.test, settings, purpose="sigma")
+        log = DrawLog(None, {})
+        draw(engine, log, SIGMA_DRAWS, group=desk.group)
+        kept = float(np.median([correct for correct, _ in log.first(SIGMA_DRAWS)])) / len(evidence.test)
+        low, high = (middle, high) if kept - evidence.chance >= SIGMA_KEEPS * own else (low, middle)
+        desk.progress.advance(note=f"{math.exp(low):.2g}")
+    desk.progress.finish()
+    digits = 10.0 ** (math.floor(low / math.log(10)) - 1)
+    return round(math.floor(math.exp(low) / digits + 1e-9) * digits, 12)
+
+
+def _flags(evidence: Evidence, found: Certificate, baseline: Certificate | None) -> tuple[str, ...]:
+    chance = evidence.chance
+    flags = []
+    if baseline is None:
+        flags.append("informative-baseline-missing")
+    elif baseline.noisy_median < chance + 0.2 * (1 - chance):
+        flags.append("weak-baseline")
+    if evidence.few_test_images:
+        flags.append("small-holdout")
+    if not evidence.own:
+        flags.append("online-unknown")
+    if found.recipe not in UNFITTED and found.surrogate_fit < chance + 0.5 * (1 - chance):
+        flags.append("surrogate-unfitted")
+    smallest = min((p.certified_learnability for p in found.curve if p.certified_learnability is not None), default=1.0)
+    if smallest <= bounds.upper_limit(round(chance * found.images), found.images, 0.05):
+        flags.append("bound-at-chance")
+    if found.unanswered:
+        flags.append("unanswered-draws")
+    return tuple(flags)

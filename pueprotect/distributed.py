@@ -1,0 +1,133 @@
+"""Several processes on one task, started by `torchrun`; without it, a group of one.
+
+Rank 0 reads, trains, writes and speaks; the others share in the work that splits into independent parts.
+Communication is torch.distributed's: gloo on CPUs, nccl on GPUs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from pueprotect.errors import PlatformError
+
+WAIT = timedelta(days=7)  # others wait while rank 0 trains; a rank that dies is torchrun's to notice
+
+
+@dataclass(frozen=True)
+class Group:
+    """The processes that work together.
+
+    Attributes:
+        rank: this process, 0 .. size - 1.
+        size: how many there are.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that reads, writes and speaks."""
+        return self.rank == 0
+
+    def share(self, parts: list[Any]) -> list[Any]:
+        """This process's part of a list; the parts of all ranks make the whole."""
+        return parts[self.rank :: self.size]
+
+    def gather(self, mine: Any) -> list[Any]:
+        """What every rank passed in, in the order of ranks, on every rank."""
+        if self.size == 1:
+            return [mine]
+        import torch.distributed as dist
+
+        everyone: list[Any] = [None] * self.size
+        dist.all_gather_object(everyone, mine)
+        return everyone
+
+    def from_leader(self, thing: Any) -> Any:
+        """What rank 0 passed in, on every rank."""
+        if self.size == 1:
+            return thing
+        import torch.distributed as dist
+
+        box = [thing]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    @contextmanager
+    def leader_works(self) -> Iterator[None]:
+        """Inside the block rank 0 works and the others wait: it uses as many cores as it would without them."""
+        if self.size == 1 or not self.leads or _threads_were_chosen():
+            yield
+            return
+        import torch
+
+        before = torch.get_num_threads()
+        torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+ALONE = Group()
+
+
+def _threads_were_chosen() -> bool:
+    """Whether OMP_NUM_THREADS is the user's; torchrun sets it to 1 for its children when it is not."""
+    threads = os.environ.get("OMP_NUM_THREADS")
+    try:
+        return threads != "1" or b"OMP_NUM_THREADS=" in Path(f"/proc/{os.getppid()}/environ").read_bytes()
+    except OSError:
+        return False
+
+
+def launched() -> tuple[int, int]:
+    """(rank, size) as torchrun announced them; (0, 1) without it."""
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+
+def own_device(wanted: str) -> str:
+    """The `--device` of this process: under torchrun, `auto` and `cuda` become the GPU of its local rank."""
+    if launched()[1] > 1 and wanted in ("auto", "cuda"):
+        import torch
+
+        if torch.cuda.is_available():
+            return f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
+    return wanted
+
+
+@contextmanager
+def joined(device: str) -> Iterator[Group]:
+    """The group that this process belongs to, left again at the end of the block.
+
+    Raises:
+        PlatformError: torchrun's surroundings are incomplete.
+    """
+    rank, size = launched()
+    if size == 1:
+        yield ALONE
+        return
+    import torch
+    import torch.distributed as dist
+
+    cuda = device.startswith("cuda")
+    if cuda:
+        torch.cuda.set_device(device)
+    try:
+        dist.init_process_group("nccl" if cuda else "gloo", timeout=WAIT)
+    except (ValueError, RuntimeError) as error:
+        raise PlatformError(
+            f"RANK={rank} and WORLD_SIZE={size} are set, but the processes do not find each other "
+            f"({error}); start them with torchrun, or unset both."
+        ) from error
+    try:
+        yield Group(rank, size)
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,77 @@
+import pytest
+import torch
+
+from pueprotect import stress
+from pueprotect.certify import Certificate, Settings, certify
+from pueprotect.errors import CertificateError
+from pueprotect.models import Classifier, build
+from pueprotect.stress import stress_test
+from pueprotect.training import ImageSet, Recipe, train
+from pueprotect.weights import trainable, weights_digest
+
+SETTINGS = Settings(sigma=0.02, etas=(0.0, 0.01, 5.0), draws=300)
+
+
+@pytest.fixture(scope="module")
+def data() -> ImageSet:
+    stream = torch.Generator().manual_seed(2)
+    images = torch.randint(0, 256, (60, 3, 16, 16), generator=stream, dtype=torch.uint8)
+    labels = torch.arange(60) % 3
+    images[:, 0] = images[:, 0] // 2 + (labels * 60).to(torch.uint8).view(-1, 1, 1)
+    return ImageSet(images, labels, 3)
+
+
+@pytest.fixture(scope="module")
+def model(data: ImageSet) -> Classifier:
+    return train(build("cnn", 3, 16, seed=1), data, Recipe(epochs=30), seed=0)
+
+
+@pytest.fixture(scope="module")
+def certificate(model: Classifier, data: ImageSet) -> Certificate:
+    return certify(model, "plain", data, data, SETTINGS)
+
+
+def test_an_honest_bound_holds_on_the_sphere(
+    model: Classifier, data: ImageSet, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stress, "DRAWS", 60)
+    before = weights_digest(model)
+    seen: list[float] = []
+
+    def attacked(start: Classifier, eta: float) -> list[torch.Tensor]:
+        seen.append(eta)
+        return [parameter.detach() + 1e-4 for parameter in trainable(start)]
+
+    found = stress_test(model, certificate, SETTINGS, data, data, attacked)
+    assert found is not None
+    assert found.eta == 0.01, "the largest radius that was certified, not the one that abstained"
+    assert seen == [0.01]
+    assert set(found.above) == {"random 1", "random 2", "random 3", "random 4", "recovery"}
+    assert max(found.above.values()) <= found.limit < 60
+    assert weights_digest(model) == before
+
+
+def test_a_false_bound_is_an_error(
+    model: Classifier, data: ImageSet, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    monkeypatch.setattr(stress, "DRAWS", 60)
+    too_low = tuple(replace(point, certified_learnability=0.05) for point in certificate.curve)
+    with pytest.raises(CertificateError, match="contradicts"):
+        stress_test(model, replace(certificate, curve=too_low), SETTINGS, data, data, lambda *_: None)
+
+
+def test_centres_lie_on_the_sphere(model: Classifier) -> None:
+    moved = stress._moved(model, stress._direction(model, 0, 1), 0.7)
+    steps = [a - b for a, b in zip(trainable(moved), trainable(model), strict=True)]
+    length = torch.cat([step.detach().flatten() for step in steps]).double().norm()
+    assert float(length) == pytest.approx(0.7, rel=1e-5)
+    other = stress._direction(model, 0, 2)
+    assert not torch.equal(other[0], stress._direction(model, 0, 1)[0])
+
+
+def test_nothing_to_check_where_every_radius_abstains(model: Classifier, data: ImageSet) -> None:
+    few = Settings(sigma=0.02, etas=(0.0, 0.05), draws=50)
+    found = certify(model, "plain", data, data, few)
+    assert stress_test(model, found, few, data, data, lambda *_: None) is None

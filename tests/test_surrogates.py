@@ -1,0 +1,90 @@
+import pytest
+import torch
+
+from pueprotect.errors import InputError
+from pueprotect.models import build
+from pueprotect.runtime import Silent
+from pueprotect.surrogates import PROBES, RECIPES, WORST, Best, candidates, choose_recipes, train_surrogate
+from pueprotect.training import ImageSet, Recipe, train
+
+SELF_TRAINED = [name for name in RECIPES if name != "pst"]
+
+
+def images() -> ImageSet:
+    stream = torch.Generator().manual_seed(2)
+    pixels = torch.randint(0, 256, (50, 3, 16, 16), generator=stream, dtype=torch.uint8)
+    return ImageSet(pixels, torch.arange(50) % 3, 3)
+
+
+class Steps(Silent):
+    """Adds up the steps that were announced."""
+
+    def __init__(self) -> None:
+        self.total = 0
+
+    def start(self, label: str, total: int) -> None:
+        self.total += total
+
+
+@pytest.mark.parametrize("recipe", SELF_TRAINED)
+def test_recipes_repeat(recipe: str) -> None:
+    first, second = (
+        train_surrogate(recipe, "cnn", images(), images(), 0.05, Recipe(epochs=2), seed=0) for _ in range(2)
+    )
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def test_recipes_differ_in_what_they_spend_and_find() -> None:
+    spent, found = {}, {}
+    for recipe in SELF_TRAINED:
+        steps = Steps()
+        found[recipe] = train_surrogate(
+            recipe, "cnn", images(), images(), 0.05, Recipe(epochs=20), seed=0, progress=steps
+        )
+        spent[recipe] = steps.total
+    assert spent["plain"] == spent["weight-noise"] == spent["online"] == spent["weight-noise-early"] == 20
+    assert spent["plain"] < spent["weight-noise-tuned"] < 2 * spent["plain"]
+    heads = [model.body.get_submodule("head").weight.detach() for model in found.values()]
+    for number, head in enumerate(heads):
+        assert not any(torch.equal(head, other) for other in heads[number + 1 :])
+
+
+@pytest.mark.parametrize(("recipe", "matters"), [("plain", False), ("weight-noise", True), ("weight-noise-early", True),
+                                                 ("weight-noise-tuned", True), ("online", True)])  # fmt: skip
+def test_the_weight_noise_is_the_certificates(recipe: str, matters: bool) -> None:
+    low, high = (
+        train_surrogate(recipe, "cnn", images(), images(), sigma, Recipe(epochs=5), seed=0) for sigma in (0.01, 0.1)
+    )
+    same = all(torch.equal(a, b) for a, b in zip(low.parameters(), high.parameters(), strict=True))
+    assert same is not matters
+
+
+def test_early_stopping_keeps_the_best_that_it_saw() -> None:
+    """Three networks pass by; the second was trained on the very images that it is asked about."""
+    data = images()
+    good = train(build("cnn", 3, 16, seed=1), data, Recipe(epochs=60), seed=0)
+    weak, other = (build("cnn", 3, 16, seed=seed) for seed in (2, 3))
+    best = Best(data, data, 0.001, 0, every=1)
+    for model in (weak, good, other):
+        best.look(model)
+    assert best.score > 40
+    assert all(torch.equal(best.state[name], value) for name, value in good.state_dict().items())
+    seldom = Best(data, data, 0.001, 0, every=2)
+    for model in (weak, other, good):
+        seldom.look(model)
+    assert not torch.equal(seldom.state["body.head.weight"], good.state_dict()["body.head.weight"])
+
+
+def test_the_choice_counts_every_network_it_looked_at() -> None:
+    assert candidates(("plain",)) == 1
+    assert candidates(WORST) == len(WORST) - 1 + PROBES
+
+
+def test_worst_is_everything_but_pst() -> None:
+    assert choose_recipes("worst", own=True) == WORST
+    assert set(WORST) == set(SELF_TRAINED)
+    assert choose_recipes("worst", own=False) == tuple(name for name in WORST if name != "online")
+    assert choose_recipes("pst", own=False) == ("pst",)
+    for wrong, own in (("best", True), ("online", False)):
+        with pytest.raises(InputError, match=wrong):
+            choose_recipes(wrong, own)

@@ -29,7 +29,7 @@ from pueprotect.certify import Settings, certify
 from pueprotect.evidence import Evidence, open_release
 from pueprotect.models import build
 from pueprotect.runtime import choose_device, device_name
-from pueprotect.surrogates import train_surrogate
+from pueprotect.surrogates import train_surrogates
 from pueprotect.training import ImageSet, Recipe, train
 
 RELEASES = {
@@ -81,13 +81,17 @@ def certificate(data: Path, store: Path, seed: int, recipe: str, clean: bool = F
     assert images is not None
     settings = Settings(sigma=0.05, draws=DRAWS.get(seed, FEWER_DRAWS), seed=seed)
     online = evidence.online_surrogate() if recipe == "online" and not clean else None
-    model = online or train_surrogate(
-        recipe, evidence.default_arch, images, evidence.test, 0.05, Recipe(epochs=15), seed=seed + 100
+    model = (
+        online
+        or train_surrogates(
+            recipe, evidence.default_arch, images, evidence.test, 0.05, Recipe(epochs=15), seed=seed + 100
+        )[recipe]
     )
     found = certify(model, recipe, images, evidence.test, settings)
     return {
         "accuracy": found.noisy_median, "draws": settings.draws, "own": found.surrogate_clean_accuracy,
-        "bounds": [[point.eta, point.certified_learnability, point.population] for point in found.curve], "seconds": found.seconds,
+        "bounds": [[point.eta, point.certified_learnability, point.population] for point in found.curve],
+        "seconds": found.seconds,
     }  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from pueprotect.evidence import Evidence
 from pueprotect.models import Classifier, build
 from pueprotect.runtime import SILENT, Progress
 from pueprotect.stress import Recovered, Stress, stress_test
-from pueprotect.surrogates import UNFITTED, Trainer, candidates, needs_sigma
+from pueprotect.surrogates import UNFITTED, Trainer, candidates, needs_sigma, starts_from
 from pueprotect.training import ImageSet, accuracy
 from pueprotect.vault import SCHEMA_VERSION
 from pueprotect.weights import weights_digest
@@ -149,6 +149,7 @@ class Desk:
     group: Group = ALONE
     progress: Progress = SILENT
     _models: dict[str, Classifier] = field(default_factory=dict)
+    _done: set[str] = field(default_factory=set)
 
     def data(self, clean: bool) -> ImageSet:
         """Released images, or their clean originals.
@@ -169,26 +170,38 @@ class Desk:
         """The surrogate of a recipe: from the optimisation, from the vault, or trained by rank 0."""
         name = _name(recipe, clean)
         if name not in self._models:
-            data = self.data(clean)
             known = self.evidence.online_surrogate() if recipe == "online" and not clean else None
-            self._models[name] = known or self._trained(name, recipe, sigma, data)
+            self._models[name] = known or self._shared(recipe, sigma, clean)
         return self._models[name]
 
-    def _trained(self, name: str, recipe: str, sigma: float, data: ImageSet) -> Classifier:
-        evidence = self.evidence
-        key = self.training | {"recipe": recipe, "arch": evidence.default_arch}
-        key |= {"sigma": sigma} if needs_sigma(recipe) or recipe == "online" else {}
+    def _shared(self, recipe: str, sigma: float, clean: bool) -> Classifier:
+        """What rank 0 has or trains, on every rank."""
+        before = starts_from(recipe)
+        start = self.surrogate(before, sigma, clean=clean) if before else None
         state = None
         if self.group.leads:
-            state = evidence.remembered_weights(name, key) if self.resume else None
-            if state is None:
+            if self._kept(recipe, sigma, clean) is None:
                 with self.group.leader_works():
-                    model = self.train(recipe, sigma, data, self.progress)
-                evidence.remember_weights(name, key, model)
-                state = model.state_dict()
-        model = build(evidence.default_arch, data.classes, data.size, seed=0, device=data.device)
-        model.load_state_dict(self.group.from_leader(_on_cpu(state)))
+                    trained = self.train(recipe, sigma, self.data(clean), start, self.progress)
+                for other, model in trained.items():
+                    self.evidence.remember_weights(_name(other, clean), self._key(other, sigma), model)
+                    self._done.add(_name(other, clean))
+            state = self._kept(recipe, sigma, clean)
+        data = self.data(clean)
+        model = build(self.evidence.default_arch, data.classes, data.size, seed=0, device=data.device)
+        model.load_state_dict(self.group.from_leader(state))
         return model
+
+    def _kept(self, recipe: str, sigma: float, clean: bool) -> dict[str, Tensor] | None:
+        """Weights in the vault that this run may use: its own, or with `resume` any of the same settings."""
+        name = _name(recipe, clean)
+        usable = self.resume or name in self._done
+        return self.evidence.remembered_weights(name, self._key(recipe, sigma)) if usable else None
+
+    def _key(self, recipe: str, sigma: float) -> dict[str, Any]:
+        """What a recipe's weights depend on."""
+        key = self.training | {"recipe": recipe, "arch": self.evidence.default_arch}
+        return key | ({"sigma": sigma} if needs_sigma(recipe) else {})
 
     def log(self, name: str, settings: Settings, model: Classifier) -> DrawLog:
         """The draw log of one surrogate and purpose."""
@@ -237,10 +250,6 @@ class Desk:
 
 def _name(recipe: str, clean: bool) -> str:
     return recipe + ("-baseline" if clean else "")
-
-
-def _on_cpu(state: dict[str, Tensor] | None) -> dict[str, Tensor] | None:
-    return state and {name: value.detach().cpu() for name, value in state.items()}
 
 
 def certify_release(

@@ -137,6 +137,17 @@ def evaluation_batch(device: str) -> int:
     return 2048 if device.startswith("cuda") else 128
 
 
+def native_bf16(device: str) -> bool:
+    """Whether the device multiplies bfloat16 in hardware, so that rounding to it buys speed."""
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    # Private names: where a torch does not have them, float32 is the safe answer.
+    asked = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(ask() for ask in asked if ask is not None)
+
+
 def environment(device: Device) -> dict[str, str]:
     """Versions and device, recorded beside every result."""
     import numpy

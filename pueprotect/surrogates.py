@@ -8,6 +8,7 @@ one is certified.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -37,7 +38,8 @@ TUNED = 0.25  # of the passes, after as many as `plain` has
 TUNED_RATE = 0.5  # of the peak learning rate
 UNFITTED = ("weight-noise-early", "pst")  # not to fit the perturbation is their purpose
 
-Trainer = Callable[[str, float, ImageSet, Progress], Classifier]  # recipe, sigma, images
+# (recipe, sigma, images, what the recipe starts from) -> surrogates by recipe
+Trainer = Callable[[str, float, ImageSet, Classifier | None, Progress], dict[str, Classifier]]
 
 
 def choose_recipes(wanted: str, own: bool) -> tuple[str, ...]:
@@ -65,7 +67,12 @@ def candidates(recipes: tuple[str, ...]) -> int:
     return sum(PROBES if recipe == "weight-noise-early" else 1 for recipe in recipes)
 
 
-def train_surrogate(
+def starts_from(recipe: str) -> str | None:
+    """The recipe whose surrogate this one goes on from."""
+    return "plain" if recipe == "weight-noise-tuned" else None
+
+
+def train_surrogates(
     recipe: str,
     arch: str,
     data: ImageSet,
@@ -74,9 +81,10 @@ def train_surrogate(
     training: Recipe,
     *,
     seed: int,
+    start: Classifier | None = None,
     progress: Progress = SILENT,
-) -> Classifier:
-    """Train a surrogate from scratch by a recipe of `RECIPES` other than `pst`, which is an attack.
+) -> dict[str, Classifier]:
+    """Train a surrogate by a recipe of `RECIPES` other than `pst`, which is an attack.
 
     `online` cannot be repeated without the optimisation; asked for it, as a baseline on clean images is, this
     trains as the optimisation does: plainly first, then under the weight noise.
@@ -89,36 +97,39 @@ def train_surrogate(
         sigma: the certificate's weight noise.
         training: schedule.
         seed: everything random is a function of it.
+        start: the surrogate of `starts_from(recipe)`, left as it is; None trains it first.
         progress: one piece of work for each training.
+
+    Returns:
+        The surrogate, and those of other recipes that the same training gave.
     """
-    model = build(arch, data.classes, data.size, seed=seed, purpose=f"surrogate-{recipe}", device=data.device)
-
-    def under(
-        noise: Callable[[float], float] | None, schedule: Recipe, on_epoch: Callable[[nn.Module], None] | None = None
-    ) -> None:
-        progress.start(f"train the {recipe} surrogate", schedule.steps(len(data)))
-        train(
-            model, data, schedule, seed=child_seed(seed, recipe), deviations=noise, on_epoch=on_epoch, progress=progress
+    family = "weight-noise" if recipe == "weight-noise-early" else recipe
+    model = build(arch, data.classes, data.size, seed=seed, purpose=f"surrogate-{family}", device=data.device)
+    noise: Callable[[float], float] | None = {
+        "plain": None,
+        "online": lambda done: sigma if done > 0.3 else 0.0,
+    }.get(recipe, lambda _: sigma)
+    best: Best | None = None
+    if recipe == "weight-noise-tuned":
+        start = (
+            start or train_surrogates("plain", arch, data, test, sigma, training, seed=seed, progress=progress)["plain"]
         )
-        progress.finish()
-
-    if recipe == "plain":
-        under(None, training)
-    elif recipe == "online":
-        under(lambda done: sigma if done > 0.3 else 0.0, training)
-    elif recipe == "weight-noise":
-        under(lambda _: sigma, training)
-    elif recipe == "weight-noise-early":
-        best = Best(data, test, sigma, seed, every=max(1, math.ceil(training.epochs / PROBES)))
-        under(lambda _: sigma, training, best.look)
-        model.load_state_dict(best.state)
-    elif recipe == "weight-noise-tuned":
+        model = copy.deepcopy(start)
         rate = TUNED_RATE * (training.lr or ARCHITECTURES[arch].lr)
-        under(None, training)
-        under(lambda _: sigma, replace(training, epochs=TUNED * training.epochs, lr=rate))
-    else:
-        raise ValueError(recipe)
-    return model
+        training = replace(training, epochs=TUNED * training.epochs, lr=rate)
+    elif family == "weight-noise":
+        best = Best(data, test, sigma, seed, every=max(1, math.ceil(training.epochs / PROBES)))
+    progress.start(f"train the {family} surrogate", training.steps(len(data)))
+    train(
+        model, data, training, seed=child_seed(seed, family), deviations=noise, on_epoch=best.look if best else None,
+        progress=progress,
+    )  # fmt: skip
+    progress.finish()
+    if best is None:
+        return {recipe: model}
+    early = copy.deepcopy(model)
+    early.load_state_dict(best.state)
+    return {"weight-noise": model, "weight-noise-early": early}
 
 
 class Best:

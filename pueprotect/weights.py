@@ -102,7 +102,8 @@ class DrawEngine:
         model: the centre of the Gaussian; never changed.
         images: (N, 3, H, W) uint8 evaluation images on the model's device.
         labels: (N,) int64.
-        calibration: (M, 3, H, W) uint8, the batch from which BatchNorm statistics are re-estimated.
+        calibration: (M, 3, H, W) uint8, the batch from which BatchNorm statistics are re-estimated; None leaves the
+            model's running statistics as they are.
         sigma: standard deviation of the weight noise.
         seed: draws are functions of (seed, index).
         batch_size: images for each forward pass; None chooses.
@@ -114,7 +115,7 @@ class DrawEngine:
         model: nn.Module,
         images: Tensor,
         labels: Tensor,
-        calibration: Tensor,
+        calibration: Tensor | None,
         *,
         sigma: float,
         seed: int,
@@ -145,7 +146,8 @@ class DrawEngine:
         torch._foreach_copy_(self.scratch_parameters, noise)
         counts = []
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            reestimate_batch_norm(self.scratch, self.calibration)
+            if self.calibration is not None:
+                reestimate_batch_norm(self.scratch, self.calibration)
             for batch, truth in self.batches:
                 logits = self.scratch(batch.float().div_(255))
                 answered = logits.isfinite().all(1)

@@ -60,7 +60,11 @@ def certify(
         bool, typer.Option("--stress", help="Cross-check the bound: draw around centres on the sphere of radius eta.")
     ] = False,
     precision: Annotated[
-        str, typer.Option(help="fp32 or bf16: what the certified classifier computes in.", show_default="bf16 on a GPU")
+        str,
+        typer.Option(
+            help="fp32 or bf16: what the certified classifier computes in.",
+            show_default="bf16 where the hardware has it",
+        ),
     ] = "auto",
     resume: Annotated[
         bool, typer.Option("--resume", help="Keep finished surrogates and draws; --draws may have grown.")
@@ -99,7 +103,7 @@ def certify(
         used = informative_sigma(desk, seed) if wanted is None else wanted
         settings = Settings(
             q=q, sigma=used, etas=etas or tuple(round(used * ratio, 12) for ratio in DEFAULT_RADII), draws=draws,
-            alpha=alpha, joint=joint, seed=seed, precision=_precision(precision, chosen.is_cuda),
+            alpha=alpha, joint=joint, seed=seed, precision=_precision(precision, chosen.name),
         )  # fmt: skip
         if group.leads:
             _announce(settings, automatic=wanted is None)
@@ -128,10 +132,11 @@ def _number(text: str, option: str) -> float:
         raise InputError(f"{option} {text!r} is neither a number such as 0.05 nor auto.") from error
 
 
-def _precision(wanted: str, cuda: bool) -> Precision:
-    if wanted == "auto":
-        return "bf16" if cuda else "fp32"
-    return "bf16" if wanted == "bf16" else "fp32"
+def _precision(wanted: str, device: str) -> Precision:
+    from pueprotect.runtime import native_bf16
+
+    rounded = native_bf16(device) if wanted == "auto" else wanted == "bf16"
+    return "bf16" if rounded else "fp32"
 
 
 def _check(*, q: float, sigma: float, alpha: float, draws: int, etas: tuple[float, ...], epochs: float | None) -> None:

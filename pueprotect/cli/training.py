@@ -12,7 +12,7 @@ from pueprotect.evidence import Evidence
 from pueprotect.models import Classifier
 from pueprotect.runtime import Progress
 from pueprotect.stress import Recovered
-from pueprotect.surrogates import Trainer, train_surrogate
+from pueprotect.surrogates import Trainer, train_surrogates
 from pueprotect.training import ImageSet, Recipe
 from pueprotect.weights import trainable
 
@@ -22,17 +22,20 @@ CLEAN_SHARE = 0.2
 def surrogate_trainer(evidence: Evidence, seed: int, epochs: float | None) -> Trainer:
     """A trainer for every recipe; `pst` is the attack of that name."""
 
-    def trainer(recipe: str, sigma: float, data: ImageSet, progress: Progress) -> Classifier:
+    def trainer(
+        recipe: str, sigma: float, data: ImageSet, start: Classifier | None, progress: Progress
+    ) -> dict[str, Classifier]:
         training = Recipe(epochs=epochs or default_epochs(len(data)))
         if recipe != "pst":
-            return train_surrogate(
-                recipe, evidence.default_arch, data, evidence.test, sigma, training, seed=seed, progress=progress
-            )
+            return train_surrogates(
+                recipe, evidence.default_arch, data, evidence.test, sigma, training, seed=seed, start=start,
+                progress=progress,
+            )  # fmt: skip
         attack, target = find("pst"), Target(data, evidence.default_arch, training, seed)
         progress.start("train the pst surrogate", attack.steps(target))
         model = attack.train(Run(target, evidence.test, progress))
         progress.finish()
-        return model
+        return {recipe: model}
 
     return trainer
 

@@ -83,6 +83,16 @@ def test_digest_names_the_weights_alone() -> None:
     assert weights_digest(model) != before
 
 
+def test_batch_size_changes_at_most_a_near_tie_in_ten_thousand_answers() -> None:
+    images, labels = data(200)
+    model = build("cnn", 4, 16, seed=3)
+    counts = []
+    for batch_size in (200, 64, 9):
+        engine = DrawEngine(model, images, labels, None, sigma=0.1, seed=0, batch_size=batch_size)
+        counts.append(torch.stack([engine.draw(index)[0] for index in range(50)]))
+    assert all(int((counts[0] - other).abs().sum()) <= 1 for other in counts[1:])
+
+
 def test_non_finite_logits_count_as_wrong() -> None:
     images, labels = data()
     model = build("cnn", 4, 16, seed=3)

@@ -18,13 +18,23 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from pueprotect import __version__
 from pueprotect import images as image_files
 from pueprotect.errors import InputError, StaleDataError, VaultError
 from pueprotect.images import ImageEntry, ImageFolder
 from pueprotect.models import Classifier, build
 from pueprotect.runtime import SILENT, Progress
 from pueprotect.training import ImageSet
-from pueprotect.vault import ManifestRow, Vault, Verification, data_digest, default_vault, digest_files, verify
+from pueprotect.vault import (
+    SCHEMA_VERSION,
+    ManifestRow,
+    Vault,
+    Verification,
+    data_digest,
+    default_vault,
+    digest_files,
+    verify,
+)
 
 SURROGATE = "surrogate.safetensors"
 LISTED = 10
@@ -187,7 +197,8 @@ class Evidence:
 
     def remember(self, name: str, key: dict[str, Any], result: dict[str, Any]) -> None:
         """Store a finished part of a command, so that `--resume` need not repeat it."""
-        self.store(name, {"key": key | self._digests, "result": result})
+        about = {"chance": self.chance, "test_images": len(self.test), "pueprotect": __version__}
+        self.store(name, {"schema_version": SCHEMA_VERSION, "key": key | self._digests, **about, "result": result})
 
     @cached_property
     def _digests(self) -> dict[str, str]:

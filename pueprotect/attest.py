@@ -21,10 +21,11 @@ from pueprotect.vault import MANIFEST, RUN, data_digest, digest_files, released_
 STATEMENT = "https://in-toto.io/Statement/v1"
 TEST_RESULT = "https://in-toto.io/attestation/test-result/v0.1"
 SUFFIX = ".sig"
+LONGEST = 120  # characters of a foreign library's message
 
 
 def statement(report: CheckReport, records: Records) -> dict[str, Any]:
-    """The statement: PASSED; WARNED where a waiver or a baseline let a rule pass; else FAILED, inconclusive included."""
+    """The statement: PASSED, WARNED where a waiver or a baseline let a rule pass, else FAILED (inconclusive too)."""
     mild = [v.rule for v in report.verdicts if v.waived or v.known]
     passed = report.code == PASS
     names = [name for name in (RUN, MANIFEST, CERTIFICATE) if (records.vault / name).is_file()]
@@ -107,4 +108,5 @@ def verify_statement(out: Path, vault: Path, signature: Path, key: Path) -> dict
 
 
 def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= LONGEST else text[:LONGEST] + "..."

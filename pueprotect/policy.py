@@ -31,7 +31,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class _Section(BaseModel):
     """Unknown keys are errors; each description ends, after a colon, in the allowed values."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)
 
 
 _Rules = TypeVar("_Rules", bound=_Section)

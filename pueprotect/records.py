@@ -35,7 +35,8 @@ Digest = Annotated[str, Field(pattern="^sha256:[0-9a-f]{64}$")]
 class Artefact(BaseModel):
     """Anything written as JSON; more keys may be added."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    # Most of these models are not met in one run of a command: each is built when it is first used.
+    model_config = ConfigDict(extra="allow", frozen=True, defer_build=True)
 
 
 class Realised(Artefact):

@@ -12,13 +12,13 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from pueprotect.errors import InputError, VaultError
 
@@ -229,17 +229,21 @@ class Vault:
         Raises:
             VaultError: missing, or a line is not a row.
         """
-        rows = []
-        for number, line in enumerate(self._read(MANIFEST).splitlines(), start=1):
-            try:
-                rows.append(ManifestRow.model_validate_json(line))
-            except ValidationError as error:
-                detail = error.errors()[0]
-                where = ".".join(map(str, detail["loc"]))
-                raise VaultError(
-                    f"{self.path / MANIFEST}, line {number}: {where}: {detail['msg']}; {_MEND}.".replace(": :", ":")
-                ) from error
-        return rows
+        lines = self._read(MANIFEST).splitlines()
+        try:  # in one piece, which takes half the time of line by line
+            return TypeAdapter(list[ManifestRow]).validate_json(b"[" + b",".join(lines) + b"]")
+        except ValidationError:
+            return [self._row(number, line) for number, line in enumerate(lines, start=1)]
+
+    def _row(self, number: int, line: bytes) -> ManifestRow:
+        try:
+            return ManifestRow.model_validate_json(line)
+        except ValidationError as error:
+            detail = error.errors()[0]
+            where = ".".join(map(str, detail["loc"]))
+            raise VaultError(
+                f"{self.path / MANIFEST}, line {number}: {where}: {detail['msg']}; {_MEND}.".replace(": :", ":")
+            ) from error
 
     def _at(self, name: str) -> Path:
         parts = PurePosixPath(name)
@@ -296,13 +300,10 @@ def digest_files(root: str | Path, names: Iterable[str], workers: int = 0) -> di
     Raises:
         InputError: a file cannot be read.
     """
+    prefix = os.path.join(root, "")
     with ThreadPoolExecutor(workers or None) as pool:
-        found = {name: _small_sha256(path) or pool.submit(sha256_of, path) for name, path in _paths(root, names)}
+        found = {name: _small_sha256(prefix + name) or pool.submit(sha256_of, prefix + name) for name in names}
         return {name: digest if isinstance(digest, str) else digest.result() for name, digest in found.items()}
-
-
-def _paths(root: str | Path, names: Iterable[str]) -> Iterator[tuple[str, str]]:
-    return ((name, os.path.join(root, name)) for name in names)
 
 
 def _small_sha256(path: str) -> str | None:

@@ -9,7 +9,6 @@ import typer
 
 from pueprotect.cli.console import bars, gate, hint, note, numbers, out, percent, print_json, reported, table, warn
 from pueprotect.errors import InputError
-from pueprotect.policy import INCONCLUSIVE, PASS, at_most, exit_code
 
 if TYPE_CHECKING:
     from pueprotect.certify import CertificateReport, Settings
@@ -96,11 +95,13 @@ def _check(*, q: float, sigma: float, alpha: float, draws: int, etas: tuple[floa
 
 def _outcome(report: CertificateReport, limit: float | None, *, asked: bool) -> int:
     """The exit code: a radius asked for by name must be certified, of the usual ones at least one."""
+    from pueprotect.policy import INCONCLUSIVE, PASS, CertifyRules, certificate_verdict, exit_code
+    from pueprotect.records import Certificate
+
     verdicts = []
     if limit is not None:
-        point = report.worst.curve[-1]
-        what = f"certified learnability at eta {point.eta:g}"
-        verdicts.append(at_most("certify.max_learnability", point.certified_learnability, limit, what))
+        found = Certificate.model_validate(report.as_json())
+        verdicts.append(certificate_verdict(CertifyRules(max_learnability=limit), found))
         note(f"gate: {verdicts[0].reason}")
     abstained = [point.certified_learnability is None for point in report.worst.curve]
     inconclusive = any(abstained) if asked else all(abstained)

@@ -78,7 +78,8 @@ def read_policy(path: Path) -> PolicyFile:
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
+        last = text.rstrip().count("\n")  # what lacks at the end is said of the last line, not of the one after it
+        where = f", line {min(mark.line, last) + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "it cannot be parsed"
         raise InputError(f"{path}{where}: not YAML ({problem}); mend the line.") from error
     except (ValueError, RecursionError) as error:  # a date such as 2027-02-31; an alias of itself

@@ -16,6 +16,8 @@ from pueprotect.cli.console import err, escape, hint, note, out, reported
 from pueprotect.errors import InputError, StaleDataError
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from pueprotect.records import Check
     from pueprotect.report.formats import CheckReport
 
@@ -200,7 +202,7 @@ def schema(
     from pueprotect.policy import Policy
     from pueprotect.records import ARTEFACTS
 
-    models = {"policy": Policy, **ARTEFACTS}
+    models: dict[str, type[BaseModel]] = {"policy": Policy, **ARTEFACTS}
     if name is None:
         out.print("\n".join(models))
         return 0

@@ -165,11 +165,13 @@ def nice(value: float) -> float:
 
 
 def _ticks(xs: Sequence[float]) -> list[float]:
-    """At most seven of the x values, evenly picked."""
+    """The x values themselves where there are at most seven, else round figures that cover them."""
     found = sorted(set(xs))
     if len(found) <= 7:
         return found
-    return [found[round(step * (len(found) - 1) / 5)] for step in range(6)]
+    step = nice((found[-1] - found[0]) / 6)
+    first = math.ceil(found[0] / step)
+    return [number * step for number in range(first, math.floor(found[-1] / step + 1e-9) + 1)]
 
 
 def _text(x: float, y: float, text: str, anchor: str) -> Markup:

@@ -106,7 +106,7 @@ def as_junit(report: CheckReport) -> str:
         suite.add_testcase(case)
     document = JUnitXml("pueprotect")
     document.add_testsuite(suite)
-    xml = document.tostring()
+    xml = document.tostring()  # type: ignore[no-untyped-call]  # the one method that junitparser does not type
     text = xml.decode("utf-8") if isinstance(xml, bytes) else str(xml)
     return text if text.startswith("<?xml") else f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n'
 

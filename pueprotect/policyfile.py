@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from pueprotect.errors import InputError
-from pueprotect.policy import AttackRules, AuditRules, CertifyRules, ImageRules, Policy, Waiver
+from pueprotect.rules import AttackRules, AuditRules, CertifyRules, ImageRules, Policy, Waiver
 
 Place = tuple[str | int, ...]
 

@@ -12,7 +12,7 @@ import pueprotect
 ROOT = Path(pueprotect.__file__).parent
 LAYERS = (
     {"errors", "runtime", "suites"},
-    {"bounds", "images", "encode", "vault", "models", "weights", "sample"},
+    {"artefacts", "rules", "bounds", "images", "encode", "vault", "models", "weights", "sample"},
     {"augment", "training"},
     {"evidence", "records"},
     {"protect", "certify", "attacks"},
@@ -24,8 +24,8 @@ LAYERS = (
 RANK = {name: number for number, layer in enumerate(LAYERS) for name in layer}
 APART = LAYERS[4]
 WITHOUT_TORCH = (
-    "attest", "bounds", "encode", "images", "places", "policy", "policyfile", "records", "report", "sample", "suites",
-    "vault",
+    "artefacts", "attest", "bounds", "encode", "images", "places", "policy", "policyfile", "records", "report",
+    "rules", "sample", "suites", "vault",
 )  # fmt: skip
 LONGEST = 60
 

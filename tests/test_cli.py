@@ -145,7 +145,7 @@ def test_audit_prints_the_contract_and_gates(release: Release, tmp_path: Path, c
     limit = data["worst"]["accuracy"] - 0.01
     failed = command(*again, "--max-accuracy", limit)
     assert failed.code == 1
-    assert "gate audit.max_accuracy" in failed.stderr
+    assert f"gate audit.{data['worst']['attack']}.max_accuracy" in failed.stderr
 
 
 def test_a_foreign_folder_is_certified_and_audited_with_test_images(

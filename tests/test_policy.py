@@ -9,14 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pueprotect import policy as policies
+from pueprotect.artefacts import Check, VerdictRecord
 from pueprotect.policy import (
     FAIL,
     INCONCLUSIVE,
     PASS,
-    AuditRules,
-    Policy,
     Verdict,
-    Waiver,
     apply_waivers,
     at_least,
     at_most,
@@ -25,7 +23,8 @@ from pueprotect.policy import (
     judge,
     only_regressions,
 )
-from pueprotect.records import Check, Line, Records, VerdictRecord, read_records
+from pueprotect.records import Line, Records, read_records
+from pueprotect.rules import AuditRules, Policy, Waiver
 
 TODAY = date(2026, 6, 1)
 

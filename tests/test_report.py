@@ -15,12 +15,13 @@ from junitparser import JUnitXml
 from PIL import Image
 
 from pueprotect.images import decode_rgb
-from pueprotect.policy import Policy, Verdict
+from pueprotect.policy import Verdict
 from pueprotect.policyfile import PolicyFile
 from pueprotect.records import read_records
 from pueprotect.report.charts import Level, Series, histogram, line_chart, nice
 from pueprotect.report.formats import ANNOTATIONS, CheckReport, as_github, as_json, as_junit, as_sarif, as_text
 from pueprotect.report.html import bars, render
+from pueprotect.rules import Policy
 
 # The official schema as Microsoft ships it with its SARIF tools (npm: @microsoft/sarif-multitool-linux 5.7.0).
 SARIF = json.loads((Path(__file__).parent / "data/sarif-2.1.0.json").read_text())
@@ -219,6 +220,7 @@ def test_by_default_only_released_pixels_are_shown(evidence: Evidence, command: 
 def test_with_originals_the_noise_is_ten_times_the_difference(evidence: Evidence, command: Command) -> None:
     text = page_of(evidence, command, "--with-originals", "--images", 1)
     assert "do not publish" in text
+    assert (evidence.vault.parent / "page.html").stat().st_mode & 0o077 == 0
     shown = {str(image["alt"]).partition(", ")[2]: pixels(str(image["src"])) for image in Page(text).images[:3]}
     assert shown.keys() == {"original", "released", "noise ten times amplified"}
     name = str(Page(text).images[0]["alt"]).partition(", ")[0]

@@ -101,8 +101,9 @@ def audit(
 
 def _outcome(report: AuditReport, max_accuracy: float | None, max_recovered: float | None) -> int:
     """The exit code of the gates, a policy of one rule; each failed one is said."""
-    from pueprotect.policy import AuditRules, attack_verdicts, exit_code
+    from pueprotect.policy import attack_verdicts, exit_code
     from pueprotect.records import Line
+    from pueprotect.rules import AuditRules
 
     if max_accuracy is None and max_recovered is None:
         return 0

@@ -95,8 +95,9 @@ def _check(*, q: float, sigma: float, alpha: float, draws: int, etas: tuple[floa
 
 def _outcome(report: CertificateReport, limit: float | None, *, asked: bool) -> int:
     """The exit code: a radius asked for by name must be certified, of the usual ones at least one."""
-    from pueprotect.policy import INCONCLUSIVE, PASS, CertifyRules, certificate_verdict, exit_code
-    from pueprotect.records import Certificate
+    from pueprotect.artefacts import Certificate
+    from pueprotect.policy import INCONCLUSIVE, PASS, certificate_verdict, exit_code
+    from pueprotect.rules import CertifyRules
 
     verdicts = []
     if limit is not None:

@@ -18,7 +18,7 @@ from pueprotect.errors import InputError, StaleDataError
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from pueprotect.records import Check
+    from pueprotect.artefacts import Check
     from pueprotect.report.formats import CheckReport
 
 DEFAULT_POLICY = Path("pueprotect.yaml")
@@ -124,10 +124,11 @@ def _target(text: str) -> tuple[str, Path]:
     return name, Path(path)
 
 
-def _write(path: Path, text: str) -> None:
-    """Write a whole file or none."""
+def _write(path: Path, text: str, *, private: bool = False) -> None:
+    """Write a whole file or none; a private one is readable by its owner alone."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        partial.touch(0o600 if private else 0o666)
         partial.write_text(text, encoding="utf-8")
         partial.replace(path)
     except OSError as error:
@@ -139,7 +140,7 @@ def _write(path: Path, text: str) -> None:
 def _previous(path: Path) -> Check:
     from pydantic import ValidationError
 
-    from pueprotect.records import Check
+    from pueprotect.artefacts import Check
 
     try:
         return Check.model_validate_json(path.read_bytes())
@@ -186,7 +187,8 @@ def report(
     today = datetime.now(UTC).date()
     found = CheckReport(file, str(folder), records.digest, judge(file.policy, records, today)) if file else None
     place = out_file or records.vault / "report.html"
-    _write(place, render(records, found, today=today, with_originals=with_originals, images=images))
+    page = render(records, found, today=today, with_originals=with_originals, images=images)
+    _write(place, page, private=with_originals or out_file is None)
     err.print(f"Report: {escape(str(place))}", soft_wrap=True)
     if with_originals:
         note("note: this report shows originals and noise; whoever has it can undo the protection of those images.")
@@ -199,8 +201,8 @@ def schema(
     name: Annotated[str | None, typer.Argument(help="policy, or an artefact.", show_default="list the names")] = None,
 ) -> int:
     """Print the JSON Schema of the policy file or of anything that pueprotect writes as JSON."""
-    from pueprotect.policy import Policy
-    from pueprotect.records import ARTEFACTS
+    from pueprotect.artefacts import ARTEFACTS
+    from pueprotect.rules import Policy
 
     models: dict[str, type[BaseModel]] = {"policy": Policy, **ARTEFACTS}
     if name is None:

@@ -22,9 +22,10 @@ from markupsafe import Markup
 from PIL import Image
 
 from pueprotect import __version__
+from pueprotect.artefacts import AuditRecord, Certificate
 from pueprotect.images import decode_rgb
 from pueprotect.policy import OUTCOMES
-from pueprotect.records import AuditRecord, Certificate, Records
+from pueprotect.records import Records
 from pueprotect.report.charts import Level, Series, histogram, line_chart, nice
 from pueprotect.report.formats import CheckReport
 from pueprotect.vault import ManifestRow, sha256_of

@@ -102,6 +102,12 @@ def test_reports_are_written_beside_the_output(evidence: Evidence, tmp_path: Pat
     assert (tmp_path / "junit").read_text().startswith("<?xml")
 
 
+def test_a_negative_number_of_threads_is_refused(evidence: Evidence, tmp_path: Path, command: Command) -> None:
+    done = command("check", evidence.out, "--policy", policy(tmp_path, GOOD), "--workers", "-1")
+    assert done.code == 2
+    assert "--workers -1" in done.stderr
+
+
 @pytest.mark.parametrize("target", ["pdf=x", "json", "json=", "json=/nowhere/at/all.json"])
 def test_bad_reports_are_refused(target: str, evidence: Evidence, tmp_path: Path, command: Command) -> None:
     done = command("check", evidence.out, "--policy", policy(tmp_path, GOOD), "--report", target)

@@ -163,6 +163,7 @@ def pixels(uri: str) -> Any:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB"))
 
 
+POLICY_NAME = "policy.yaml"
 POLICY = "version: 1\naudit: {suite: quick, max_accuracy: 0.42}\ncertify: {max_learnability: 0.5}\n"
 
 
@@ -189,6 +190,7 @@ def test_the_verdict_comes_first_and_the_worst_attack_leads(evidence: Evidence, 
     text = page_of(evidence, command)
     body = text[text.index("<body>") :]
     assert body.index("Fails the policy") < body.index("<main>")
+    assert f"out fails {POLICY_NAME}: of " in body
     order = [body.index(f"<b>{name}</b> (resnet8)") for name in ("pst", "recovery", "weight-noise", "standard")]
     assert order == sorted(order)
     for words in ("42.0 %", "recovered 25.0 %", "Alarm quotient q", "ACM of each stage", "clean share alone",

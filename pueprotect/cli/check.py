@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -71,6 +72,8 @@ def check(
     """  # fmt: skip
     if sign is not None and attest is None:
         raise InputError("--sign signs the statement: name its file with --attest PATH.")
+    if workers < 0:
+        raise InputError(f"--workers {workers} is below 0; 0 chooses.")
     targets = [_target(text) for text in reports or ()]
 
     from pueprotect.policy import judge, only_regressions
@@ -185,7 +188,11 @@ def report(
             f"Files in {folder} are not as released (pueprotect verify {folder} lists them): restore them first."
         )
     today = datetime.now(UTC).date()
-    found = CheckReport(file, str(folder), records.digest, judge(file.policy, records, today)) if file else None
+    found = None
+    if file:
+        # The page goes to people who need not know where it was made.
+        named = replace(file, path=Path(file.path.name))
+        found = CheckReport(named, folder.resolve().name, records.digest, judge(file.policy, records, today))
     place = out_file or records.vault / "report.html"
     page = render(records, found, today=today, with_originals=with_originals, images=images)
     _write(place, page, private=with_originals or out_file is None)

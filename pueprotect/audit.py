@@ -16,10 +16,9 @@ from pueprotect.errors import InputError, StaleDataError
 from pueprotect.evidence import Evidence
 from pueprotect.models import architecture
 from pueprotect.runtime import SILENT, Progress, generator
+from pueprotect.suites import SUITES as SUITES
 from pueprotect.training import ImageSet, Recipe
 from pueprotect.vault import SCHEMA_VERSION
-
-SUITES: dict[str, tuple[str, ...]] = {"quick": ("standard", "weight-noise", "pst")}
 
 FLAGS = {
     "no-clean-line": "The originals are not at hand, so recovered is unknown; audit pueprotect's own release.",

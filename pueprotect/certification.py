@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ from pueprotect.vault import SCHEMA_VERSION
 from pueprotect.weights import weights_digest
 
 SCREENING_DRAWS = 32
-HISTOGRAM_BINS = 40
+HISTOGRAM_BINS = 25
 
 SIGMA_KEEPS = 0.7
 SIGMA_RANGE = (1e-3, 1.0)
@@ -48,16 +48,6 @@ FLAGS = {
 
 
 @dataclass(frozen=True)
-class Screening:
-    """What a few draws around one surrogate showed; never part of a bound."""
-
-    recipe: str
-    draws: int
-    median: float
-    upper: float
-
-
-@dataclass(frozen=True)
 class CertificateReport:
     """The certificate of a release.
 
@@ -65,7 +55,7 @@ class CertificateReport:
         settings: see `Settings`.
         certificate: of the most learnable surrogate.
         baseline: the same recipe on the clean originals, if asked for.
-        screenings: of all recipes, when there were several.
+        screenings: of all recipes, when there were several: a few draws of their own, apart from those that certify.
         stress: the empirical cross-check, if asked for.
     """
 
@@ -75,7 +65,7 @@ class CertificateReport:
     chance: float
     certificate: Certificate
     baseline: Certificate | None
-    screenings: tuple[Screening, ...]
+    screenings: tuple[Certificate, ...]
     stress: Stress | None
     flags: tuple[str, ...]
     seconds: float
@@ -85,12 +75,11 @@ class CertificateReport:
         """The object of the contract."""
         settings = self.settings
         found = certificate_json(self.certificate)
-        screened = {s.recipe: {"screening": asdict(s)} for s in self.screenings}
+        recipes = {one.recipe: certificate_json(one) | {"screened": True} for one in self.screenings}
         return {
             "schema_version": SCHEMA_VERSION,
             "q": settings.q,
             "sigma": settings.sigma,
-            "draws": settings.draws,
             "alpha": settings.alpha,
             "alpha_each": settings.alpha_each,
             "joint": settings.joint,
@@ -101,7 +90,7 @@ class CertificateReport:
             "chance": self.chance,
             **found,
             "max_eta": settings.max_eta,
-            "recipes": screened | {found["recipe"]: found | screened.get(found["recipe"], {})},
+            "recipes": recipes | {found["recipe"]: found | {"screened": False}},
             "baseline": certificate_json(self.baseline) if self.baseline else None,
             "stress": asdict(self.stress) if self.stress else None,
             "batch_norm": f"re-estimated for every draw from {CALIBRATION_IMAGES} protected training images",
@@ -116,6 +105,7 @@ def certificate_json(found: Certificate) -> dict[str, Any]:
     shares, edges = np.histogram(np.array(found.counts) / found.images, bins=HISTOGRAM_BINS, range=(0, 1))
     return {
         "recipe": found.recipe,
+        "draws": found.draws,
         "surrogate_clean_accuracy": found.surrogate_clean_accuracy,
         "surrogate_fit": found.surrogate_fit,
         "noisy_accuracy": {
@@ -214,27 +204,22 @@ class Desk:
         }  # fmt: skip
         return DrawLog(evidence.private(f"certify/{name}.draws"), key, resume=self.resume)
 
-    def screen(self, recipe: str, settings: Settings) -> Screening:
+    def screen(self, recipe: str, settings: Settings) -> Certificate:
         """A few draws around a recipe's surrogate, independent of those that certify."""
-        model = self.surrogate(recipe, settings.sigma)
-        engine = draw_engine(model, self.evidence.released, self.evidence.test, settings, purpose="screen")
-        log = self.log(f"{recipe}-screening", settings, model)
-        self.progress.start(f"screen the {recipe} surrogate", SCREENING_DRAWS)
-        draw(engine, log, SCREENING_DRAWS, group=self.group, progress=self.progress)
-        shares = np.array([correct for correct, _ in log.first(SCREENING_DRAWS)]) / len(self.evidence.test)
-        found = Screening(recipe, SCREENING_DRAWS, float(np.median(shares)), float(np.quantile(shares, settings.q)))
-        self.progress.finish(f"median {found.median:.1%}")
-        return found
+        return self.certify(recipe, replace(settings, draws=SCREENING_DRAWS), purpose="screen")
 
-    def certify(self, recipe: str, settings: Settings, *, clean: bool = False, candidates: int = 1) -> Certificate:
-        """The full draws around one recipe's surrogate."""
+    def certify(
+        self, recipe: str, settings: Settings, *, clean: bool = False, candidates: int = 1, purpose: str = "certify"
+    ) -> Certificate:
+        """The draws around one recipe's surrogate."""
         model = self.surrogate(recipe, settings.sigma, clean=clean)
-        log = self.log(_name(recipe, clean), settings, model)
-        what = "clean baseline" if clean else f"{recipe} surrogate"
-        self.progress.start(f"draw around the {what}", settings.draws)
+        name = _name(recipe, clean)
+        log = self.log(name if purpose == "certify" else f"{name}-{purpose}", settings, model)
+        verb, what = ("draw around" if purpose == "certify" else purpose), "clean baseline" if clean else recipe
+        self.progress.start(f"{verb} the {what} surrogate", settings.draws)
         found = certify(
-            model, recipe, self.data(clean), self.evidence.test, settings, candidates=candidates, log=log,
-            group=self.group, progress=self.progress,
+            model, recipe, self.data(clean), self.evidence.test, settings, candidates=candidates, purpose=purpose,
+            log=log, group=self.group, progress=self.progress,
         )  # fmt: skip
         self.progress.finish(f"median {found.noisy_median:.1%}")
         return found
@@ -282,7 +267,7 @@ def certify_release(
     if baseline:
         desk.data(clean=True)  # refused before any work
     screenings = tuple(desk.screen(recipe, settings) for recipe in recipes) if len(recipes) > 1 else ()
-    chosen = max(screenings, key=lambda s: (s.upper, s.median)).recipe if screenings else recipes[0]
+    chosen = max(screenings, key=lambda one: _upper(one, settings.q)).recipe if screenings else recipes[0]
     found = desk.certify(chosen, settings, candidates=candidates(recipes))
     beside = desk.certify(chosen, settings, clean=True) if baseline else None
     return CertificateReport(
@@ -298,6 +283,11 @@ def certify_release(
         seconds=time.perf_counter() - began,
         data_digest=evidence.digest,
     )
+
+
+def _upper(found: Certificate, q: float) -> tuple[float, float]:
+    """What the bound will look at: the q-quantile of the draws."""
+    return float(np.quantile(found.counts, q)), found.noisy_median
 
 
 def informative_sigma(desk: Desk, seed: int) -> float:

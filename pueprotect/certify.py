@@ -190,6 +190,7 @@ def certify(
     settings: Settings,
     *,
     candidates: int = 1,
+    purpose: str = "certify",
     log: DrawLog | None = None,
     group: Group = ALONE,
     progress: Progress = SILENT,
@@ -203,13 +204,14 @@ def certify(
         test: clean labelled images that no training saw.
         settings: see `Settings`.
         candidates: surrogates among which this one was chosen by looking at `test`.
+        purpose: draws of different purposes are independent of each other.
         log: finished draws, and where new ones go; None starts from nothing.
         group: processes that share the draws.
         progress: one part for each draw.
     """
     began = time.perf_counter()
     log = log or DrawLog(None, {})
-    draw(draw_engine(model, data, test, settings), log, settings.draws, group=group, progress=progress)
+    draw(draw_engine(model, data, test, settings, purpose), log, settings.draws, group=group, progress=progress)
     answers = log.first(settings.draws)
     counts = tuple(correct for correct, _ in answers)
     return Certificate(

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from pueprotect import __version__
 from pueprotect import images as image_files
 from pueprotect.errors import InputError, StaleDataError, VaultError
 from pueprotect.images import ImageEntry, ImageFolder
@@ -25,6 +26,7 @@ from pueprotect.models import Classifier, build, state_of
 from pueprotect.runtime import SILENT, Progress
 from pueprotect.training import ImageSet
 from pueprotect.vault import (
+    SCHEMA_VERSION,
     ManifestRow,
     Vault,
     Verification,
@@ -228,7 +230,8 @@ class Evidence:
 
     def remember(self, name: str, key: dict[str, Any], result: dict[str, Any]) -> None:
         """Store a finished part of a command, so that `--resume` need not repeat it."""
-        self.store(name, {"key": key | self.digests, "result": result})
+        about = {"chance": self.chance, "test_images": len(self.test), "pueprotect": __version__}
+        self.store(name, {"schema_version": SCHEMA_VERSION, "key": key | self.digests, **about, "result": result})
 
     @cached_property
     def digests(self) -> dict[str, str]:

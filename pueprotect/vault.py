@@ -16,15 +16,15 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError
-from safetensors import numpy as safetensors
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from pueprotect.errors import InputError, VaultError
+
+# numpy and safetensors are imported where tensors are: `check` and `verify` hash files and start without them.
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 SCHEMA_VERSION = 1
 
@@ -32,6 +32,7 @@ RUN = "run.json"
 MANIFEST = "manifest.jsonl"
 DELTA = "delta.safetensors"
 DRAFT = "draft"  # folder of a run that has not released yet
+SMALL = 64 * 1024  # bytes; from here on a file is worth a thread
 EVIDENCE = ("certificate.json", "certify", "audit", "report.html")  # what certify and audit add
 # Any of these makes a folder a vault; evidence about a folder that was not protected here has no run.
 _MARKS = (RUN, MANIFEST, "certificate.json", "audit")
@@ -192,6 +193,9 @@ class Vault:
         Raises:
             VaultError: the file cannot be written.
         """
+        import numpy as np
+        from safetensors import numpy as safetensors
+
         # safetensors stores the buffer as it lies in memory.
         ordered = {key: np.asarray(value, order="C") for key, value in tensors.items()}
         self._write(name, safetensors.save(ordered))
@@ -202,6 +206,9 @@ class Vault:
         Raises:
             VaultError: missing, truncated or not safetensors.
         """
+        from safetensors import SafetensorError
+        from safetensors import numpy as safetensors
+
         try:
             return dict(safetensors.load(self._read(name)))
         except (SafetensorError, ValueError, KeyError) as error:
@@ -222,17 +229,21 @@ class Vault:
         Raises:
             VaultError: missing, or a line is not a row.
         """
-        rows = []
-        for number, line in enumerate(self._read(MANIFEST).splitlines(), start=1):
-            try:
-                rows.append(ManifestRow.model_validate_json(line))
-            except ValidationError as error:
-                detail = error.errors()[0]
-                where = ".".join(map(str, detail["loc"]))
-                raise VaultError(
-                    f"{self.path / MANIFEST}, line {number}: {where}: {detail['msg']}; {_MEND}.".replace(": :", ":")
-                ) from error
-        return rows
+        lines = self._read(MANIFEST).splitlines()
+        try:  # in one piece, which takes half the time of line by line
+            return TypeAdapter(list[ManifestRow]).validate_json(b"[" + b",".join(lines) + b"]")
+        except ValidationError:
+            return [self._row(number, line) for number, line in enumerate(lines, start=1)]
+
+    def _row(self, number: int, line: bytes) -> ManifestRow:
+        try:
+            return ManifestRow.model_validate_json(line)
+        except ValidationError as error:
+            detail = error.errors()[0]
+            where = ".".join(map(str, detail["loc"]))
+            raise VaultError(
+                f"{self.path / MANIFEST}, line {number}: {where}: {detail['msg']}; {_MEND}.".replace(": :", ":")
+            ) from error
 
     def _at(self, name: str) -> Path:
         parts = PurePosixPath(name)
@@ -296,12 +307,29 @@ def sha256_of(path: str | Path) -> str:
 def digest_files(root: str | Path, names: Iterable[str], workers: int = 0) -> dict[str, str]:
     """SHA-256 of each file `names` below `root`, in that order; `workers` threads, 0 for the usual number.
 
+    Small files are hashed in the calling thread: handing over 10,000 of 3 KB took four times as long as hashing them.
+
     Raises:
         InputError: a file cannot be read.
     """
-    names = list(names)
+    prefix = os.path.join(root, "")
     with ThreadPoolExecutor(workers or None) as pool:
-        return dict(zip(names, pool.map(lambda name: sha256_of(Path(root, name)), names), strict=True))
+        found = {name: _small_sha256(prefix + name) or pool.submit(sha256_of, prefix + name) for name in names}
+        return {name: digest if isinstance(digest, str) else digest.result() for name, digest in found.items()}
+
+
+def _small_sha256(path: str) -> str | None:
+    """The digest of a file under `SMALL` bytes; None for larger ones."""
+    try:
+        file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        try:
+            content = os.read(file, SMALL)
+            # One read may return less than there is; only the empty one after it is the end.
+            return None if len(content) == SMALL or os.read(file, 1) else hashlib.sha256(content).hexdigest()
+        finally:
+            os.close(file)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); check that it exists and is readable.") from error
 
 
 def data_digest(digests: Mapping[str, str]) -> str:
@@ -325,7 +353,7 @@ def verify(out: str | Path, rows: Iterable[ManifestRow], workers: int = 0) -> Ve
     if not out.is_dir():
         raise InputError(f"{out} is not a folder; name the released folder.")
     recorded = {row.path: row.released_sha256 for row in rows}
-    found = _files_below(out)
+    found = released_files(out)
     both = sorted(recorded.keys() & found)
     digests = digest_files(out, both, workers)
     return Verification(
@@ -335,12 +363,20 @@ def verify(out: str | Path, rows: Iterable[ManifestRow], workers: int = 0) -> Ve
     )
 
 
-def _files_below(root: Path) -> set[str]:
+def released_files(root: Path) -> set[str]:
+    """POSIX paths of all files below `root`, hidden ones too; a linked folder counts as one file.
+
+    Raises:
+        InputError: a folder cannot be listed.
+    """
+
     def refuse(error: OSError) -> None:
         raise InputError(f"{error.filename} cannot be listed ({error.strerror}); check its permissions.") from error
 
     found: set[str] = set()
     for folder, subfolders, files in os.walk(root, onerror=refuse):
         links = [name for name in subfolders if Path(folder, name).is_symlink()]
-        found.update(Path(folder, name).relative_to(root).as_posix() for name in [*files, *links])
+        below = Path(folder).relative_to(root).as_posix()
+        prefix = "" if below == "." else f"{below}/"
+        found.update(prefix + name for name in [*files, *links])
     return found

@@ -130,6 +130,81 @@ def release(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Release:
     return Release(photos, out, Path(f"{out}.vault"), outcome)
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """A release with a certificate and four attacks; `copy` makes one that tests may change."""
+
+    release: Release
+    certificate: dict[str, Any]
+    audit: dict[str, Any]
+
+    def copy(self, place: Path) -> "Evidence":
+        return Evidence(self.release.copy(place))
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A copied release whose recorded figures a test can set."""
+
+    release: Release
+
+    @property
+    def out(self) -> Path:
+        return self.release.out
+
+    @property
+    def vault(self) -> Path:
+        return self.release.vault
+
+    def edit(self, name: str, change: Callable[[Any], None]) -> None:
+        path = self.vault / name
+        data = json.loads(path.read_text())
+        change(data)
+        path.write_text(json.dumps(data))
+
+    def attack(self, name: str, **figures: Any) -> None:
+        self.edit(f"audit/{name}-resnet8.json", lambda data: data["result"].update(figures))
+
+    def good(self) -> "Evidence":
+        """Figures that a strict policy passes, and fails when one of them moves."""
+        for name, accuracy in {"standard": 0.34, "weight-noise": 0.4, "pst": 0.45, "recovery": 0.44}.items():
+            self.attack(name, accuracy=accuracy, epochs=15.0)
+        self.attack("clean-line", accuracy=0.9)
+        # One epoch on 48 images ends before the first look at the activations.
+        log = [{"step": 20 * n, "raw": [0.2, 0.3, 0.1 * n], "q": 1.1 + (n == 4), "alarm": n == 4} for n in range(1, 10)]
+        self.edit("audit/pst-resnet8.json", lambda data: data["result"]["details"].update(acm=log))
+        for name in ("standard", "weight-noise", "pst", "recovery", "clean-line"):
+            self.edit(f"audit/{name}-resnet8.json", lambda data: data.update(chance=0.3))
+
+        def certificate(data: Any) -> None:
+            data["draws"] = 1000
+            for point in data["curve"]:
+                point["certified_learnability"] = 0.42
+            for point in data["baseline"]["curve"]:
+                point["certified_learnability"] = 0.8
+
+        self.edit("certificate.json", certificate)
+        return self
+
+
+@pytest.fixture(scope="session")
+def recorded(release: Release, tmp_path_factory: pytest.TempPathFactory) -> Recorded:
+    mine = release.copy(tmp_path_factory.mktemp("recorded"))
+    short = ("--device", "cpu", "--epochs", 1, "--json")
+    recipe = ("--draws", 50, "--eta", "0,0.003", "--surrogate-recipe", "plain", "--baseline")
+    certificate = run_command("certify", mine.out, *recipe, *short)
+    assert certificate.code == 0, certificate.stderr
+    attacks = [word for name in ("standard", "weight-noise", "pst", "recovery") for word in ("--attack", name)]
+    audit = run_command("audit", mine.out, *attacks, "--arch", "resnet8", *short)
+    assert audit.code == 0, audit.stderr
+    return Recorded(mine, certificate.data, audit.data)
+
+
+@pytest.fixture
+def evidence(recorded: Recorded, tmp_path: Path) -> Evidence:
+    return recorded.copy(tmp_path).good()
+
+
 @pytest.fixture(autouse=True)
 def _no_debugging(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PUEPROTECT_DEBUG", raising=False)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from pueprotect import __version__
-from pueprotect.cli import audit, certify, protect, tools
+from pueprotect.cli import audit, certify, check, protect, tools
 
 app = typer.Typer(
     name="pueprotect",
@@ -34,5 +34,5 @@ def main(
     """Make labelled images unlearnable, certify how much could still be learnt, and audit the result."""
 
 
-for module in (protect, certify, audit, tools):
+for module in (protect, certify, audit, check, tools):
     module.add_to(app)

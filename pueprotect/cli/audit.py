@@ -7,9 +7,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pueprotect.cli.console import bars, escape, gate, note, numbers, out, percent, print_json, reported, table, warn
+from pueprotect.cli.console import (
+    bars,
+    escape,
+    gate,
+    hint,
+    note,
+    numbers,
+    out,
+    percent,
+    print_json,
+    reported,
+    table,
+    warn,
+)
 from pueprotect.errors import InputError
-from pueprotect.policy import at_most, exit_code
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -83,18 +95,25 @@ def audit(
         print_json(report.as_json())
     else:
         _show(report, len(evidence.released), len(evidence.test))
+        hint(f"pueprotect report {folder}")
     return _outcome(report, max_accuracy, max_recovered)
 
 
 def _outcome(report: AuditReport, max_accuracy: float | None, max_recovered: float | None) -> int:
-    """The exit code of the gates; each failed one is said."""
-    verdicts = []
+    """The exit code of the gates, a policy of one rule; each failed one is said."""
+    from pueprotect.policy import attack_verdicts, exit_code
+    from pueprotect.records import Line
+    from pueprotect.rules import AuditRules
+
+    if max_accuracy is None and max_recovered is None:
+        return 0
+    rules = AuditRules(max_accuracy=max_accuracy, max_recovered=max_recovered)
+    by_attack: dict[str, list[Line]] = {}
     for row in report.rows:
-        name = f"{row.result.attack} ({row.result.arch})"
-        if max_accuracy is not None:
-            verdicts.append(at_most("audit.max_accuracy", row.result.accuracy, max_accuracy, f"accuracy of {name}"))
-        if max_recovered is not None:
-            verdicts.append(at_most("audit.max_recovered", row.recovered, max_recovered, f"share recovered by {name}"))
+        found = row.result
+        line = Line(found.attack, found.arch, found.accuracy, row.recovered, found.epochs)
+        by_attack.setdefault(line.attack, []).append(line)
+    verdicts = [verdict for lines in by_attack.values() for verdict in attack_verdicts(rules, lines)]
     for verdict in verdicts:
         if not verdict.passed:
             note(f"gate {verdict.rule}: {verdict.reason}")

@@ -9,13 +9,12 @@ import typer
 
 from pueprotect.cli.console import bars, gate, hint, note, numbers, out, percent, print_json, reported, table, warn
 from pueprotect.errors import InputError
-from pueprotect.policy import INCONCLUSIVE, PASS, at_most, exit_code
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from pueprotect.certification import CertificateReport
-    from pueprotect.certify import Precision, Settings
+    from pueprotect.certify import Certificate, Precision, Settings
 
 DEFAULT_RADII = (0.2, 0.4, 0.6, 0.8, 1.0, 1.2)
 
@@ -150,11 +149,15 @@ def _check(*, q: float, sigma: float, alpha: float, draws: int, etas: tuple[floa
 
 def _outcome(report: CertificateReport, limit: float | None, *, asked: bool, speak: bool) -> int:
     """The exit code: a radius asked for by name must be certified, of the usual ones at least one."""
+    from pueprotect.artefacts import Certificate as Recorded
+    from pueprotect.policy import INCONCLUSIVE, PASS, certificate_verdict, exit_code
+    from pueprotect.rules import CertifyRules
+
     verdicts = []
     curve = report.certificate.curve
     if limit is not None:
-        what = f"certified learnability at eta {curve[-1].eta:g}"
-        verdicts.append(at_most("certify.max_learnability", curve[-1].certified_learnability, limit, what))
+        found = Recorded.model_validate(report.as_json())
+        verdicts.append(certificate_verdict(CertifyRules(max_learnability=limit), found))
         if speak:
             note(f"gate: {verdicts[0].reason}")
     abstained = [point.certified_learnability is None for point in curve]
@@ -225,11 +228,13 @@ def _surrogates(report: CertificateReport) -> Table:
     rows = table("surrogate", "own accuracy", "noisy median", "noisy max", "draws")
     for seen in report.screenings:
         if seen.recipe != report.certificate.recipe:
-            rows.add_row(f"{seen.recipe} (screened)", "", percent(seen.median), "", str(seen.draws))
+            rows.add_row(f"{seen.recipe} (screened)", *_figures(seen))
     for name, found in (("", report.certificate), ("clean baseline, ", report.baseline)):
         if found is not None:
-            rows.add_row(
-                f"{name}{found.recipe}", percent(found.surrogate_clean_accuracy), percent(found.noisy_median),
-                percent(found.noisy_max), str(found.draws),
-            )  # fmt: skip
+            rows.add_row(f"{name}{found.recipe}", *_figures(found))
     return rows
+
+
+def _figures(found: Certificate) -> tuple[str, ...]:
+    shares = (found.surrogate_clean_accuracy, found.noisy_median, found.noisy_max)
+    return (*map(percent, shares), str(found.draws))

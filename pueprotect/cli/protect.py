@@ -22,7 +22,6 @@ from pueprotect.cli.console import (
     table,
 )
 from pueprotect.errors import InputError
-from pueprotect.policy import INCONCLUSIVE
 
 if TYPE_CHECKING:
     from pueprotect.release import Report
@@ -140,6 +139,8 @@ def protect(
     check = report.result["self_check"]
     weak = f"The self-check learnt {check['accuracy']:.1%} on the clean holdout (limit {check['limit']:.1%})"
     if not report.released:
+        from pueprotect.policy import INCONCLUSIVE
+
         complain(
             f"{weak}, so nothing was released; the noise is kept in {report.result['vault']}. Try --preset strong or a "
             "larger --epsilon, or release it with --resume --release-anyway."

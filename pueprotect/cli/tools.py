@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pueprotect.cli.console import escape, hint, indented, note, out, print_json, reported, table
-from pueprotect.errors import PlatformError
+from pueprotect.errors import InputError, PlatformError
 
 STALE = 3
 
@@ -40,12 +40,23 @@ def sample(
 def verify(
     folder: Annotated[Path, typer.Argument(metavar="OUT", help="The released folder.", show_default=False)],
     vault: Annotated[Path | None, typer.Option(help="Its vault.", show_default="OUT.vault")] = None,
+    signature: Annotated[
+        Path | None,
+        typer.Option(metavar="SIG", help="A signed statement of check --attest --sign.", show_default=False),
+    ] = None,
+    public_key: Annotated[
+        Path | None, typer.Option(metavar="KEY", help="The signer's public key (PEM).", show_default=False)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write the result as JSON to stdout.")] = False,
 ) -> int:
     """Compare the released files with their recorded digests and list every difference.
 
-    Exit codes: 0 all as released; 3 files are missing, added or changed; 2 no vault.
-    """
+    With --signature the digests are those of a signed statement, and no vault is needed.
+
+    Exit codes: 0 all as released; 3 files are missing, added or changed, or not what was signed; 2 no vault.
+    """  # fmt: skip
+    if signature is not None or public_key is not None:
+        return _verify_signature(folder, vault, signature, public_key, as_json)
     from pueprotect.vault import SCHEMA_VERSION, Vault, default_vault
     from pueprotect.vault import verify as compare
 
@@ -62,6 +73,22 @@ def verify(
                 out.print(f"{kind:8} {escape(name)}", soft_wrap=True)
         note(f"{len(rows)} files recorded; " + ("all as released." if found.ok else "differences above."))
     return 0 if found.ok else STALE
+
+
+def _verify_signature(
+    folder: Path, vault: Path | None, signature: Path | None, public_key: Path | None, as_json: bool
+) -> int:
+    if signature is None or public_key is None:
+        raise InputError("--signature and --public-key belong together: give both.")
+    from pueprotect.attest import verify_statement
+    from pueprotect.vault import SCHEMA_VERSION, default_vault
+
+    found = verify_statement(folder, vault or default_vault(folder), signature, public_key)
+    if as_json:
+        print_json({"schema_version": SCHEMA_VERSION, "ok": True, "statement": found})
+    else:
+        note(f"{folder} is what was signed; the result of its check was {found['predicate']['result']}.")
+    return 0
 
 
 def attacks(as_json: Annotated[bool, typer.Option("--json", help="Write the list as JSON to stdout.")] = False) -> int:

@@ -1,0 +1,1 @@
+"""What was found, in the forms that people and machines read; no logic, no torch."""

@@ -1,0 +1,118 @@
+"""The examples do what they say: the workflow's commands are executed as they are written."""
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import Evidence
+
+import pueprotect
+from pueprotect.policyfile import read_policy
+
+ROOT = Path(pueprotect.__file__).parents[1]
+EXAMPLES = ROOT / "examples"
+NEEDED = ("run.json", "manifest.jsonl", "certificate.json", "certify", "audit")
+POLICY = """version: 1
+certify: {max_learnability: 0.5, min_draws: 1000}
+audit: {suite: quick, max_accuracy: 0.5}
+images: {min_coverage: 1.0, max_linf: 8}
+"""
+
+
+def shim(folder: Path, name: str, body: str) -> None:
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+@pytest.fixture
+def checkout(evidence: Evidence, tmp_path: Path) -> tuple[Path, dict[str, str]]:
+    """A repository as the workflow describes it, and a PATH on which `pip install` does nothing."""
+    place = tmp_path / "repository"
+    place.mkdir()
+    shutil.copytree(evidence.out, place / "released")
+    (place / "released.vault").mkdir()
+    for name in NEEDED:
+        source = evidence.vault / name
+        if source.is_dir():
+            shutil.copytree(source, place / "released.vault" / name)
+        else:
+            shutil.copy(source, place / "released.vault")
+    (place / "pueprotect.yaml").write_text(POLICY)
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    shim(programs, "pueprotect", f'exec "{sys.executable}" -m pueprotect "$@"')
+    shim(programs, "pip", 'test "$*" = "install pueprotect"')
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    return place, os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
+
+
+def steps() -> list[dict[str, Any]]:
+    workflow = yaml.safe_load((EXAMPLES / "github-workflow.yml").read_text())
+    found: list[dict[str, Any]] = workflow["jobs"]["check"]["steps"]
+    return found
+
+
+def shell(command: str, place: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    words = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", command]  # as GitHub runs a step
+    return subprocess.run(words, cwd=place, env=environment, capture_output=True, text=True)
+
+
+def test_the_workflows_commands_pass_on_a_good_release(checkout: tuple[Path, dict[str, str]]) -> None:
+    place, environment = checkout
+    commands = [step["run"] for step in steps() if "run" in step]
+    assert len(commands) == 4
+    for command in commands:
+        done = shell(command, place, environment)
+        assert done.returncode == 0, (command, done.stdout, done.stderr)
+    uploaded = next(step["with"]["sarif_file"] for step in steps() if "sarif" in step.get("uses", ""))
+    assert (place / uploaded).is_file()
+    made = {path.name for path in place.glob("pueprotect.*")}
+    assert made == {"pueprotect.yaml", "pueprotect.sarif", "pueprotect.xml", "pueprotect.json",
+                    "pueprotect.intoto.json", "pueprotect.html"}  # fmt: skip
+
+
+def test_the_workflow_fails_and_annotates_a_weak_release(checkout: tuple[Path, dict[str, str]]) -> None:
+    place, environment = checkout
+    (place / "pueprotect.yaml").write_text(POLICY.replace("max_accuracy: 0.5", "max_accuracy: 0.1"))
+    command = next(step["run"] for step in steps() if "--format github" in step.get("run", ""))
+    done = shell(command, place, environment)
+    assert done.returncode == 1
+    assert "::error file=pueprotect.yaml,line=3,title=audit.pst.max_accuracy::" in done.stdout
+    after = [step for step in steps() if step.get("if")]
+    assert len(after) == 3, "the reports are kept when the check has failed"
+
+
+def test_the_git_hook_stops_a_commit_that_breaks_the_release(checkout: tuple[Path, dict[str, str]]) -> None:
+    place, environment = checkout
+    environment |= {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"}
+    identity = "git config user.name n && git config user.email e@example.org"
+    set_up = f"git init -q . && {identity} && git add -A && git commit -qm 1"
+    assert shell(set_up, place, environment).returncode == 0
+    shutil.copy(EXAMPLES / "pre-commit", place / ".git/hooks/pre-commit")
+    other = shell("echo x > notes.txt && git add -A && git commit -qm 2", place, environment)
+    assert other.returncode == 0, "commits that leave the release alone are none of its business"
+    broken = shell("echo x >> released/cat/000.png && git add -A && git commit -qm 3", place, environment)
+    assert broken.returncode != 0
+    assert "not as released" in broken.stdout + broken.stderr
+
+
+def test_the_example_policy_is_a_policy() -> None:
+    policy = read_policy(EXAMPLES / "pueprotect.yaml").policy
+    assert policy.certify is not None
+    assert policy.audit is not None
+    assert policy.images is not None
+
+
+def test_the_benchmark_prints_medians_and_their_ratio() -> None:
+    words = [sys.executable, str(EXAMPLES / "benchmarks/check.py"), "--files", "20", "--repeats", "1"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "check / sha256sum" in done.stdout.splitlines()[-1]

@@ -12,16 +12,19 @@ import pueprotect
 ROOT = Path(pueprotect.__file__).parent
 LAYERS = (
     {"errors", "runtime"},
-    {"bounds", "images", "encode", "vault", "models", "weights", "sample"},
+    {"bounds", "deep", "pixels", "metadata", "similarity", "images", "encode", "vault", "models", "weights", "sample"},
     {"augment", "training"},
     {"evidence"},
     {"protect", "certify", "attacks"},
-    {"places", "publish", "release", "audit", "policy", "report"},
+    {"places", "options", "draft", "noise", "publish", "release", "audit", "policy", "report"},
     {"cli", "__main__"},
 )
 RANK = {name: number for number, layer in enumerate(LAYERS) for name in layer}
 APART = LAYERS[4]
-WITHOUT_TORCH = ("bounds", "images", "encode", "vault", "places", "policy", "report", "sample")
+WITHOUT_TORCH = (
+    *("bounds", "deep", "pixels", "metadata", "similarity", "images", "encode", "vault", "sample"),
+    *("places", "draft", "policy", "report"),
+)
 LONGEST = 60
 
 FILES = {path.relative_to(ROOT).with_suffix("").as_posix().replace("/", "."): path for path in ROOT.rglob("*.py")}
@@ -113,8 +116,8 @@ print(json.dumps({
 }))
 """
 OPTIONS = {
-    "protect": "out vault method mode epsilon preset surrogate size sigma rounds seed holdout labels format metadata "
-    "overwrite resume release-anyway device workers json",
+    "protect": "out vault method mode epsilon preset surrogate size sigma rounds seed holdout labels label-depth "
+    "format metadata overwrite skip-unsupported resume release-anyway device workers json",
     "certify": "vault test q sigma eta draws alpha joint surrogate-recipe baseline max-learnability resume device seed "
     "json",
     "audit": "vault test attack suite arch epochs clean-fraction eta max-accuracy max-recovered resume device seed "

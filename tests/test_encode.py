@@ -1,6 +1,7 @@
 import io
 import os
 import struct
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,19 @@ from PIL import ExifTags, Image, ImageCms
 from scipy.ndimage import uniform_filter
 
 from pueprotect import encode
-from pueprotect.encode import protect_file, released_names, ssim
+from pueprotect.encode import Encoder, released_names
 from pueprotect.errors import ImageError, InputError
-from pueprotect.images import ImageEntry, ImageFolder, decode_rgb, identify
+from pueprotect.images import ImageEntry, ImageFolder
+from pueprotect.pixels import decode_rgb, identify
+from pueprotect.similarity import PSNR_CAP, ssim
 
 LOSSLESS = {"PNG": ("RGB", "RGBA", "L", "LA", "P"), "WEBP": ("RGB", "RGBA"), "BMP": ("RGB", "L", "P")}
 LOSSLESS["TIFF"] = LOSSLESS["PNG"]
 SUFFIX = {"PNG": ".png", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif", "JPEG": ".jpg"}
+
+
+def protect_file(source, target, delta, *, epsilon_levels, **options):
+    return Encoder(epsilon=epsilon_levels, **options).protect(source, target, delta)
 
 
 def noise(side=16, epsilon=8, seed=1):
@@ -100,16 +107,30 @@ def test_noise_of_the_image_size_is_added_exactly_and_signed(tmp_path):
     assert np.array_equal(decode_rgb(tmp_path / "h.png")[..., 0], np.clip(pixels[..., 0] + mean, 0, 255))
 
 
-def test_noise_is_resized_bilinearly_to_both_sides(tmp_path):
-    source = put(tmp_path / "a.png", np.full((40, 80, 3), 128, np.uint8))
-    delta = np.zeros((4, 4, 3), np.int8)
-    delta[:, :2], delta[:, 2:] = -8, 8
-    protect_file(source, tmp_path / "b.png", delta, epsilon_levels=8)
-    row = decode_rgb(tmp_path / "b.png")[20, :, 0].astype(int) - 128
-    assert row[0] == -8
-    assert row[-1] == 8
-    assert (np.diff(row) >= 0).all()
-    assert len(set(row)) > 8
+@pytest.mark.parametrize("shape", [(40, 80), (37, 64), (16, 33), (101, 16)])
+def test_each_noise_value_fills_its_share_of_a_larger_picture(shape):
+    delta = noise(16)
+    flat = np.full((*shape, 3), 128, np.uint8)
+    laid = encode.lay(flat, delta, 8).astype(int) - 128
+    rows, columns = ([int(Fraction(2 * place + 1, 2 * side) * 16) for place in range(side)] for side in shape)
+    assert np.array_equal(laid, delta[rows][:, columns])
+    assert (flat == 128).all()
+
+
+def test_noise_is_reduced_smoothly_where_the_picture_is_smaller():
+    delta = np.zeros((16, 16, 3), np.int8)
+    delta[:, :8], delta[:, 8:] = -8, 8
+    row = encode.lay(np.full((40, 5, 3), 128, np.uint8), delta, 8)[20, :, 0].astype(int) - 128
+    assert row.tolist() == [-8, -8, 0, 8, 8]
+
+
+def test_sixteen_bits_get_the_same_share_of_their_range():
+    delta = noise(16)
+    shallow = np.full((16, 16, 4), 100, np.uint8)
+    shallow[0], shallow[1] = 2, 253
+    laid, deep = encode.lay(shallow, delta, 8), encode.lay(shallow.astype(np.uint16) * 257, delta, 8)
+    assert np.array_equal(deep, laid.astype(np.uint16) * 257)
+    assert np.array_equal(laid[..., 3], shallow[..., 3])
 
 
 def test_psnr_is_measured_and_finite(tmp_path):
@@ -118,7 +139,7 @@ def test_psnr_is_measured_and_finite(tmp_path):
     assert two.linf == 2
     assert two.psnr == pytest.approx(10 * np.log10(255**2 / 4))
     none = protect_file(source, tmp_path / "c.png", np.zeros((8, 8, 3), np.int8), epsilon_levels=8)
-    assert (none.linf, none.psnr) == (0, encode.PSNR_CAP)
+    assert (none.linf, none.psnr) == (0, PSNR_CAP)
 
 
 def test_jpeg_keeps_the_noise_and_reports_what_it_added(tmp_path):

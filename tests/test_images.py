@@ -12,13 +12,12 @@ from PIL import Image
 from pueprotect.errors import ImageError, InputError
 from pueprotect.images import (
     ImageEntry,
-    decode_rgb,
-    identify,
     load,
     scan,
     stratified_holdout,
     working_size,
 )
+from pueprotect.pixels import decode_rgb, identify
 
 
 def two_classes(root, per_class=3):
@@ -155,12 +154,13 @@ def save_frames(path, count=2, **options):
     ("make", "says"),
     [
         (lambda path: path.write_bytes(b"not an image"), "not a readable"),
-        (lambda path: path.write_bytes(b""), "not a readable"),
+        (lambda path: path.write_bytes(b""), "is empty"),
         (lambda path: Image.new("RGB", (4, 4)).save(path, "GIF"), "not a readable"),
-        (lambda path: Image.new("CMYK", (4, 4)).save(path, "JPEG"), "CMYK is not supported yet"),
-        (lambda path: Image.new("1", (4, 4)).save(path, "PNG"), "mode 1 is not supported yet"),
-        (lambda path: path.write_bytes(png_header(16, 0)), "not supported yet"),
-        (lambda path: path.write_bytes(png_header(16, 2)), "16 bits is not supported yet"),
+        (lambda path: Image.new("CMYK", (4, 4)).save(path, "JPEG"), "CMYK without a colour profile"),
+        (lambda path: Image.new("1", (4, 4)).save(path, "PNG"), "mode 1 is not supported"),
+        (lambda path: Image.new("F", (4, 4)).save(path, "TIFF"), "mode F is not supported"),
+        (lambda path: Image.new("I", (4, 4)).save(path, "TIFF"), "mode I is not supported"),
+        (lambda path: Image.new("I;16", (4, 4)).save(path, "TIFF", tiffinfo={262: 0}), "white is zero"),
         (lambda path: save_frames(path, format="TIFF"), "2 frames"),
         (lambda path: save_frames(path, format="WEBP"), "2 frames"),
         (lambda path: save_frames(path, format="PNG"), "2 frames"),

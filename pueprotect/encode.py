@@ -23,7 +23,7 @@ from pueprotect import deep
 from pueprotect.errors import ImageError, InputError
 from pueprotect.images import ImageFolder
 from pueprotect.metadata import Descriptions, descriptions
-from pueprotect.pixels import AnyPixels, Picture, decode, opened, picture_of
+from pueprotect.pixels import AnyPixels, Picture, content_of, decode, opened, picture_of
 from pueprotect.similarity import deviation, ssim
 
 FileFormat = Literal["keep", "png"]
@@ -201,20 +201,6 @@ class Encoder:
             raise ImageError(f"{source}: {after.container} does not keep its transparency; use --format png.")
         if before.colours.shape != after.colours.shape or before.pixels.dtype != after.pixels.dtype:
             raise ImageError(f"{target} does not hold the picture of {source}; use --format png.")
-
-
-def content_of(path: Path) -> bytes:
-    """The bytes of an original.
-
-    Raises:
-        ImageError: they cannot be read.
-    """
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ImageError(
-            f"{path} cannot be read ({error.strerror}); put it back, and go on with the same command and --resume."
-        ) from error
 
 
 def _options(container: str, quality: int, icc: bytes | None, kept: Descriptions) -> dict[str, Any]:

@@ -110,13 +110,29 @@ def _refuse_unfaithful(image: Image.Image, name: Path) -> None:
         raise ImageError(f"{name}: mode {image.mode} is not supported; convert it to 8-bit RGB or greyscale.")
 
 
+def content_of(path: Path) -> bytes:
+    """The bytes of an original.
+
+    Raises:
+        ImageError: they cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageError(
+            f"{path} cannot be read ({error.strerror}); put it back, and go on with the same command and --resume."
+        ) from error
+
+
 def decode(path: str | Path, content: bytes | None = None) -> Picture:
     """Decode a whole file.
 
     Raises:
         ImageError: the file cannot be decoded, or not faithfully.
     """
-    with opened(Path(path), content=content) as image:
+    path = Path(path)
+    # From memory: Pillow maps uncompressed TIFFs, and then turns them twice.
+    with opened(path, content=content_of(path) if content is None else content) as image:
         return picture_of(image)
 
 
@@ -192,7 +208,7 @@ def working_copy(path: Path, size: int, content: bytes | None = None) -> tuple[P
     Raises:
         ImageError: the file cannot be decoded, or not faithfully.
     """
-    with opened(path, content=content) as image:
+    with opened(path, content=content_of(path) if content is None else content) as image:
         if deep.is_deep(image):
             rgb, converted = Image.fromarray(Picture(deep.pixels_of(image), "").rgb), ""
         elif image.mode == "CMYK":

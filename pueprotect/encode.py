@@ -211,16 +211,18 @@ def _options(container: str, quality: int, icc: bytes | None, kept: Descriptions
         options["icc_profile"] = icc
     if container == "BMP":
         return options
+    if container == "TIFF" and (kept.exif or kept.xmp):
+        options["exif"] = kept.exif or Image.Exif()
+        if kept.xmp:
+            options["exif"][700] = kept.xmp
+        options["compression"] = "raw"  # libtiff, which compresses, cannot write an EXIF directory
+        return options
     if kept.exif:
         options["exif"] = kept.exif
-        if container == "TIFF":
-            options["compression"] = "raw"  # libtiff, which compresses, cannot write an EXIF directory
     if kept.xmp:
         if container == "PNG":
             options["pnginfo"] = PngImagePlugin.PngInfo()
             options["pnginfo"].add_itxt("XML:com.adobe.xmp", kept.xmp.decode())
-        elif container == "TIFF":
-            options["tiffinfo"] = {700: kept.xmp}
         else:
             options["xmp"] = kept.xmp
     return options

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -105,7 +106,9 @@ def reported(command: Callable[P, int]) -> Callable[P, None]:
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            with _terminable():
+            with _terminable(), warnings.catch_warnings():
+                # About damaged metadata and large pictures; what matters becomes an error of ours.
+                warnings.filterwarnings("ignore", module=r"PIL\.")
                 code = command(*args, **kwargs)
         except KeyboardInterrupt:
             complain("interrupted; what was finished is kept, and the same command with --resume goes on.")

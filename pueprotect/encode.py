@@ -252,7 +252,8 @@ def lay(pixels: AnyPixels, noise: Levels, epsilon: int) -> AnyPixels:
         levels = levels.mean(axis=2, keepdims=True)
     levels = np.clip(np.rint(levels), -epsilon, epsilon)
     steps = (levels * (1 if pixels.dtype == np.uint8 else 257)).astype(np.int32)
-    wide = steps[:, _shares(len(steps[0]), width)]
+    # `take` and not an index: that would lay the rows out across memory, and ten times slower for it.
+    wide = np.take(steps, _shares(steps.shape[1], width), axis=1)
     up, down = np.maximum(wide, 0).astype(pixels.dtype), np.maximum(-wide, 0).astype(pixels.dtype)
     ceiling = np.iinfo(pixels.dtype).max - up
     result = pixels.copy()

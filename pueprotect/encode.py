@@ -24,7 +24,7 @@ from pueprotect.errors import ImageError, InputError
 from pueprotect.images import ImageFolder
 from pueprotect.metadata import Descriptions, descriptions
 from pueprotect.pixels import AnyPixels, Picture, content_of, decode, opened, picture_of
-from pueprotect.similarity import deviation, ssim
+from pueprotect.similarity import deviation, image_deviation, ssim
 
 FileFormat = Literal["keep", "png"]
 Metadata = Literal["minimal", "keep"]
@@ -151,7 +151,7 @@ class Encoder:
             with opened(partial, target, released) as image:
                 after = picture_of(image)
             self._compare(before, after, source, target)
-            linf, psnr = deviation(before.colours, after.colours)
+            linf, psnr = _deviation(before, after)
             if after.container != "JPEG" and linf > self.epsilon:
                 raise ImageError(f"{target} differs by {linf} levels instead of {self.epsilon}; use --format png.")
             os.replace(partial, target)
@@ -195,12 +195,24 @@ class Encoder:
 
     @staticmethod
     def _compare(before: Picture, after: Picture, source: Path, target: Path) -> None:
-        old, new = before.alpha, after.alpha
-        lost = new is not None if old is None else new is None or not np.array_equal(old, new)
-        if lost and not (old is not None and new is None and int(old.min()) == np.iinfo(old.dtype).max):
-            raise ImageError(f"{source}: {after.container} does not keep its transparency; use --format png.")
-        if before.colours.shape != after.colours.shape or before.pixels.dtype != after.pixels.dtype:
+        (mode, size), (new_mode, new_size) = before.kind, after.kind
+        if size != new_size or mode.replace("A", "") != new_mode.replace("A", ""):
             raise ImageError(f"{target} does not hold the picture of {source}; use --format png.")
+        old, new = (picture.alpha if "A" in picture.kind[0] else None for picture in (before, after))
+        if old is None or new is None:
+            # A container may drop transparency where there is none.
+            kept = new is None and (old is None or int(old.min()) == np.iinfo(old.dtype).max)
+        else:
+            kept = np.array_equal(old, new)
+        if not kept:
+            raise ImageError(f"{source}: {after.container} does not keep its transparency; use --format png.")
+
+
+def _deviation(before: Picture, after: Picture) -> tuple[int, float]:
+    one, other = before.content, after.content
+    if isinstance(one, Image.Image) and isinstance(other, Image.Image) and one.mode == other.mode in ("L", "RGB"):
+        return image_deviation(one, other)
+    return deviation(before.colours, after.colours)
 
 
 def _options(container: str, quality: int, icc: bytes | None, kept: Descriptions) -> dict[str, Any]:

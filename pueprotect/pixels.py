@@ -13,6 +13,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -34,17 +35,29 @@ class Picture:
     """A decoded image, upright.
 
     Attributes:
-        pixels: (H, W, C) uint8 or uint16 in native order; C is 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA. Not to be
-            written to.
+        content: an image in mode L, LA, RGB or RGBA; or 16-bit `pixels`.
         container: JPEG, PNG, WEBP, BMP or TIFF.
         icc: colour profile of `pixels`, if any.
         converted: `palette` or `CMYK` where the stored mode is not the one of `pixels`, else empty.
     """
 
-    pixels: AnyPixels
+    content: Image.Image | npt.NDArray[np.uint16]
     container: str
     icc: bytes | None = None
     converted: str = ""
+
+    @cached_property
+    def pixels(self) -> AnyPixels:
+        """(H, W, C) uint8 or uint16 in native order; C is 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA. Not to write to."""
+        return self.content if isinstance(self.content, np.ndarray) else _array(self.content)
+
+    @property
+    def kind(self) -> tuple[str, tuple[int, int]]:
+        """Mode, `;16` appended to that of 16 bits, and (height, width)."""
+        if isinstance(self.content, np.ndarray):
+            height, width, channels = self.content.shape
+            return f"{('L', 'LA', 'RGB', 'RGBA')[channels - 1]};16", (height, width)
+        return self.content.mode, (self.content.height, self.content.width)
 
     @property
     def colours(self) -> AnyPixels:
@@ -143,9 +156,9 @@ def picture_of(image: Image.Image) -> Picture:
     if deep.is_deep(image):
         return Picture(deep.pixels_of(image), container, icc)
     if image.mode == "CMYK":
-        return Picture(_array(_upright(_through_profile(image))), container, None, "CMYK")
+        return Picture(_upright(_through_profile(image)), container, None, "CMYK")
     converted = "palette" if image.mode in ("P", "PA") else ""
-    return Picture(_array(_plain(_upright(image))), container, icc, converted)
+    return Picture(_plain(_upright(image)), container, icc, converted)
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -323,13 +323,15 @@ def _warnings(job: _Job, result: dict[str, Any], vault: Path, rows: list[Manifes
     if ignored := job.folder.ignored:
         found.append(f"{len(ignored)} files are not images and are not released, such as {ignored[0]}.")
     if skipped := job.folder.unsupported:
-        found.append(f"{len(skipped)} pictures are left out, such as {skipped[0][0]}: {skipped[0][1]}")
+        found.append(f"Pictures left out: {len(skipped)}, such as {skipped[0][0]}: {skipped[0][1]}")
     for how, paths in sorted(job.converted.items()):
-        found.append(f"{len(paths)} {how} images become RGB{'(A)' * (how == 'palette')}, such as {paths[0]}.")
+        found.append(
+            f"Images in {how} mode that become RGB{'(A)' * (how == 'palette')}: {len(paths)}, such as {paths[0]}."
+        )
     if job.twins:
         one, other = job.twins[0]
         found.append(
-            f"{len(job.twins)} pictures are in two classes, such as {one} and {other}: each copy gets other noise, and "
+            f"Pictures in two classes: {len(job.twins)}, such as {one} and {other}; each copy gets other noise, and "
             "the copies together help to remove it; keep one."
         )
     if rows is not None and (linf := result["realised"]["linf_max"]) > job.settings.epsilon:

@@ -16,8 +16,8 @@ from pueprotect import encode
 from pueprotect.encode import Encoder, released_names
 from pueprotect.errors import ImageError, InputError
 from pueprotect.images import ImageEntry, ImageFolder
-from pueprotect.pixels import decode_rgb, identify
-from pueprotect.similarity import PSNR_CAP, ssim
+from pueprotect.pixels import decode, decode_rgb, identify
+from pueprotect.similarity import PSNR_CAP, deviation, image_deviation, ssim
 
 LOSSLESS = {"PNG": ("RGB", "RGBA", "L", "LA", "P"), "WEBP": ("RGB", "RGBA"), "BMP": ("RGB", "L", "P")}
 LOSSLESS["TIFF"] = LOSSLESS["PNG"]
@@ -309,3 +309,45 @@ def test_released_names_refuse_collisions(other):
     assert len(released_names(folder, "keep")) == 2
     with pytest.raises(InputError, match=r"a/x\.jpg and"):
         released_names(folder, "png")
+
+
+def test_quality_is_chosen_by_what_survives(tmp_path):
+    tiny = [(put(tmp_path / f"{n}.jpg", photo(16, 16, seed=n), quality=95), noise(16, seed=n)) for n in range(3)]
+    large = [(put(tmp_path / f"l{n}.jpg", photo(256, 256, seed=n), quality=95), noise(16, seed=n)) for n in range(2)]
+    fine, coarse = (encode.choose_quality(pictures, 8) for pictures in (tiny, large))
+    assert coarse.quality < fine.quality, "noise that fills many pixels needs less"
+    assert (fine.files, coarse.files) == (3, 2)
+    assert coarse.gain >= encode.LEAST_GAIN
+    assert coarse.error <= encode.LARGEST_ERROR
+    below = encode.JPEG_QUALITIES[encode.JPEG_QUALITIES.index(fine.quality) - 1]
+    measured = [encode._survival(decode(path), delta, 8, below) for path, delta in tiny]
+    gain, error = np.median(measured, axis=0)
+    assert gain < encode.LEAST_GAIN or error > encode.LARGEST_ERROR
+    path, delta = tiny[0]
+    before = decode_rgb(path).astype(float)
+    Encoder(epsilon=8, quality=below).protect(path, tmp_path / "out.jpg", delta)
+    meant = encode.lay(decode_rgb(path), delta, 8) - before
+    realised = decode_rgb(tmp_path / "out.jpg") - before
+    assert measured[0][0] == pytest.approx((realised * meant).sum() / (meant**2).sum(), abs=1e-4)
+    assert encode.choose_quality([(put(tmp_path / "a.png"), noise())], 8) is None
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_both_ways_to_measure_agree(mode):
+    one, other = (Image.fromarray(photo(seed=seed)).convert(mode) for seed in (0, 1))
+    assert image_deviation(one, other) == deviation(np.asarray(one), np.asarray(other))
+    assert image_deviation(one, one) == (0, PSNR_CAP)
+    gap = np.asarray(one).astype(int) - np.asarray(other)
+    linf, psnr = deviation(np.asarray(one), np.asarray(other))
+    assert linf == np.abs(gap).max()
+    assert psnr == pytest.approx(10 * np.log10(255**2 / np.square(gap).mean()))
+    deep = [np.asarray(image).astype(np.uint16) * 257 for image in (one, other)]
+    assert deviation(*deep) == (linf, pytest.approx(psnr))
+
+
+def test_large_pictures_are_compared_at_the_advised_size():
+    a = photo(520, 400)
+    b = np.clip(a + np.random.default_rng(3).normal(0, 12, a.shape), 0, 255).astype(np.uint8)
+    small = [np.asarray(Image.fromarray(image).convert("L").reduce(2)) for image in (a, b)]
+    expected = slow_ssim(*(np.repeat(image[..., None], 3, axis=2) for image in small))
+    assert ssim(a, b) == pytest.approx(expected, abs=1e-3)

@@ -212,7 +212,7 @@ def test_one_picture_in_two_classes_is_reported(tmp_path: Path, command: Command
         image.save(src / "dog/same.bmp")  # the same pixels in another file
     done = command("protect", src, "--out", tmp_path / "out", *TINY, "--release-anyway")
     assert done.code == 0
-    assert "1 pictures are in two classes, such as cat/001.png and dog/same.bmp" in done.stderr
+    assert "Pictures in two classes: 1, such as cat/001.png and dog/same.bmp" in done.stderr
 
 
 def test_what_cannot_be_released_is_listed_and_left_out_only_when_asked(tmp_path: Path, command: Command) -> None:
@@ -238,7 +238,7 @@ def test_what_cannot_be_released_is_listed_and_left_out_only_when_asked(tmp_path
     assert done.code == 0, done.stderr
     assert {entry["path"] for entry in done.data["skipped"]} == bad
     assert all(name in done.stderr for name in bad)
-    assert "1 palette images become RGB(A), such as owl/000.png" in done.stderr
+    assert "Images in palette mode that become RGB(A): 1, such as owl/000.png" in done.stderr
     released = {name for name, content in tree(tmp_path / "out").items() if content}
     assert released == {name for name, content in tree(src).items() if content is not None} - bad
     assert done.data["images"] == len(released) == 12

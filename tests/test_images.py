@@ -1,3 +1,4 @@
+import hashlib
 import struct
 import warnings
 import zlib
@@ -13,8 +14,10 @@ from pueprotect.errors import ImageError, InputError
 from pueprotect.images import (
     ImageEntry,
     load,
+    read_folder,
     scan,
     stratified_holdout,
+    twins,
     working_size,
 )
 from pueprotect.pixels import decode_rgb, identify
@@ -301,3 +304,35 @@ def test_truncated_files_do_not_warn(tmp_path):
         warnings.simplefilter("error")
         with pytest.raises(ImageError, match=r"a\.jpg cannot be decoded"):
             decode_rgb(path)
+
+
+def test_large_sets_lie_in_a_file_that_has_no_name(tmp_path, monkeypatch):
+    folder = scan(two_classes(tmp_path / "src"))
+    (tmp_path / "cache").mkdir()
+    plain = read_folder(folder, 8, cache=tmp_path / "cache")
+    assert not isinstance(plain.pixels, np.memmap)
+    monkeypatch.setattr("pueprotect.images.CACHE_ABOVE", 100)
+    mapped = read_folder(folder, 8, cache=tmp_path / "cache")
+    assert isinstance(mapped.pixels, np.memmap)
+    assert np.array_equal(mapped.pixels, plain.pixels)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_reading_once_gives_pixels_and_digests(tmp_path):
+    folder = scan(two_classes(tmp_path))
+    folder.path_of(folder.entries[1]).write_bytes(b"")
+    loaded = read_folder(folder, 8)
+    assert [path for path, _ in loaded.unusable] == [folder.entries[1].path]
+    assert loaded.digests == {
+        entry.path: hashlib.sha256(folder.path_of(entry).read_bytes()).hexdigest()
+        for entry in folder.entries
+        if entry is not folder.entries[1]
+    }
+
+
+def test_equal_pictures_of_other_classes_are_twins(tmp_path):
+    folder = scan(two_classes(tmp_path))
+    assert twins(folder, load(folder, 8)) == [(f"ant/{index}.png", f"bee/{index}.png") for index in range(3)]
+    put(tmp_path / "ant" / "0.png", photo(seed=9))
+    put(tmp_path / "ant" / "1.png", photo(seed=9))
+    assert twins(folder, load(folder, 8)) == [("ant/2.png", "bee/2.png")]

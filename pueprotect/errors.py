@@ -3,6 +3,7 @@
     PueprotectError
     ├── InputError            a folder, file or option that cannot be used        exit 2
     │   └── ImageError        one image file that cannot be read or written       exit 2
+    │       └── UnusableImages   several of them                                  exit 2
     ├── VaultError            the private side of a release is missing or broken  exit 2
     ├── StaleDataError        released files differ from the recorded digests     exit 3
     ├── CertificateError      a certificate contradicted by its own cross-check   exit 2
@@ -11,6 +12,10 @@
 Each message is one sentence that names the file or option and the mend. Abstentions and failed
 gates are values, not exceptions.
 """
+
+from collections.abc import Sequence
+
+LISTED = 3
 
 
 class PueprotectError(Exception):
@@ -25,6 +30,25 @@ class InputError(PueprotectError):
 
 class ImageError(InputError):
     """An image file that cannot be decoded or encoded."""
+
+
+class UnusableImages(ImageError):
+    """Images that cannot be released.
+
+    Attributes:
+        files: path of each and one sentence of why.
+    """
+
+    def __init__(self, files: Sequence[tuple[str, str]], among: int, mend: str = "") -> None:
+        """Make one sentence of `files`, found among so many pictures, and of the `mend` for all of them."""
+        self.files = tuple(files)
+        if len(self.files) == 1:
+            what = self.files[0][1]
+        else:
+            more = f" ... and {len(self.files) - LISTED} more." if len(self.files) > LISTED else ""
+            reasons = " ".join(reason for _, reason in self.files[:LISTED])
+            what = f"{len(self.files)} of {among} images cannot be used: {reasons}{more}"
+        super().__init__(f"{what} {mend}".strip())
 
 
 class VaultError(PueprotectError):

@@ -1,37 +1,33 @@
-"""Image folders: what is in them, their labels and their pixels. No torch.
-
-Only the standard containers are opened (JPEG, PNG, WebP, BMP, TIFF), told apart by content and not by
-suffix, with 8 bits per channel. Anything whose release would not be faithful (CMYK, 16 bits, several
-frames) is refused by name instead of being converted quietly. A JPEG with a second embedded picture
-(MPO: gain maps, stereo pairs) counts as its first picture, as in every viewer; the second is not released.
-"""
+"""Image folders: what is in them, their labels, working copies of their pixels, splits. No torch."""
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import os
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
 
-from pueprotect.errors import ImageError, InputError
+from pueprotect.errors import ImageError, InputError, UnusableImages
+from pueprotect.pixels import Pixels, identify, working_copy
 from pueprotect.runtime import SILENT, Progress, child_seed
 
-Pixels = npt.NDArray[np.uint8]
-
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
-MODES = frozenset({"RGB", "RGBA", "L", "LA", "P"})
+# Pictures that this package cannot write; a folder that holds them would otherwise lose them without a word.
+OTHER_PICTURES = frozenset(
+    f".{suffix}"
+    for suffix in (
+        *("gif", "heic", "heif", "avif", "jfif", "jpe", "jp2", "j2k", "jxl", "psd", "tga", "ppm", "pgm", "pbm", "pnm"),
+        *("dng", "cr2", "cr3", "nef", "arw", "raf", "orf", "rw2", "exr", "hdr"),
+    )
+)
 
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
-# Pillow reads 16-bit colour as 8 bits without a word; only the raw mode of the tile tells.
-_SIXTEEN_BITS = re.compile(r";16[BLN]")
+CACHE_ABOVE = 2**29  # bytes of working copies; larger sets lie in a file and are paged in as they are needed
 
 
 @dataclass(frozen=True)
@@ -46,13 +42,15 @@ class ImageEntry:
 class ImageFolder:
     """A scanned folder; `entries` are sorted by path and `classes` by name.
 
-    `ignored` lists the paths of the visible files that are not images of a supported suffix.
+    `ignored` lists the paths of the visible files that are no pictures, `unsupported` those that are, and why they
+    cannot be released.
     """
 
     root: Path
     classes: tuple[str, ...]
     entries: tuple[ImageEntry, ...]
     ignored: tuple[str, ...] = ()
+    unsupported: tuple[tuple[str, str], ...] = ()
 
     @property
     def labels(self) -> npt.NDArray[np.int64]:
@@ -63,12 +61,25 @@ class ImageFolder:
         """Where the file of `entry` lies."""
         return self.root / entry.path
 
+    def without(self, unusable: Sequence[tuple[str, str]]) -> ImageFolder:
+        """The folder without some images (path and reason), and without the classes that are empty then.
 
-def scan(root: str | Path, labels_csv: str | Path | None = None) -> ImageFolder:
+        Raises:
+            InputError: fewer than two classes are left.
+        """
+        gone = {path for path, _ in unusable}
+        kept = [entry for entry in self.entries if entry.path not in gone]
+        labels = {entry.path: self.classes[entry.label] for entry in kept}
+        classes, entries = _labelled(self.root, [entry.path for entry in kept], labels)
+        return replace(self, classes=classes, entries=entries, unsupported=(*self.unsupported, *unusable))
+
+
+def scan(root: str | Path, labels_csv: str | Path | None = None, *, depth: int = 1) -> ImageFolder:
     """List the images below `root` with their labels, without opening them.
 
-    The class of an image is the first folder of its path, at any depth below it; or its label in `labels_csv`, a
-    UTF-8 file with the columns path (relative to `root`) and label. Hidden files and folders are skipped.
+    The class of an image is the folder number `depth` of its path, with any folders below it; or its label in
+    `labels_csv`, a UTF-8 file with the columns path (relative to `root`) and label. Hidden files and folders
+    are skipped.
 
     Raises:
         InputError: `root` cannot be used, holds no images, images without a class or fewer than two classes, holds a
@@ -79,32 +90,47 @@ def scan(root: str | Path, labels_csv: str | Path | None = None) -> ImageFolder:
         raise InputError(f"{root}: there is no such folder; check the path.")
     if not root.is_dir():
         raise InputError(f"{root} is a file; name the folder that holds the images.")
-    images, ignored = _walk(root)
-    if not images:
+    found = _walk(root)
+    if not found.images:
         raise InputError(f"{root} holds no images; supported suffixes are {', '.join(sorted(SUFFIXES))}.")
     if labels_csv is not None:
-        names = _read_labels(Path(labels_csv), root, images, ignored)
+        others = [*found.ignored, *(path for path, _ in found.unsupported)]
+        names = _read_labels(Path(labels_csv), root, found.images, others)
     else:
-        for path in images:
-            if "/" not in path:
+        for path in found.images:
+            if path.count("/") < depth:
+                what = "class folder" if depth == 1 else f"class folder {depth} levels deep"
                 raise InputError(
-                    f"{root / path} lies in no class folder: put each image into {root}/CLASS/, "
+                    f"{root / path} lies in no {what}: put each image into {root}/{'FOLDER/' * (depth - 1)}CLASS/, "
                     "or pass --labels FILE.csv with the columns path,label."
                 )
-        names = {path: path.split("/", 1)[0] for path in images}
+        names = {path: path.split("/")[depth - 1] for path in found.images}
+    classes, entries = _labelled(Path(labels_csv) if labels_csv is not None else root, found.images, names)
+    return ImageFolder(root, classes, entries, tuple(found.ignored), tuple(found.unsupported))
+
+
+def _labelled(
+    where: Path, images: Sequence[str], names: dict[str, str]
+) -> tuple[tuple[str, ...], tuple[ImageEntry, ...]]:
     classes = tuple(sorted(set(names.values())))
     if len(classes) < 2:
-        where = labels_csv if labels_csv is not None else root
-        raise InputError(f"{where} has only one class, {classes[0]!r}; protection needs at least two.")
+        has = f"only one class, {classes[0]!r}" if classes else "no class with usable images"
+        raise InputError(f"{where} has {has}; protection needs at least two.")
     index = {name: label for label, name in enumerate(classes)}
-    entries = tuple(ImageEntry(path, index[names[path]]) for path in images)
-    return ImageFolder(root, classes, entries, tuple(ignored))
+    return classes, tuple(ImageEntry(path, index[names[path]]) for path in images)
 
 
-def _walk(root: Path) -> tuple[list[str], list[str]]:
-    images: list[str] = []
-    others: list[str] = []
-    inside = root.resolve()
+@dataclass
+class _Found:
+    """Sorted POSIX paths below a folder."""
+
+    images: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+    unsupported: list[tuple[str, str]] = field(default_factory=list)
+
+
+def _walk(root: Path) -> _Found:
+    found, inside = _Found(), root.resolve()
 
     def refuse(error: OSError) -> None:
         raise InputError(f"{error.filename} cannot be listed ({error.strerror}); check its permissions.") from error
@@ -118,18 +144,24 @@ def _walk(root: Path) -> tuple[list[str], list[str]]:
             if name.startswith("."):
                 continue
             path = Path(folder, name)
-            try:
-                name.encode()
-            except UnicodeEncodeError as error:
-                raise InputError(f"{path!r} has a name that is not UTF-8; rename it.") from error
             if path.is_symlink() and not path.resolve().is_relative_to(inside):
                 raise InputError(f"{path} is a link that leaves {root}; copy the file into its place.")
-            is_image = path.suffix.lower() in SUFFIXES and path.is_file()
-            (images if is_image else others).append(path.relative_to(root).as_posix())
-    return sorted(images), sorted(others)
+            short, suffix = path.relative_to(root).as_posix(), path.suffix.lower()
+            if suffix in SUFFIXES and path.is_file():
+                found.images.append(short)
+            elif suffix in SUFFIXES:
+                found.unsupported.append((short, f"{path} is no regular file; put the picture itself in its place."))
+            elif suffix in OTHER_PICTURES:
+                why = f"{path}: {suffix[1:].upper()} files cannot be released; save it as JPEG or PNG, or remove it."
+                found.unsupported.append((short, why))
+            else:
+                found.ignored.append(short)
+    for names in (found.images, found.ignored, found.unsupported):
+        names.sort()
+    return found
 
 
-def _read_labels(table: Path, root: Path, images: Sequence[str], ignored: Sequence[str]) -> dict[str, str]:
+def _read_labels(table: Path, root: Path, images: Sequence[str], others: Collection[str]) -> dict[str, str]:
     """The label of each image; every image must be listed once and every row must name an image."""
     known, names = set(images), dict[str, str]()
     try:
@@ -143,7 +175,7 @@ def _read_labels(table: Path, root: Path, images: Sequence[str], ignored: Sequen
                     raise InputError(f"{where}: each row needs one path and one label, as the header says.")
                 path = PurePosixPath(row["path"]).as_posix()
                 if path not in known:
-                    why = "is not an image of a supported suffix" if path in ignored else f"is not below {root}"
+                    why = "is not an image of a supported suffix" if path in others else f"is not below {root}"
                     raise InputError(f"{where}: {path} {why}; correct or remove the row.")
                 if path in names:
                     raise InputError(f"{where}: {path} is listed twice; remove one of the rows.")
@@ -158,80 +190,33 @@ def _read_labels(table: Path, root: Path, images: Sequence[str], ignored: Sequen
     return names
 
 
-@contextmanager
-def opened(path: Path, name: Path | None = None) -> Iterator[Image.Image]:
-    """Open a supported image; any failure inside the block becomes an `ImageError`.
+@dataclass(frozen=True)
+class Loaded:
+    """Working copies of a folder.
 
-    Args:
-        path: the file.
-        name: what the message calls it; None takes `path`.
-
-    Raises:
-        ImageError: not an image that this package can protect, or the block failed.
+    Attributes:
+        pixels: (N, S, S, 3) uint8 in the order of the folder's entries; rows of unusable images are undefined.
+        digests: SHA-256 of each usable file by its path.
+        unusable: path of each file that cannot be protected, and one sentence of why.
+        converted: paths of palette and of CMYK images, by these two names.
     """
-    name = name or path
-    try:
-        with Image.open(path, formats=_FORMATS) as image:
-            frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-            if frames > 1:
-                raise ImageError(f"{name} has {frames} frames; save the one that matters as a single image.")
-            mode = image.mode
-            if mode in MODES and any(_SIXTEEN_BITS.search(str(tile[3])) for tile in image.tile):
-                mode += " with 16 bits"
-            if mode not in MODES:
-                raise ImageError(f"{name}: mode {mode} is not supported yet; convert it to 8-bit RGB or greyscale.")
-            yield image
-    except ImageError:
-        raise
-    except UnidentifiedImageError as error:
-        raise ImageError(f"{name} is not a readable {'/'.join(_FORMATS)} image; save it again or remove it.") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(f"{name} has too many pixels ({error}); reduce it or remove it.") from error
-    except Exception as error:  # decoders raise nearly anything on damaged data
-        raise ImageError(f"{name} cannot be decoded ({error}); save it again or remove it.") from error
+
+    pixels: Pixels
+    digests: dict[str, str]
+    unusable: tuple[tuple[str, str], ...]
+    converted: dict[str, list[str]]
 
 
-def upright(image: Image.Image) -> Image.Image:
-    """Turned as its EXIF orientation says, in mode L, LA, RGB or RGBA."""
-    turned = ImageOps.exif_transpose(image)
-    plain = "L" if turned.mode in ("L", "LA") else "RGB"
-    return turned.convert(plain + "A" if turned.has_transparency_data else plain)
-
-
-def identify(path: str | Path) -> tuple[int, int, str, str]:
-    """Read the header only: (width, height, mode, format), the size as stored, before orientation.
-
-    Raises:
-        ImageError: not an image that this package can protect.
-    """
-    with opened(Path(path)) as image:
-        return image.width, image.height, image.mode, container_of(image)
-
-
-def container_of(image: Image.Image) -> str:
-    """The container of an opened image: JPEG, PNG, WEBP, BMP or TIFF."""
-    return "JPEG" if image.format == "MPO" else str(image.format)
-
-
-def decode_rgb(path: str | Path) -> Pixels:
-    """Decode to (H, W, 3) uint8, upright; greyscale is repeated, alpha dropped without compositing.
-
-    Raises:
-        ImageError: the file cannot be decoded, or not faithfully.
-    """
-    with opened(Path(path)) as image:
-        return rgb_of(upright(image))
-
-
-def rgb_of(image: Image.Image) -> Pixels:
-    """(H, W, 3) uint8; greyscale is repeated, alpha dropped without compositing."""
-    return np.array(image.convert("RGB"), dtype=np.uint8)
-
-
-def load(
-    folder: ImageFolder, size: int, *, workers: int = 0, progress: Progress = SILENT, label: str = "read"
-) -> Pixels:
-    """Decode every image and bring it to size x size, the aspect not kept (Lanczos; untouched where it fits).
+def read_folder(
+    folder: ImageFolder,
+    size: int,
+    *,
+    workers: int = 0,
+    progress: Progress = SILENT,
+    label: str = "read",
+    cache: Path | None = None,
+) -> Loaded:
+    """Read and decode every image once, and bring it to `size` x `size`, the aspect not kept.
 
     Args:
         folder: what `scan` returned.
@@ -239,41 +224,80 @@ def load(
         workers: decoding threads; 0 lets the standard library choose.
         progress: told of every image.
         label: name of the work in `progress`.
+        cache: folder for a temporary file that holds the copies where they take more than `CACHE_ABOVE` bytes; it has
+            no name any more when this returns.
+    """
+
+    def read(entry: ImageEntry) -> tuple[Pixels, str, str] | ImageError:
+        path = folder.path_of(entry)
+        try:
+            content = path.read_bytes()
+            pixels, converted = working_copy(path, size, content)
+            return pixels, converted, hashlib.sha256(content).hexdigest()
+        except ImageError as error:
+            return error
+        except OSError as error:
+            return ImageError(f"{path} cannot be read ({error.strerror}); check that it exists and is readable.")
+
+    pixels = _room((len(folder.entries), size, size, 3), cache)
+    digests, unusable, converted = dict[str, str](), list[tuple[str, str]](), dict[str, list[str]]()
+    progress.start(label, len(pixels))
+    with ThreadPoolExecutor(workers or None) as pool:
+        for index, (entry, result) in enumerate(zip(folder.entries, pool.map(read, folder.entries), strict=True)):
+            if isinstance(result, ImageError):
+                unusable.append((entry.path, str(result)))
+            else:
+                pixels[index], how, digests[entry.path] = result
+                if how:
+                    converted.setdefault(how, []).append(entry.path)
+            progress.advance()
+    progress.finish()
+    return Loaded(pixels, digests, tuple(unusable), converted)
+
+
+def _room(shape: tuple[int, ...], cache: Path | None) -> Pixels:
+    if cache is None or int(np.prod(shape, dtype=np.int64)) <= CACHE_ABOVE:
+        return np.empty(shape, dtype=np.uint8)
+    path = cache / f".{os.getpid()}.cache"
+    try:
+        made: Pixels = np.memmap(path, dtype=np.uint8, mode="w+", shape=shape)
+    except OSError as error:
+        raise InputError(f"{path} cannot be made ({error.strerror}); choose another --vault.") from error
+    finally:
+        path.unlink(missing_ok=True)  # the mapping keeps it alive, and nothing is left when the process dies
+    return made
+
+
+def load(
+    folder: ImageFolder, size: int, *, workers: int = 0, progress: Progress = SILENT, label: str = "read"
+) -> Pixels:
+    """The pixels of `read_folder`, all of them.
 
     Returns:
         (N, size, size, 3) uint8 in the order of `folder.entries`.
 
     Raises:
-        ImageError: some files cannot be decoded; one error for all of them.
+        UnusableImages: some files cannot be decoded; one error for all of them.
     """
+    loaded = read_folder(folder, size, workers=workers, progress=progress, label=label)
+    if loaded.unusable:
+        raise UnusableImages(loaded.unusable, len(folder.entries))
+    return loaded.pixels
 
-    def read(entry: ImageEntry) -> Pixels | ImageError:
-        try:
-            with opened(folder.path_of(entry)) as image:
-                rgb = upright(image).convert("RGB")
-            # The gap only reduces giants by whole factors first, at no visible loss.
-            fitted = rgb.resize((size, size), Image.Resampling.LANCZOS, reducing_gap=3.0)
-            return np.array(fitted, dtype=np.uint8)
-        except ImageError as error:
-            return error
 
-    images = np.empty((len(folder.entries), size, size, 3), dtype=np.uint8)
-    errors: list[str] = []
-    progress.start(label, len(images))
-    with ThreadPoolExecutor(workers or None) as pool:
-        for index, result in enumerate(pool.map(read, folder.entries)):
-            if isinstance(result, ImageError):
-                errors.append(str(result))
-            else:
-                images[index] = result
-            progress.advance()
-    progress.finish()
-    if len(errors) == 1:
-        raise ImageError(errors[0])
-    if errors:
-        more = f" ... and {len(errors) - 3} more." if len(errors) > 3 else ""
-        raise ImageError(f"{len(errors)} of {len(images)} images cannot be used: {' '.join(errors[:3])}{more}")
-    return images
+def twins(folder: ImageFolder, pixels: Pixels) -> list[tuple[str, str]]:
+    """Pairs of images with equal working copies and different labels: the first of each picture, and another.
+
+    Args:
+        folder: the images.
+        pixels: (N, S, S, 3) uint8 in the order of its entries.
+    """
+    first, found = dict[bytes, ImageEntry](), []
+    for entry, copy in zip(folder.entries, pixels, strict=True):
+        known = first.setdefault(hashlib.sha256(copy.tobytes()).digest(), entry)
+        if known.label != entry.label:
+            found.append((known.path, entry.path))
+    return found
 
 
 def working_size(folder: ImageFolder, sample: int = 64) -> tuple[int, str]:

@@ -6,14 +6,23 @@ Everything here only looks; nothing is written.
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 from pueprotect.errors import InputError, VaultError
-from pueprotect.vault import DRAFT, EVIDENCE, RUN, Vault, default_vault, verify
+from pueprotect.vault import DRAFT, EVIDENCE, REPLACED, RUN, ManifestRow, Vault, default_vault, verify
 
 
 def check_places(
-    src: Path, out: Path, vault: Path, *, overwrite: bool = False, resume: bool = False, workers: int = 0
+    src: Path,
+    out: Path,
+    vault: Path,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    finished: bool = False,
+    workers: int = 0,
 ) -> None:
     """Refuse folders that would overwrite or nest into each other, before anything is read.
 
@@ -23,6 +32,7 @@ def check_places(
         vault: its private folder.
         overwrite: `out` and `vault` may hold an earlier release, as long as it is as it was released.
         resume: a vault that holds a draft may be that of an earlier release, too.
+        finished: `out` and `vault` may be the release itself that is asked for; whoever says so looks closer later.
         workers: threads that hash an earlier release; 0 chooses.
 
     Raises:
@@ -49,8 +59,8 @@ def check_places(
         )
     if vault.exists() and not vault.is_dir():
         raise InputError(f"--vault {vault} is a file; name a folder.")
-    _check_out(out, vault, overwrite, workers)
-    _check_vault(vault, overwrite, resume)
+    _check_out(out, vault, overwrite or (finished and Vault(vault).is_sealed), workers)
+    _check_vault(vault, overwrite or finished, resume)
 
 
 def refuse_released(src: Path, digests: dict[str, str], vaults: tuple[Path, ...]) -> None:
@@ -80,6 +90,55 @@ def refuse_released(src: Path, digests: dict[str, str], vaults: tuple[Path, ...]
             )
 
 
+def check_space(out: Path, needed: float, there: int = 0) -> None:
+    """Refuse a release that would not fit on the disk of `out`.
+
+    Args:
+        out: the released folder to be.
+        needed: bytes that the release is estimated to take.
+        there: bytes of it that an interrupted run has written already.
+
+    Raises:
+        InputError: names both sizes.
+    """
+    above = next(place for place in (out.resolve(), *out.resolve().parents) if place.exists())
+    free = shutil.disk_usage(above).free
+    if needed - there > free:
+        raise InputError(
+            f"--out {out} will take about {_size(needed - there)} and only {_size(free)} are free on its disk; "
+            "make room or choose another place."
+        )
+
+
+def _size(count: float) -> str:
+    for unit in ("bytes", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"
+
+
+def exposed(vault: Path) -> str:
+    """One sentence where git would take the vault along, else empty."""
+    vault = vault.resolve()
+    tree = next((place for place in vault.parents if (place / ".git").exists()), None)
+    if tree is None:
+        return ""
+    try:
+        done = subprocess.run(
+            ["git", "check-ignore", "-q", "--", f"{vault}/"], cwd=tree, capture_output=True, timeout=10
+        )
+        ignored = done.returncode == 0
+    except (OSError, subprocess.SubprocessError):
+        ignored = False
+    if ignored:
+        return ""
+    return (
+        f"The vault {vault} lies in the git work tree {tree}, which does not ignore it: add *.vault/ to its .gitignore "
+        "or choose another --vault, since whoever has the vault can undo the protection."
+    )
+
+
 def _nested(one: Path, other: Path) -> bool:
     return one == other or one in other.parents or other in one.parents
 
@@ -94,18 +153,27 @@ def _check_out(out: Path, vault: Path, overwrite: bool, workers: int) -> None:
         return
     if not overwrite:
         raise InputError(f"--out {out} is not empty; choose another folder, or add --overwrite to replace a release.")
-    store = Vault(vault)
-    if not store.is_sealed:
+    recorded = _releases(Vault(vault))
+    if not recorded:
         raise InputError(
             f"--out {out} is not empty and {vault} does not say that it is a release, so --overwrite leaves it alone; "
             "choose another folder or empty it yourself."
         )
-    found = verify(out, store.read_manifest(), workers)
-    if strangers := (*found.extra, *found.changed):
+    differences = (verify(out, rows, workers) for rows in recorded)
+    strangers = min(((*found.extra, *found.changed) for found in differences), key=len)
+    if strangers:
         raise InputError(
             f"--out {out} holds {len(strangers)} files that are not as released, such as {strangers[0]}, so "
             "--overwrite leaves it alone; move them away first."
         )
+
+
+def _releases(store: Vault) -> list[list[ManifestRow]]:
+    """The manifests that the folder of a vault may have: of its release, and of one that was about to be replaced."""
+    found = [store.read_manifest()] if store.is_sealed else []
+    if (store.path / REPLACED).exists():
+        found.append(store.read_manifest(REPLACED))
+    return found
 
 
 def _check_vault(vault: Path, overwrite: bool, resume: bool) -> None:
@@ -113,7 +181,7 @@ def _check_vault(vault: Path, overwrite: bool, resume: bool) -> None:
     if not vault.is_dir():
         return
     names = {path.name for path in vault.iterdir() if not path.name.startswith(".")}
-    if names and not names & {RUN, DRAFT, *EVIDENCE}:
+    if names and not names & {RUN, DRAFT, REPLACED, *EVIDENCE}:
         raise InputError(f"--vault {vault} holds other files, such as {min(names)}; name a new or empty folder.")
     going_on = resume and DRAFT in names
     if RUN in names and not overwrite and not going_on:

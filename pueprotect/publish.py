@@ -1,17 +1,14 @@
 """Writes the protected files and gives the finished folder its name.
 
-The folder is built under a temporary sibling name and renamed last, after the vault is sealed: a folder with the
-wanted name is complete. A file that could not be protected stops the release; it is never copied.
+The folder is built under a temporary name and renamed last, after the vault is sealed: a folder with the wanted name is
+complete. A file that could not be protected stops the release; it is never copied.
 """
 
 from __future__ import annotations
 
 import shutil
 import threading
-import uuid
-from collections.abc import Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,28 +16,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pueprotect import encode
-from pueprotect.encode import FileFormat, Metadata
+from pueprotect.draft import Journal, Written, discard, sibling
+from pueprotect.encode import Encoder, QualityChoice, choose_quality
+from pueprotect.errors import InputError
 from pueprotect.evidence import SURROGATE
-from pueprotect.images import ImageFolder, decode_rgb
+from pueprotect.images import ImageFolder
+from pueprotect.metadata import Descriptions
+from pueprotect.pixels import decode
 from pueprotect.protect import Mode
 from pueprotect.runtime import Progress, child_seed
-from pueprotect.vault import DELTA, DRAFT, EVIDENCE, ManifestRow, Vault, sha256_of
+from pueprotect.vault import DELTA, DRAFT, EVIDENCE, MANIFEST, REPLACED, ManifestRow, Vault, sha256_of
 
 SSIM_SAMPLE = 200
+QUALITY_SAMPLE = 8
+SPACE_SAMPLE = 4
 
 Noise = npt.NDArray[np.int8]
-
-
-@contextmanager
-def partial_folder(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that is gone afterwards, unless it was renamed."""
-    partial = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.partial")
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,10 +45,8 @@ class Writer:
         sources: SHA-256 of each original by its path.
         noise: (classes or N, S, S, 3) int8 in levels of 0..255.
         mode: whether a row of `noise` belongs to a class or to an image.
-        epsilon: L-infinity budget in levels of 0..255.
-        seed: decides whose similarity is measured.
-        file_format: keep each container, or write PNG.
-        metadata: what is kept beside the pixels.
+        encoder: how files are written; the quality of JPEG is chosen by `write`.
+        seed: decides whose similarity is measured, and on whom the quality of JPEG is chosen.
         workers: threads; 0 chooses.
     """
 
@@ -67,14 +56,47 @@ class Writer:
     sources: dict[str, str]
     noise: Noise
     mode: Mode
-    epsilon: int
+    encoder: Encoder
     seed: int
-    file_format: FileFormat
-    metadata: Metadata
     workers: int
 
-    def write(self, target: Path, progress: Progress) -> tuple[list[ManifestRow], float]:
+    def choose_quality(self) -> QualityChoice | None:
+        """The quality of JPEG for this noise, tried on a few files; None where no JPEG will be written.
+
+        Raises:
+            ImageError: one of them cannot be read.
+        """
+        if self.encoder.file_format == "png":
+            return None
+        jpegs = [
+            number
+            for number, entry in enumerate(self.folder.entries)
+            if Path(entry.path).suffix.lower() in (".jpg", ".jpeg")
+        ]
+        rng = np.random.default_rng(child_seed(self.seed, "quality"))
+        picked = sorted(rng.permutation(jpegs)[:QUALITY_SAMPLE].tolist()) if jpegs else []
+        pictures = ((self.folder.path_of(self.folder.entries[number]), self._noise(number)) for number in picked)
+        return choose_quality(pictures, self.encoder.epsilon)
+
+    def estimate(self) -> float:
+        """About how many bytes the released files will take, from a few of them encoded in memory.
+
+        Raises:
+            ImageError: one of them cannot be read or encoded.
+        """
+        paths = [self.folder.path_of(entry) for entry in self.folder.entries]
+        rng = np.random.default_rng(child_seed(self.seed, "space"))
+        before, after = 1, 1
+        for number in rng.permutation(len(paths))[:SPACE_SAMPLE].tolist():
+            picture = decode(paths[number])
+            before += paths[number].stat().st_size
+            after += len(self.encoder.encoded(picture, self._noise(number), Descriptions(), paths[number]))
+        return sum(path.stat().st_size for path in paths) * after / before
+
+    def write(self, target: Path, journal: Journal, progress: Progress) -> tuple[list[ManifestRow], float]:
         """Write every protected file below `target`, read it back and measure it; also the growth of the bytes.
+
+        What `journal` knows and `target` holds is not written again.
 
         Raises:
             ImageError: a file cannot be read, written or faithfully stored; no thread writes any longer.
@@ -84,34 +106,40 @@ class Writer:
         sampled = set(rng.permutation(count)[:SSIM_SAMPLE].tolist())
         gate = _Gate()
 
-        def write(number: int) -> tuple[ManifestRow, int, int]:
+        def write(number: int) -> Written:
             with gate:
-                return self._write_one(target, number, number in sampled)
+                known = journal.finished.get(self.names[number])
+                if known is not None and _is_whole(target, known):
+                    return known
+                written = self._write_one(target, number, number in sampled)
+                journal.add(written)
+                return written
 
         rows, before, after = [], 0, 0
         progress.start("write", count)
         with ThreadPoolExecutor(self.workers or None) as pool:
             try:
-                for row, old, new in pool.map(write, range(count)):
-                    rows.append(row)
-                    before, after = before + old, after + new
+                for written in pool.map(write, range(count)):
+                    rows.append(written.row)
+                    before, after = before + written.before, after + written.after
                     progress.advance()
             finally:
                 gate.close()
         progress.finish()
         return rows, round(after / max(1, before), 3)
 
-    def _write_one(self, target: Path, number: int, sampled: bool) -> tuple[ManifestRow, int, int]:
-        """The row of one file, with its bytes before and after."""
+    def _noise(self, number: int) -> Noise:
+        row = self.folder.entries[number].label if self.mode == "class-wise" else number
+        return np.asarray(self.noise[row])
+
+    def _write_one(self, target: Path, number: int, sampled: bool) -> Written:
         entry, name = self.folder.entries[number], self.names[number]
-        source, path = self.folder.path_of(entry), target / name
-        done = encode.protect_file(
-            source,
-            path,
-            self.noise[entry.label if self.mode == "class-wise" else number],
-            file_format=self.file_format,
-            metadata=self.metadata,
-            epsilon_levels=self.epsilon,
+        done = self.encoder.protect(
+            self.folder.path_of(entry),
+            target / name,
+            self._noise(number),
+            similarity=sampled,
+            source_sha256=self.sources[entry.path],
         )
         row = ManifestRow(
             path=name,
@@ -119,12 +147,19 @@ class Writer:
             split="holdout" if self.held[number] else "train",
             source_path=entry.path,
             source_sha256=self.sources[entry.path],
-            released_sha256=sha256_of(path),
+            released_sha256=done.released_sha256,
             linf=done.linf,
             psnr=done.psnr,
-            ssim=encode.ssim(decode_rgb(source), decode_rgb(path)) if sampled else None,
+            ssim=done.ssim,
         )
-        return row, done.bytes_before, done.bytes_after
+        return Written(row, done.bytes_before, done.bytes_after)
+
+
+def _is_whole(target: Path, known: Written) -> bool:
+    try:
+        return sha256_of(target / known.row.path) == known.row.released_sha256
+    except InputError:
+        return False
 
 
 class _Gate:
@@ -164,10 +199,19 @@ def realised(rows: list[ManifestRow]) -> dict[str, Any]:
     }
 
 
+def worst(rows: list[ManifestRow], count: int = 5) -> list[dict[str, Any]]:
+    """The most changed files: the lowest SSIM first where it was measured, then the lowest PSNR."""
+    measured = sorted((row for row in rows if row.ssim is not None), key=lambda row: row.ssim or 0.0)[:count]
+    others = sorted((row for row in rows if row not in measured and row.psnr is not None), key=lambda r: r.psnr or 0.0)
+    listed = [*measured, *others[:count]]
+    return [{"path": row.path, "linf": row.linf, "psnr": row.psnr, "ssim": row.ssim} for row in listed]
+
+
 def publish(store: Vault, partial: Path, out: Path, rows: list[ManifestRow], record: dict[str, Any]) -> None:
     """Turn the draft into the vault of the finished folder, and give that folder its name.
 
-    When that fails, the vault is left unsealed, with its draft, and `out` as it was.
+    A failure leaves the vault unsealed, with its draft, and `out` as it was; so does a killed process, except that the
+    vault may be sealed already: then the same run with `--resume` does this again.
 
     Args:
         store: the vault, whose draft holds the noise and the surrogate.
@@ -180,20 +224,29 @@ def publish(store: Vault, partial: Path, out: Path, rows: list[ManifestRow], rec
         VaultError: the vault cannot be written.
         OSError: the folder cannot be renamed.
     """
+    if out.exists() and store.is_sealed and not (store.path / REPLACED).exists():
+        store.adopt(MANIFEST, REPLACED)  # so that a later run knows the folder for a release
     store.unseal()
     try:
         for name in EVIDENCE:
             stale = store.path / name
             shutil.rmtree(stale) if stale.is_dir() else stale.unlink(missing_ok=True)
         for name in (DELTA, SURROGATE):
-            store.write_tensors(name, store.read_tensors(f"{DRAFT}/{name}"))
+            store.adopt(f"{DRAFT}/{name}", name)
         store.write_manifest(rows)
         store.seal(record)
         _replace(partial, out)
     except BaseException:
         store.unseal()
         raise
-    shutil.rmtree(store.path / DRAFT)
+    clean_up(store, out)
+
+
+def clean_up(store: Vault, out: Path) -> None:
+    """Remove what a finished run needs no longer."""
+    discard(sibling(out, "old"))
+    (store.path / REPLACED).unlink(missing_ok=True)
+    discard(store.path / DRAFT)
 
 
 def _replace(partial: Path, out: Path) -> None:
@@ -201,11 +254,11 @@ def _replace(partial: Path, out: Path) -> None:
     if not out.exists():
         partial.rename(out)
         return
-    old = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.old")
+    old = sibling(out, "old")
+    discard(old)
     out.rename(old)
     try:
         partial.rename(out)
     except BaseException:
         old.rename(out)
         raise
-    shutil.rmtree(old)

@@ -1,145 +1,43 @@
 """From a folder of photographs to a protected folder and its vault.
 
-`places` refuses before anything is read and `publish` writes at the end. In between everything new lies in the
-vault's `draft` folder, so that an earlier release and its vault stay whole, and an interrupted run can go on.
+`places` refuses before anything is read and `publish` writes at the end. In between everything new lies in the vault's
+`draft` folder and in a locked folder under a temporary name (module `draft`), so that an earlier release and its vault
+stay whole, and an interrupted run can go on.
 """
 
 from __future__ import annotations
 
-import shutil
+import hashlib
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
+import PIL
 
 from pueprotect import images as image_files
+from pueprotect import noise as noises
 from pueprotect import protect
-from pueprotect.encode import FileFormat, Metadata, released_names
-from pueprotect.errors import InputError, VaultError
-from pueprotect.evidence import SURROGATE, Reader
+from pueprotect.draft import Journal, building, locked
+from pueprotect.encode import Encoder, QualityChoice, released_names
+from pueprotect.errors import UnusableImages
+from pueprotect.evidence import image_set
 from pueprotect.images import ImageFolder
-from pueprotect.models import architecture, choose_surrogate, parameter_count, state_of
-from pueprotect.places import check_places, refuse_released
-from pueprotect.publish import Noise, Writer, partial_folder, publish, realised
+from pueprotect.models import architecture, choose_surrogate
+from pueprotect.noise import Noise
+from pueprotect.options import PRESETS, Options, Preset
+from pueprotect.places import check_places, check_space, exposed, refuse_released
+from pueprotect.publish import Writer, clean_up, publish, realised, worst
 from pueprotect.runtime import SILENT, Device, Progress, environment
-from pueprotect.training import ImageSet, Recipe, accuracy
-from pueprotect.vault import (
-    DELTA,
-    DRAFT,
-    SCHEMA_VERSION,
-    Vault,
-    data_digest,
-    default_vault,
-    digest_files,
-)
+from pueprotect.training import ImageSet
+from pueprotect.vault import SCHEMA_VERSION, ManifestRow, Vault, data_digest, default_vault, json_line, verify
 
-PLAN = f"{DRAFT}/plan.json"
-
-
-@dataclass(frozen=True)
-class Preset:
-    """One dial for the effort; passes are those over `FULL_SIZE` training images or more.
-
-    Attributes:
-        rounds: passes of the optimisation.
-        draws: weight draws averaged within one step.
-        check_epochs: passes of the self-check.
-        extra_rounds: further passes when the self-check learnt too much.
-    """
-
-    rounds: int
-    draws: int
-    check_epochs: int
-    extra_rounds: int
-
-    def for_images(self, images: int) -> Preset:
-        """The same number of steps for a smaller set, within `MOST_REPEATS` times the passes."""
-        repeats = min(MOST_REPEATS, max(1.0, FULL_SIZE / images))
-        rounds, checks, extra = (round(repeats * n) for n in (self.rounds, self.check_epochs, self.extra_rounds))
-        return Preset(rounds=rounds, draws=self.draws, check_epochs=checks, extra_rounds=extra)
-
-
-FULL_SIZE = 4000
-MOST_REPEATS = 10.0
-PRESETS = {
-    "quick": Preset(rounds=4, draws=1, check_epochs=3, extra_rounds=4),
-    "standard": Preset(rounds=6, draws=1, check_epochs=5, extra_rounds=4),
-    "strong": Preset(rounds=12, draws=2, check_epochs=10, extra_rounds=8),
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """What the user asked for; `None` and `auto` are resolved by `protect_folder` and recorded.
-
-    Attributes:
-        method: see `protect.Settings`, likewise `mode`, `epsilon` (levels of 0..255), `sigma` and `seed`.
-        mode: one pattern for each class or for each image.
-        epsilon: L-infinity budget in levels of 0..255.
-        preset: a key of `PRESETS`.
-        surrogate: architecture or `auto`.
-        size: working size in pixels; None chooses.
-        sigma: standard deviation of the weight noise.
-        rounds: passes of the optimisation; None takes the preset's.
-        seed: everything random is a function of it.
-        holdout: share of each class kept out of training, in (0, 1).
-        labels: CSV with the columns path,label instead of class folders.
-        file_format: keep each container, or write PNG.
-        metadata: what is kept beside the pixels.
-        overwrite: replace an earlier release and its vault.
-        resume: take finished noise from the vault's draft.
-        release_anyway: release even when the self-check fails.
-        workers: threads that decode and encode; 0 chooses.
-
-    Raises:
-        InputError: a value is out of range.
-    """
-
-    method: protect.Method = "pue"
-    mode: protect.Mode = "class-wise"
-    epsilon: int = 8
-    preset: str = "standard"
-    surrogate: str = "auto"
-    size: int | None = None
-    sigma: float = 0.05
-    rounds: int | None = None
-    seed: int = 0
-    holdout: float = 0.2
-    labels: Path | None = None
-    file_format: FileFormat = "keep"
-    metadata: Metadata = "minimal"
-    overwrite: bool = False
-    resume: bool = False
-    release_anyway: bool = False
-    workers: int = 0
-
-    def __post_init__(self) -> None:
-        if self.preset not in PRESETS:
-            raise InputError(f"--preset {self.preset!r} is not one of {', '.join(PRESETS)}.")
-        if self.size is not None and not 16 <= self.size <= 512:
-            raise InputError(f"--size {self.size} is outside 16 .. 512 pixels.")
-        if not 0 < self.holdout < 1:
-            raise InputError(f"--holdout {self.holdout:g} is not inside (0, 1): it is the share kept to measure with.")
-        if self.workers < 0:
-            raise InputError(f"--workers {self.workers} is below 0; 0 chooses.")
-
-    def settings(self, surrogate: str, images: int) -> protect.Settings:
-        """What the optimisation needs, with the preset for this many training images filled in."""
-        preset = PRESETS[self.preset].for_images(images)
-        return protect.Settings(
-            method=self.method,
-            mode=self.mode,
-            epsilon=self.epsilon,
-            sigma=self.sigma,
-            rounds=preset.rounds if self.rounds is None else self.rounds,
-            draws=preset.draws,
-            surrogate=surrogate,
-            seed=self.seed,
-        )
+# What `run.json` holds beyond the result.
+PRIVATE = ("settings", "seed", "environment", "split", "timings", "source", "size", "key", "manifest_sha256")
+SKIP = "Or add --skip-unsupported to leave them out of the release."
 
 
 @dataclass(frozen=True)
@@ -150,14 +48,12 @@ class Report:
         released: false when the self-check failed and nothing was released.
         result: the JSON object of the contract.
         explained: what `auto` chose, and why.
-        worst_files: path, L-infinity in levels and PSNR of the most changed files.
         warnings: what the user should know.
     """
 
     released: bool
     result: dict[str, Any]
     explained: dict[str, str]
-    worst_files: tuple[tuple[str, int, float], ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -191,6 +87,8 @@ class _Job:
     held: npt.NDArray[np.bool_]
     sources: dict[str, str]
     images: ImageSet
+    converted: dict[str, list[str]]
+    twins: list[tuple[str, str]]
     explained: dict[str, str]
 
     @property
@@ -210,8 +108,16 @@ class _Job:
             "labels": data_digest(classes),
         }
 
-    def writer(self, noise: Noise) -> Writer:
+    def key(self) -> str:
+        """All that the released bytes depend on, as one digest."""
+        written = [self.options.file_format, self.options.metadata, PIL.__version__, *self.names]
+        return hashlib.sha256(json_line(self.plan() | {"written": written})).hexdigest()
+
+    def writer(self, noise: Noise, quality: QualityChoice | None = None) -> Writer:
         """What writes the protected files, given the noise."""
+        encoder = Encoder(
+            epsilon=self.settings.epsilon, file_format=self.options.file_format, metadata=self.options.metadata
+        )
         return Writer(
             folder=self.folder,
             names=self.names,
@@ -219,10 +125,8 @@ class _Job:
             sources=self.sources,
             noise=noise,
             mode=self.settings.mode,
-            epsilon=self.settings.epsilon,
+            encoder=encoder if quality is None else replace(encoder, quality=quality.quality),
             seed=self.settings.seed,
-            file_format=self.options.file_format,
-            metadata=self.options.metadata,
             workers=self.options.workers,
         )
 
@@ -244,6 +148,7 @@ class _Job:
             "seconds": None,
             "vault": str(vault),
             "data_digest": None,
+            "skipped": [{"path": path, "reason": reason} for path, reason in self.folder.unsupported],
         }
 
 
@@ -270,143 +175,127 @@ def protect_folder(
         The report; `released` is false when the self-check failed, and then only the vault's draft was written.
 
     Raises:
-        InputError: folders or options that cannot be used; nothing was written.
+        InputError: folders or options that cannot be used, or in use by another run; nothing was written.
         ImageError: images that cannot be read; all are checked before the work starts.
     """
     place = vault or default_vault(out)
-    check_places(src, out, place, overwrite=options.overwrite, resume=options.resume, workers=options.workers)
+    check = partial(check_places, src, out, place, overwrite=options.overwrite, workers=options.workers)
+    check(resume=options.resume, finished=options.resume)
     timer = _Timer()
-    job = _read(src, options, device, progress)
-    refuse_released(src, job.sources, (place, default_vault(src), *src.resolve().parent.glob("*.vault")))
-    timer.lap("read")
-    store = Vault.create(place)
-    place.chmod(0o700)
-    noise, facts = _noise(store, job, progress)
-    timer.lap("optimise")
-    result = job.described(facts, place)
-    if not facts["self_check"]["passed"] and not options.release_anyway:
-        return Report(False, result | {"seconds": timer.rounded()}, job.explained)
-    with partial_folder(out.resolve()) as partial:
-        rows, growth = job.writer(noise).write(partial, progress)
-        timer.lap("write")
-        result |= {
-            "realised": realised(rows),
-            "file_growth": growth,
-            "seconds": timer.rounded(),
-            "data_digest": data_digest({row.path: row.released_sha256 for row in rows}),
-        }
-        publish(store, partial, out.resolve(), rows, _record(job, result, src, device))
-    worst = sorted((row for row in rows if row.psnr is not None), key=lambda row: row.psnr or 0.0)[:5]
-    files = tuple((row.path, row.linf or 0, row.psnr or 0.0) for row in worst)
-    return Report(True, result, job.explained, files, _warnings(job, result))
+    with building(out) as site:
+        job = _read(src, options, device, progress, site)
+        refuse_released(src, job.sources, (place, default_vault(src), *src.resolve().parent.glob("*.vault")))
+        timer.lap("read")
+        store, key = Vault(place), job.key()
+        if options.resume and (rows := _finished(store, out, key, options.workers)) is not None:
+            clean_up(store, out.resolve())
+            result = {name: value for name, value in store.run().items() if name not in PRIVATE}
+            result["classes"] = len(job.folder.classes)
+            return Report(True, result, job.explained, _warnings(job, result, place, rows))
+        known = noises.kept(store, job.plan()) if options.resume else None
+        check(resume=known is not None)
+        Vault.create(place)
+        place.chmod(0o700)
+        with locked(place, f"--vault {place}"):
+            store.sweep()
+            made = known or noises.make(store, job.plan(), job.images, job.held, job.settings, job.preset, progress)
+            timer.lap("optimise")
+            return _release(job, store, made, site, out, src, device, timer, progress)
 
 
-def _read(src: Path, options: Options, device: Device, progress: Progress) -> _Job:
+def _read(src: Path, options: Options, device: Device, progress: Progress, cache: Path) -> _Job:
     """Everything that can be refused is refused here."""
-    folder = image_files.scan(src, options.labels)
-    names = released_names(folder, options.file_format)
-    held = image_files.stratified_holdout(folder.labels, options.holdout, options.seed, folder.classes)
-    surrogate, why_surrogate = choose_surrogate(options.surrogate, device)
-    settings = options.settings(surrogate, int((~held).sum()))
+    folder = image_files.scan(src, options.labels, depth=options.label_depth)
     if options.size is None:
         size, why_size = image_files.working_size(folder)
     else:
         size, why_size = options.size, f"size {options.size}: as asked"
+    surrogate, why_surrogate = choose_surrogate(options.surrogate, device)
     architecture(surrogate, size)
-    reader = Reader(device.name, options.workers, progress)
-    return _Job(
+    image_files.stratified_holdout(folder.labels, options.holdout, options.seed, folder.classes)
+    released_names(folder, options.file_format)
+    loaded = image_files.read_folder(
+        folder, size, workers=options.workers, progress=progress, label="read originals", cache=cache
+    )
+    pixels = loaded.pixels
+    unusable = (*folder.unsupported, *loaded.unusable)
+    if unusable and not options.skip_unsupported:
+        raise UnusableImages(unusable, len(folder.entries) + len(folder.unsupported), SKIP)
+    if loaded.unusable:
+        usable = folder.without(loaded.unusable)
+        remaining = {entry.path for entry in usable.entries}
+        pixels = pixels[[entry.path in remaining for entry in folder.entries]]
+        folder = usable
+    held = image_files.stratified_holdout(folder.labels, options.holdout, options.seed, folder.classes)
+    job = _Job(
         options=options,
-        settings=settings,
+        settings=options.settings(surrogate, int((~held).sum())),
         folder=folder,
-        names=names,
+        names=released_names(folder, options.file_format),
         held=held,
-        images=reader.read(folder, size, "read originals"),
-        sources=digest_files(src, [entry.path for entry in folder.entries], options.workers),
+        images=image_set(pixels, folder.labels, len(folder.classes), device.name),
+        sources=loaded.digests,
+        converted=loaded.converted,
+        twins=image_files.twins(folder, pixels),
         explained={"device": device.reason, "size": why_size, "surrogate": f"{surrogate}: {why_surrogate}"},
     )
+    _check_space(job, cache)
+    return job
 
 
-def _noise(store: Vault, job: _Job, progress: Progress) -> tuple[Noise, dict[str, Any]]:
-    """Noise rows for every image's class or index; from the draft when `resume` finds the same plan there."""
-    plan = job.plan()
-    if job.options.resume:
-        try:
-            found = store.read_json(PLAN)
-            if found.get("plan") == plan:
-                return store.read_tensors(f"{DRAFT}/{DELTA}")["delta"], found["facts"]
-        except VaultError:
-            pass
-    shutil.rmtree(store.path / DRAFT, ignore_errors=True)
-    mask = torch.from_numpy(job.held).to(job.images.images.device)
-    holdout = job.images.subset(mask)
-    optimizer = protect.Optimizer(job.images.subset(~mask), job.settings)
-    checks = _optimise(optimizer, holdout, job.preset, progress)
-    noise = optimizer.levels()
-    if job.settings.mode == "sample-wise":
-        whole = torch.empty((len(job.images), *noise.shape[1:]), dtype=torch.int8, device=noise.device)
-        whole[~mask], whole[mask] = noise, optimizer.noise_for(holdout)
-        noise = whole
-    facts = _facts(optimizer, checks)
-    array: Noise = noise.cpu().numpy()
-    state = {name: value.numpy() for name, value in state_of(optimizer.surrogate).items()}
-    store.write_tensors(f"{DRAFT}/{DELTA}", {"delta": array})
-    store.write_tensors(f"{DRAFT}/{SURROGATE}", state)
-    store.write_json(PLAN, {"schema_version": SCHEMA_VERSION, "plan": plan, "facts": facts})
-    return array, facts
+def _check_space(job: _Job, partial: Path) -> None:
+    """Estimate the release from a few files with random noise of the same budget."""
+    levels = job.settings.epsilon
+    shape = (len(job.folder.entries) if job.settings.mode == "sample-wise" else len(job.folder.classes),)
+    rng = np.random.default_rng(0)
+    noise = rng.integers(-levels, levels + 1, (1, job.images.size, job.images.size, 3)).astype(np.int8)
+    writer = job.writer(np.broadcast_to(noise, shape + noise.shape[1:]))
+    there = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
+    check_space(partial, writer.estimate() + noise[0].size * shape[0], there)
 
 
-def _optimise(
-    optimizer: protect.Optimizer, holdout: ImageSet, preset: Preset, progress: Progress
-) -> list[protect.SelfCheck]:
-    """Optimise and look; when a fresh network learns too much, go on from what it learnt and look again."""
-    rounds = optimizer.settings.rounds
-    progress.start("optimise noise", rounds)
-    optimizer.run(rounds, progress=progress)
-    progress.finish()
-    checks = [_check(optimizer, holdout, preset, progress)]
-    if not checks[0].passed:
-        progress.start("optimise further", preset.extra_rounds)
-        optimizer.run(preset.extra_rounds, teacher=checks[0].model, progress=progress)
-        progress.finish()
-        checks.append(_check(optimizer, holdout, preset, progress))
-    return checks
+def _finished(store: Vault, out: Path, key: str, workers: int) -> list[ManifestRow] | None:
+    """The manifest, when `out` is what this run would make: it was interrupted at its very end, or repeated."""
+    if not (store.is_sealed and out.is_dir()) or store.run().get("key") != key:
+        return None
+    rows = store.read_manifest()
+    return rows if verify(out, rows, workers).ok else None
 
 
-def _check(optimizer: protect.Optimizer, holdout: ImageSet, preset: Preset, progress: Progress) -> protect.SelfCheck:
-    protected = optimizer.protected()
-    progress.start("self-check", Recipe(epochs=preset.check_epochs).steps(len(protected)))
-    check = protect.self_check(
-        protected,
-        holdout,
-        optimizer.settings.surrogate,
-        epochs=preset.check_epochs,
-        seed=optimizer.settings.seed + optimizer.rounds,
-        progress=progress,
-    )
-    progress.finish(f"{check.accuracy:.1%} on the clean holdout, limit {check.limit:.1%}")
-    return check
-
-
-def _facts(optimizer: protect.Optimizer, checks: list[protect.SelfCheck]) -> dict[str, Any]:
-    last = checks[-1]
-    return {
-        "rounds": optimizer.rounds,
-        "surrogate": {
-            "name": optimizer.settings.surrogate,
-            "size": optimizer.data.size,
-            "parameters": parameter_count(optimizer.surrogate),
-            "train_accuracy_protected": accuracy(optimizer.surrogate, optimizer.protected()),
-        },
-        "self_check": {
-            "arch": last.arch,
-            "epochs": last.epochs,
-            "accuracy": last.accuracy,
-            "chance": last.chance,
-            "limit": last.limit,
-            "passed": last.passed,
-            "attempts": [check.accuracy for check in checks],
-        },
+def _release(
+    job: _Job,
+    store: Vault,
+    made: tuple[Noise, dict[str, Any]],
+    partial: Path,
+    out: Path,
+    src: Path,
+    device: Device,
+    timer: _Timer,
+    progress: Progress,
+) -> Report:
+    """Write and publish, unless the self-check found the noise too weak."""
+    noise, facts = made
+    result = job.described(facts, store.path)
+    if not facts["self_check"]["passed"] and not job.options.release_anyway:
+        return Report(False, result | {"seconds": timer.rounded()}, job.explained, _warnings(job, result, store.path))
+    quality = job.writer(noise).choose_quality()
+    journal = Journal(store, f"{job.key()}/{quality}", goes_on=job.options.resume)
+    try:
+        journal.tidy(partial)
+        rows, growth = job.writer(noise, quality).write(partial, journal, progress)
+    finally:
+        journal.close()
+    timer.lap("write")
+    result |= {
+        "realised": realised(rows),
+        "file_growth": growth,
+        "jpeg": None if quality is None else asdict(quality),
+        "worst": worst(rows),
+        "seconds": timer.rounded(),
+        "data_digest": data_digest({row.path: row.released_sha256 for row in rows}),
     }
+    publish(store, partial, out.resolve(), rows, _record(job, result, src, device))
+    return Report(True, result, job.explained, _warnings(job, result, store.path, rows))
 
 
 def _record(job: _Job, result: dict[str, Any], src: Path, device: Device) -> dict[str, Any]:
@@ -425,17 +314,29 @@ def _record(job: _Job, result: dict[str, Any], src: Path, device: Device) -> dic
         "timings": result["seconds"],
         "source": str(src.resolve()),
         "size": job.images.size,
+        "key": job.key(),
     }
 
 
-def _warnings(job: _Job, result: dict[str, Any]) -> tuple[str, ...]:
-    found = []
+def _warnings(job: _Job, result: dict[str, Any], vault: Path, rows: list[ManifestRow] | None = None) -> tuple[str, ...]:
+    found = [exposed(vault)]
     if ignored := job.folder.ignored:
         found.append(f"{len(ignored)} files are not images and are not released, such as {ignored[0]}.")
-    linf = result["realised"]["linf_max"]
-    if linf > job.settings.epsilon:
+    if skipped := job.folder.unsupported:
+        found.append(f"Pictures left out: {len(skipped)}, such as {skipped[0][0]}: {skipped[0][1]}")
+    for how, paths in sorted(job.converted.items()):
+        found.append(
+            f"Images in {how} mode that become RGB{'(A)' * (how == 'palette')}: {len(paths)}, such as {paths[0]}."
+        )
+    if job.twins:
+        one, other = job.twins[0]
+        found.append(
+            f"Pictures in two classes: {len(job.twins)}, such as {one} and {other}; each copy gets other noise, and "
+            "the copies together help to remove it; keep one."
+        )
+    if rows is not None and (linf := result["realised"]["linf_max"]) > job.settings.epsilon:
         found.append(
             f"JPEG's own rounding adds to the noise: up to {linf} levels instead of {job.settings.epsilon}; "
             "--format png keeps to the budget."
         )
-    return tuple(found)
+    return tuple(sentence for sentence in found if sentence)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +34,7 @@ MANIFEST = "manifest.jsonl"
 DELTA = "delta.safetensors"
 DRAFT = "draft"  # folder of a run that has not released yet
 SMALL = 64 * 1024  # bytes; from here on a file is worth a thread
+REPLACED = "replaced.jsonl"  # manifest of the release that a run is about to replace
 EVIDENCE = ("certificate.json", "certify", "audit", "report.html")  # what certify and audit add
 # Any of these makes a folder a vault; evidence about a folder that was not protected here has no run.
 _MARKS = (RUN, MANIFEST, "certificate.json", "audit")
@@ -170,8 +172,7 @@ class Vault:
             VaultError: the file cannot be written.
             ValueError: `obj` holds NaN or infinity.
         """
-        text = json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False)
-        self._write(name, f"{text}\n".encode())
+        self._write(name, json_line(obj, indent=2))
 
     def read_json(self, name: str) -> dict[str, Any]:
         """Read one JSON object.
@@ -220,30 +221,57 @@ class Vault:
         Raises:
             VaultError: the file cannot be written.
         """
-        lines = [row.model_dump_json(by_alias=True) + "\n" for row in rows]
-        self._write(MANIFEST, "".join(lines).encode())
+        self._write(MANIFEST, b"".join(json_line(row.model_dump(by_alias=True)) for row in rows))
 
-    def read_manifest(self) -> list[ManifestRow]:
+    def read_manifest(self, name: str = MANIFEST) -> list[ManifestRow]:
         """Read the rows back; unknown keys are ignored. `run` checks the file's digest, this does not.
 
         Raises:
             VaultError: missing, or a line is not a row.
         """
-        lines = self._read(MANIFEST).splitlines()
+        lines = self._read(name).splitlines()
         try:  # in one piece, which takes half the time of line by line
             return TypeAdapter(list[ManifestRow]).validate_json(b"[" + b",".join(lines) + b"]")
-        except ValidationError:
-            return [self._row(number, line) for number, line in enumerate(lines, start=1)]
+        except ValidationError:  # a damaged line, or a name that is not UTF-8, which pydantic's own parser refuses
+            return [self._row(name, number, line) for number, line in enumerate(lines, start=1)]
 
-    def _row(self, number: int, line: bytes) -> ManifestRow:
+    def _row(self, name: str, number: int, line: bytes) -> ManifestRow:
         try:
-            return ManifestRow.model_validate_json(line)
+            return ManifestRow.model_validate(json.loads(line))
         except ValidationError as error:
             detail = error.errors()[0]
             where = ".".join(map(str, detail["loc"]))
             raise VaultError(
-                f"{self.path / MANIFEST}, line {number}: {where}: {detail['msg']}; {_MEND}.".replace(": :", ":")
+                f"{self.path / name}, line {number}: {where}: {detail['msg']}; {_MEND}.".replace(": :", ":")
             ) from error
+        except ValueError as error:
+            raise VaultError(f"{self.path / name}, line {number}: {error}; {_MEND}.") from error
+
+    def adopt(self, name: str, new: str) -> None:
+        """Let the file `name` stand under the name `new`, too, replacing what is there; a copy where links fail.
+
+        Raises:
+            VaultError: it cannot be done.
+        """
+        source, target = self._at(name), self._at(new)
+        partial = target.with_name(f".{uuid.uuid4().hex}.tmp")
+        try:
+            try:
+                os.link(source, partial)
+            except OSError:
+                shutil.copyfile(source, partial)
+                partial.chmod(0o600)
+            os.replace(partial, target)
+        except OSError as error:
+            why = error.strerror or error
+            raise VaultError(f"{target} cannot be written ({why}); check its folder and the space on it.") from error
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Remove the temporary files of a process that was killed; no other may be writing."""
+        for path in [*self.path.glob(".*.tmp"), *self.path.glob("*/.*.tmp")]:
+            path.unlink(missing_ok=True)
 
     def _at(self, name: str) -> Path:
         parts = PurePosixPath(name)
@@ -274,6 +302,20 @@ class Vault:
             return path.read_bytes()
         except OSError as error:
             raise VaultError(f"{path} cannot be read ({error.strerror}); {_MEND}.") from error
+
+
+def json_line(obj: Mapping[str, Any], indent: int | None = None) -> bytes:
+    """One JSON object and a newline, in UTF-8; names that are not Unicode are written as escapes.
+
+    Raises:
+        ValueError: `obj` holds NaN or infinity.
+    """
+    separators = (",", ":") if indent is None else None
+    text = json.dumps(obj, indent=indent, ensure_ascii=False, allow_nan=False, separators=separators)
+    try:
+        return f"{text}\n".encode()
+    except UnicodeEncodeError:
+        return f"{json.dumps(obj, indent=indent, allow_nan=False, separators=separators)}\n".encode()
 
 
 _MEND = "restore the vault from a copy, or run the command that writes this file again"
@@ -337,8 +379,14 @@ def data_digest(digests: Mapping[str, str]) -> str:
 
     The same as `sha256sum FILES | LC_ALL=C sort | sha256sum` in the folder.
     """
-    lines = sorted(f"{digest}  {path}\n" for path, digest in digests.items())
-    return "sha256:" + hashlib.sha256("".join(lines).encode()).hexdigest()
+    lines = sorted(_sum_line(path, digest) for path, digest in digests.items())
+    return "sha256:" + hashlib.sha256(b"".join(lines)).hexdigest()
+
+
+def _sum_line(path: str, digest: str) -> bytes:
+    """What `sha256sum` prints for a file: a leading backslash says that the name holds escapes."""
+    escaped = path.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+    return f"{'' if escaped == path else chr(92)}{digest}  {escaped}\n".encode("utf-8", "surrogateescape")
 
 
 def verify(out: str | Path, rows: Iterable[ManifestRow], workers: int = 0) -> Verification:

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from pueprotect import release as release_module
+from pueprotect import options as options_module
 from pueprotect.cli import app
 
 CLASSES = ("cat", "dog", "owl")
@@ -26,7 +26,7 @@ TINY = ("--preset", "quick", "--rounds", "1", "--size", "16", "--device", "cpu",
 def _no_repeats() -> Iterator[None]:
     """A tiny set gets as many passes as a large one: tests of the workflow need no strong noise."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(release_module, "FULL_SIZE", 1)
+        patch.setattr(options_module, "FULL_SIZE", 1)
         yield
 
 

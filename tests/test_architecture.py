@@ -12,11 +12,14 @@ import pueprotect
 ROOT = Path(pueprotect.__file__).parent
 LAYERS = (
     {"errors", "runtime", "distributed", "suites"},
-    {"artefacts", "rules", "bounds", "images", "encode", "vault", "models", "weights", "sample"},
+    {
+        *("artefacts", "rules", "bounds", "deep", "pixels", "metadata", "similarity", "images", "encode", "vault"),
+        *("models", "weights", "sample"),
+    },
     {"augment", "training", "draws"},
     {"evidence", "records"},
     {"protect", "certify", "surrogates", "attacks"},
-    {"places", "publish", "release", "stress"},
+    {"places", "options", "draft", "noise", "publish", "release", "stress"},
     {"certification", "audit", "policy", "policyfile"},
     {"report"},
     {"attest"},
@@ -25,9 +28,9 @@ LAYERS = (
 RANK = {name: number for number, layer in enumerate(LAYERS) for name in layer}
 APART = {"protect", "certify", "surrogates", "attacks"}
 WITHOUT_TORCH = (
-    "artefacts", "attest", "bounds", "encode", "images", "places", "policy", "policyfile", "records", "report",
-    "rules", "sample", "suites", "vault",
-)  # fmt: skip
+    *("bounds", "deep", "pixels", "metadata", "similarity", "images", "encode", "vault", "sample", "places", "draft"),
+    *("artefacts", "attest", "policy", "policyfile", "records", "report", "rules", "suites"),
+)
 LONGEST = 60
 
 FILES = {path.relative_to(ROOT).with_suffix("").as_posix().replace("/", "."): path for path in ROOT.rglob("*.py")}
@@ -119,8 +122,8 @@ print(json.dumps({
 }))
 """
 OPTIONS = {
-    "protect": "out vault method mode epsilon preset surrogate size sigma rounds seed holdout labels format metadata "
-    "overwrite resume release-anyway device workers json",
+    "protect": "out vault method mode epsilon preset surrogate size sigma rounds seed holdout labels label-depth "
+    "format metadata overwrite skip-unsupported resume release-anyway device workers json",
     "certify": "vault test q sigma eta draws alpha joint surrogate-recipe baseline max-learnability resume device seed "
     "json",
     "audit": "vault test attack suite arch epochs clean-fraction eta max-accuracy max-recovered resume device seed "

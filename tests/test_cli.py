@@ -11,7 +11,7 @@ import pytest
 from conftest import TINY, Command, Release, run_command, tree, write_photos
 from PIL import Image
 
-from pueprotect import certification, encode, protect, release, stress, surrogates, weights
+from pueprotect import certification, encode, options, protect, release, stress, surrogates, weights
 from pueprotect.cli import console
 from pueprotect.errors import ImageError
 
@@ -579,13 +579,15 @@ def test_an_interrupted_protect_leaves_nothing_and_resumes_to_the_same_bytes(
     assert done.code == 130
     assert done.stdout == ""
     assert "--resume" in done.stderr
-    assert set(path.name for path in tmp_path.iterdir()) <= {"out.vault"}
+    kept = {".out.pueprotect-partial"} if label == "write" else set()
+    assert set(path.name for path in tmp_path.iterdir()) <= {"out.vault", *kept}
     assert not (tmp_path / "out.vault/run.json").exists()
     if label == "write":
         monkeypatch.setattr(protect.Optimizer, "run", lambda *_, **__: pytest.fail("optimised again"))
     resumed = command(*arguments, "--resume")
     assert resumed.code == 0, resumed.stderr
     assert files_of(tmp_path / "out") == files_of(release.out)
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "out.vault"}
     assert (tmp_path / "out.vault/delta.safetensors").read_bytes() == (release.vault / "delta.safetensors").read_bytes()
     assert resumed.data["data_digest"] == release.outcome.data["data_digest"]
 
@@ -640,7 +642,7 @@ def test_a_failed_self_check_releases_nothing(
     check = weak.data["self_check"]
     assert check["passed"] is False
     assert len(check["attempts"]) == 2, "it must try further rounds first"
-    assert weak.data["rounds"] == 1 + release.PRESETS["quick"].extra_rounds
+    assert weak.data["rounds"] == 1 + options.PRESETS["quick"].extra_rounds
     assert weak.data["realised"] is None
     assert weak.data["data_digest"] is None
     assert f"{check['accuracy']:.1%}" in weak.stderr
@@ -683,19 +685,19 @@ def test_the_old_release_stays_until_the_new_one_is_complete(
 ) -> None:
     mine = release.copy(tmp_path)
     before, vault = files_of(mine.out), files_of(mine.vault)
-    write = encode.protect_file
+    write = encode.Encoder.protect
 
-    def fail_late(source: Path, *rest: Any, **options: Any) -> Any:
+    def fail_late(self: encode.Encoder, source: Path, *rest: Any, **options: Any) -> Any:
         if source.name == "015.png":
             raise failure
-        return write(source, *rest, **options)
+        return write(self, source, *rest, **options)
 
-    monkeypatch.setattr(encode, "protect_file", fail_late)
+    monkeypatch.setattr(encode.Encoder, "protect", fail_late)
     done = command("protect", mine.src, "--out", mine.out, *TINY, "--release-anyway", "--seed", 3, "--overwrite")
     assert done.code == (130 if isinstance(failure, KeyboardInterrupt) else 2)
     assert files_of(mine.out) == before
     assert {name: data for name, data in files_of(mine.vault).items() if not name.startswith("draft/")} == vault
-    assert {path.name for path in tmp_path.iterdir()} == {"out", "out.vault"}
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "out.vault", ".out.pueprotect-partial"}
     assert command("verify", mine.out).code == 0
 
 

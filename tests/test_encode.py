@@ -1,6 +1,7 @@
 import io
 import os
 import struct
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,19 @@ from PIL import ExifTags, Image, ImageCms
 from scipy.ndimage import uniform_filter
 
 from pueprotect import encode
-from pueprotect.encode import protect_file, released_names, ssim
+from pueprotect.encode import Encoder, released_names
 from pueprotect.errors import ImageError, InputError
-from pueprotect.images import ImageEntry, ImageFolder, decode_rgb, identify
+from pueprotect.images import ImageEntry, ImageFolder
+from pueprotect.pixels import decode, decode_rgb, identify
+from pueprotect.similarity import PSNR_CAP, deviation, image_deviation, ssim
 
 LOSSLESS = {"PNG": ("RGB", "RGBA", "L", "LA", "P"), "WEBP": ("RGB", "RGBA"), "BMP": ("RGB", "L", "P")}
 LOSSLESS["TIFF"] = LOSSLESS["PNG"]
 SUFFIX = {"PNG": ".png", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif", "JPEG": ".jpg"}
+
+
+def protect_file(source, target, delta, *, epsilon_levels, **options):
+    return Encoder(epsilon=epsilon_levels, **options).protect(source, target, delta)
 
 
 def noise(side=16, epsilon=8, seed=1):
@@ -100,16 +107,30 @@ def test_noise_of_the_image_size_is_added_exactly_and_signed(tmp_path):
     assert np.array_equal(decode_rgb(tmp_path / "h.png")[..., 0], np.clip(pixels[..., 0] + mean, 0, 255))
 
 
-def test_noise_is_resized_bilinearly_to_both_sides(tmp_path):
-    source = put(tmp_path / "a.png", np.full((40, 80, 3), 128, np.uint8))
-    delta = np.zeros((4, 4, 3), np.int8)
-    delta[:, :2], delta[:, 2:] = -8, 8
-    protect_file(source, tmp_path / "b.png", delta, epsilon_levels=8)
-    row = decode_rgb(tmp_path / "b.png")[20, :, 0].astype(int) - 128
-    assert row[0] == -8
-    assert row[-1] == 8
-    assert (np.diff(row) >= 0).all()
-    assert len(set(row)) > 8
+@pytest.mark.parametrize("shape", [(40, 80), (37, 64), (16, 33), (101, 16)])
+def test_each_noise_value_fills_its_share_of_a_larger_picture(shape):
+    delta = noise(16)
+    flat = np.full((*shape, 3), 128, np.uint8)
+    laid = encode.lay(flat, delta, 8).astype(int) - 128
+    rows, columns = ([int(Fraction(2 * place + 1, 2 * side) * 16) for place in range(side)] for side in shape)
+    assert np.array_equal(laid, delta[rows][:, columns])
+    assert (flat == 128).all()
+
+
+def test_noise_is_reduced_smoothly_where_the_picture_is_smaller():
+    delta = np.zeros((16, 16, 3), np.int8)
+    delta[:, :8], delta[:, 8:] = -8, 8
+    row = encode.lay(np.full((40, 5, 3), 128, np.uint8), delta, 8)[20, :, 0].astype(int) - 128
+    assert row.tolist() == [-8, -8, 0, 8, 8]
+
+
+def test_sixteen_bits_get_the_same_share_of_their_range():
+    delta = noise(16)
+    shallow = np.full((16, 16, 4), 100, np.uint8)
+    shallow[0], shallow[1] = 2, 253
+    laid, deep = encode.lay(shallow, delta, 8), encode.lay(shallow.astype(np.uint16) * 257, delta, 8)
+    assert np.array_equal(deep, laid.astype(np.uint16) * 257)
+    assert np.array_equal(laid[..., 3], shallow[..., 3])
 
 
 def test_psnr_is_measured_and_finite(tmp_path):
@@ -118,7 +139,7 @@ def test_psnr_is_measured_and_finite(tmp_path):
     assert two.linf == 2
     assert two.psnr == pytest.approx(10 * np.log10(255**2 / 4))
     none = protect_file(source, tmp_path / "c.png", np.zeros((8, 8, 3), np.int8), epsilon_levels=8)
-    assert (none.linf, none.psnr) == (0, encode.PSNR_CAP)
+    assert (none.linf, none.psnr) == (0, PSNR_CAP)
 
 
 def test_jpeg_keeps_the_noise_and_reports_what_it_added(tmp_path):
@@ -288,3 +309,45 @@ def test_released_names_refuse_collisions(other):
     assert len(released_names(folder, "keep")) == 2
     with pytest.raises(InputError, match=r"a/x\.jpg and"):
         released_names(folder, "png")
+
+
+def test_quality_is_chosen_by_what_survives(tmp_path):
+    tiny = [(put(tmp_path / f"{n}.jpg", photo(16, 16, seed=n), quality=95), noise(16, seed=n)) for n in range(3)]
+    large = [(put(tmp_path / f"l{n}.jpg", photo(256, 256, seed=n), quality=95), noise(16, seed=n)) for n in range(2)]
+    fine, coarse = (encode.choose_quality(pictures, 8) for pictures in (tiny, large))
+    assert coarse.quality < fine.quality, "noise that fills many pixels needs less"
+    assert (fine.files, coarse.files) == (3, 2)
+    assert coarse.gain >= encode.LEAST_GAIN
+    assert coarse.error <= encode.LARGEST_ERROR
+    below = encode.JPEG_QUALITIES[encode.JPEG_QUALITIES.index(fine.quality) - 1]
+    measured = [encode._survival(decode(path), delta, 8, below) for path, delta in tiny]
+    gain, error = np.median(measured, axis=0)
+    assert gain < encode.LEAST_GAIN or error > encode.LARGEST_ERROR
+    path, delta = tiny[0]
+    before = decode_rgb(path).astype(float)
+    Encoder(epsilon=8, quality=below).protect(path, tmp_path / "out.jpg", delta)
+    meant = encode.lay(decode_rgb(path), delta, 8) - before
+    realised = decode_rgb(tmp_path / "out.jpg") - before
+    assert measured[0][0] == pytest.approx((realised * meant).sum() / (meant**2).sum(), abs=1e-4)
+    assert encode.choose_quality([(put(tmp_path / "a.png"), noise())], 8) is None
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_both_ways_to_measure_agree(mode):
+    one, other = (Image.fromarray(photo(seed=seed)).convert(mode) for seed in (0, 1))
+    assert image_deviation(one, other) == deviation(np.asarray(one), np.asarray(other))
+    assert image_deviation(one, one) == (0, PSNR_CAP)
+    gap = np.asarray(one).astype(int) - np.asarray(other)
+    linf, psnr = deviation(np.asarray(one), np.asarray(other))
+    assert linf == np.abs(gap).max()
+    assert psnr == pytest.approx(10 * np.log10(255**2 / np.square(gap).mean()))
+    deep = [np.asarray(image).astype(np.uint16) * 257 for image in (one, other)]
+    assert deviation(*deep) == (linf, pytest.approx(psnr))
+
+
+def test_large_pictures_are_compared_at_the_advised_size():
+    a = photo(520, 400)
+    b = np.clip(a + np.random.default_rng(3).normal(0, 12, a.shape), 0, 255).astype(np.uint8)
+    small = [np.asarray(Image.fromarray(image).convert("L").reduce(2)) for image in (a, b)]
+    expected = slow_ssim(*(np.repeat(image[..., None], 3, axis=2) for image in small))
+    assert ssim(a, b) == pytest.approx(expected, abs=1e-3)

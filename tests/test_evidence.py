@@ -9,7 +9,7 @@ from PIL import Image
 
 from pueprotect.errors import InputError, StaleDataError, VaultError
 from pueprotect.evidence import LISTED, describe, image_set, open_release
-from pueprotect.images import decode_rgb
+from pueprotect.pixels import decode_rgb
 from pueprotect.vault import Vault, Verification, data_digest
 
 

@@ -1,3 +1,4 @@
+import hashlib
 import struct
 import warnings
 import zlib
@@ -12,13 +13,14 @@ from PIL import Image
 from pueprotect.errors import ImageError, InputError
 from pueprotect.images import (
     ImageEntry,
-    decode_rgb,
-    identify,
     load,
+    read_folder,
     scan,
     stratified_holdout,
+    twins,
     working_size,
 )
+from pueprotect.pixels import decode_rgb, identify
 
 
 def two_classes(root, per_class=3):
@@ -155,12 +157,13 @@ def save_frames(path, count=2, **options):
     ("make", "says"),
     [
         (lambda path: path.write_bytes(b"not an image"), "not a readable"),
-        (lambda path: path.write_bytes(b""), "not a readable"),
+        (lambda path: path.write_bytes(b""), "is empty"),
         (lambda path: Image.new("RGB", (4, 4)).save(path, "GIF"), "not a readable"),
-        (lambda path: Image.new("CMYK", (4, 4)).save(path, "JPEG"), "CMYK is not supported yet"),
-        (lambda path: Image.new("1", (4, 4)).save(path, "PNG"), "mode 1 is not supported yet"),
-        (lambda path: path.write_bytes(png_header(16, 0)), "not supported yet"),
-        (lambda path: path.write_bytes(png_header(16, 2)), "16 bits is not supported yet"),
+        (lambda path: Image.new("CMYK", (4, 4)).save(path, "JPEG"), "CMYK without a colour profile"),
+        (lambda path: Image.new("1", (4, 4)).save(path, "PNG"), "mode 1 is not supported"),
+        (lambda path: Image.new("F", (4, 4)).save(path, "TIFF"), "mode F is not supported"),
+        (lambda path: Image.new("I", (4, 4)).save(path, "TIFF"), "mode I is not supported"),
+        (lambda path: Image.new("I;16", (4, 4)).save(path, "TIFF", tiffinfo={262: 0}), "white is zero"),
         (lambda path: save_frames(path, format="TIFF"), "2 frames"),
         (lambda path: save_frames(path, format="WEBP"), "2 frames"),
         (lambda path: save_frames(path, format="PNG"), "2 frames"),
@@ -301,3 +304,35 @@ def test_truncated_files_do_not_warn(tmp_path):
         warnings.simplefilter("error")
         with pytest.raises(ImageError, match=r"a\.jpg cannot be decoded"):
             decode_rgb(path)
+
+
+def test_large_sets_lie_in_a_file_that_has_no_name(tmp_path, monkeypatch):
+    folder = scan(two_classes(tmp_path / "src"))
+    (tmp_path / "cache").mkdir()
+    plain = read_folder(folder, 8, cache=tmp_path / "cache")
+    assert not isinstance(plain.pixels, np.memmap)
+    monkeypatch.setattr("pueprotect.images.CACHE_ABOVE", 100)
+    mapped = read_folder(folder, 8, cache=tmp_path / "cache")
+    assert isinstance(mapped.pixels, np.memmap)
+    assert np.array_equal(mapped.pixels, plain.pixels)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_reading_once_gives_pixels_and_digests(tmp_path):
+    folder = scan(two_classes(tmp_path))
+    folder.path_of(folder.entries[1]).write_bytes(b"")
+    loaded = read_folder(folder, 8)
+    assert [path for path, _ in loaded.unusable] == [folder.entries[1].path]
+    assert loaded.digests == {
+        entry.path: hashlib.sha256(folder.path_of(entry).read_bytes()).hexdigest()
+        for entry in folder.entries
+        if entry is not folder.entries[1]
+    }
+
+
+def test_equal_pictures_of_other_classes_are_twins(tmp_path):
+    folder = scan(two_classes(tmp_path))
+    assert twins(folder, load(folder, 8)) == [(f"ant/{index}.png", f"bee/{index}.png") for index in range(3)]
+    put(tmp_path / "ant" / "0.png", photo(seed=9))
+    put(tmp_path / "ant" / "1.png", photo(seed=9))
+    assert twins(folder, load(folder, 8)) == [("ant/2.png", "bee/2.png")]

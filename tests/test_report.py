@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 from junitparser import JUnitXml
 from PIL import Image
 
-from pueprotect.images import decode_rgb
+from pueprotect.pixels import decode_rgb
 from pueprotect.policy import Verdict
 from pueprotect.policyfile import PolicyFile
 from pueprotect.records import read_records

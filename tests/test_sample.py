@@ -3,7 +3,8 @@ import pytest
 from PIL import Image
 
 from pueprotect.errors import InputError
-from pueprotect.images import decode_rgb, load, scan
+from pueprotect.images import load, scan
+from pueprotect.pixels import decode_rgb
 from pueprotect.sample import CLASSES, draw, write_sample
 
 

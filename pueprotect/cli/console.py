@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from types import FrameType
 from typing import Any, ParamSpec
 
 import typer
 from rich.console import Console
 from rich.markup import escape as escape
 from rich.padding import Padding
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
+from rich.text import Text
 
 from pueprotect.distributed import launched
 from pueprotect.errors import InputError, PueprotectError
@@ -39,17 +53,18 @@ class Bars:
     def __init__(self, progress: Progress | None) -> None:
         self.progress = progress
         self.task: TaskID | None = None
-        self.label, self.note, self.began = "", "", 0.0
+        self.label, self.note, self.began, self.done = "", "", 0.0, 0
 
     def start(self, label: str, total: int) -> None:
         """Begin a bar."""
-        self.label, self.note, self.began = label, "", time.perf_counter()
+        self.label, self.note, self.began, self.done = label, "", time.perf_counter(), 0
         if self.progress is not None:
             self.task = self.progress.add_task(escape(label), total=total, note="")
 
     def advance(self, parts: int = 1, note: str = "") -> None:
         """Move the bar."""
         self.note = note or self.note
+        self.done += parts
         if self.progress is not None and self.task is not None:
             self.progress.update(self.task, advance=parts, note=escape(self.note))
 
@@ -59,9 +74,16 @@ class Bars:
         if self.progress is not None and self.task is not None:
             self.progress.remove_task(self.task)
             self.task = None
-        reading = note or self.note
+        reading = note or self.note or (f"{self.done / seconds:.0f}/s" if self.done and seconds >= 1 else "")
         if seconds >= 1 or reading:
             _say(f"[dim]{seconds:6.1f} s[/dim]  {escape(self.label)}" + (f": {escape(reading)}" if reading else ""))
+
+
+class _Speed(ProgressColumn):
+    """Parts, such as images, for each second."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.0f}/s" if task.speed and task.speed >= 1 else "")
 
 
 @contextmanager
@@ -74,8 +96,8 @@ def bars(speak: bool = True) -> Iterator[ProgressProtocol]:
         yield Bars(None)
         return
     columns = (
-        TextColumn("{task.description}"), BarColumn(bar_width=10), MofNCompleteColumn(), TimeRemainingColumn(),
-        TextColumn("left  [dim]{task.fields[note]}"),
+        TextColumn("{task.description}"), BarColumn(bar_width=10), MofNCompleteColumn(), _Speed(),
+        TimeRemainingColumn(), TextColumn("left  [dim]{task.fields[note]}"),
     )  # fmt: skip
     with Progress(*columns, console=err, transient=True) as progress:
         yield Bars(progress)
@@ -90,7 +112,10 @@ def reported(command: Callable[P, int]) -> Callable[P, None]:
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            code = command(*args, **kwargs)
+            with _terminable(), warnings.catch_warnings():
+                # About damaged metadata and large pictures; what matters becomes an error of ours.
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+                code = command(*args, **kwargs)
         except KeyboardInterrupt:
             complain("interrupted; what was finished is kept, and the same command with --resume goes on.")
             code = INTERRUPTED
@@ -104,6 +129,23 @@ def reported(command: Callable[P, int]) -> Callable[P, None]:
     return run
 
 
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM does what Ctrl-C does: everything finished is kept."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _sentence(error: Exception) -> str:
     if isinstance(error, PueprotectError):
         return str(error)
@@ -115,11 +157,16 @@ def _sentence(error: Exception) -> str:
     return f"unexpected {what}; run it again with {DEBUG}=1 for the traceback and report it."
 
 
+def printable(text: str) -> str:
+    """`text` on one line: control characters and bytes that are no Unicode, which file names may hold, as escapes."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
 def _say(markup: str) -> None:
     if launched()[0] != 0:  # of several processes the first one speaks
         return
     # Where nobody reads on a terminal, a sentence stays on one line for grep.
-    err.print(markup, soft_wrap=not err.is_terminal)
+    err.print(printable(markup), soft_wrap=not err.is_terminal)
 
 
 def complain(sentence: str) -> None:
@@ -144,7 +191,12 @@ def hint(command: str) -> None:
 
 def print_json(data: dict[str, Any]) -> None:
     """One JSON object on stdout."""
-    sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a file name that is no Unicode
+        text = json.dumps(data, indent=2, allow_nan=False)
+    sys.stdout.write(text + "\n")
 
 
 def table(*headers: str, left: tuple[int, ...] = (0,)) -> Table:

@@ -18,16 +18,18 @@ from pueprotect.cli.console import (
     out,
     percent,
     print_json,
+    printable,
     reported,
     table,
 )
-from pueprotect.errors import InputError
+from pueprotect.errors import LISTED, InputError, UnusableImages
 
 if TYPE_CHECKING:
     from pueprotect.release import Report
 
 
 LARGEST_BUDGET = 127
+SHOWN = 3
 
 
 class Method(StrEnum):
@@ -94,13 +96,20 @@ def protect(
     labels: Annotated[
         Path | None, typer.Option(help="CSV with the columns path,label instead of class folders.")
     ] = None,
+    label_depth: Annotated[
+        int, typer.Option(help="Which folder of an image's path names its class: 1 is the first.")
+    ] = 1,
     file_format: Annotated[
         Format, typer.Option("--format", help="Keep each file's format, or write PNG.")
     ] = Format.keep,
     metadata: Annotated[
-        Metadata, typer.Option(help="minimal: ICC profile only; keep: EXIF text, no GPS.")
+        Metadata, typer.Option(help="minimal: ICC profile only; keep: EXIF and XMP text, no GPS.")
     ] = Metadata.minimal,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing OUT and its vault.")] = False,
+    skip_unsupported: Annotated[
+        bool,
+        typer.Option("--skip-unsupported", help="Leave out pictures that cannot be released, such as HEIC or GIF."),
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on after an interruption.")] = False,
     release_anyway: Annotated[
         bool, typer.Option("--release-anyway", help="Release even when the self-check fails.")
@@ -120,18 +129,27 @@ def protect(
     from pueprotect.runtime import choose_device
 
     chosen = choose_device(device)
-    from pueprotect.release import Options, protect_folder
+    from pueprotect.options import Options
+    from pueprotect.release import protect_folder
 
     options = Options(
         method=method.value, mode=mode.value, epsilon=levels, preset=preset.value, surrogate=surrogate,
         size=chosen_size, sigma=sigma, rounds=rounds, seed=seed, holdout=holdout, labels=labels,
+        label_depth=label_depth, skip_unsupported=skip_unsupported,
         file_format=file_format.value, metadata=metadata.value, overwrite=overwrite, resume=resume,
         release_anyway=release_anyway, workers=workers,
     )  # fmt: skip
     with bars() as progress:
-        report = protect_folder(src, out_dir, vault=vault, options=options, device=chosen, progress=progress)
+        try:
+            report = protect_folder(src, out_dir, vault=vault, options=options, device=chosen, progress=progress)
+        except UnusableImages as error:
+            for _, reason in error.files[LISTED:]:
+                note(reason)
+            raise
     for warning in report.warnings:
         note(f"note: {warning}")
+    for skipped in report.result["skipped"][1:]:
+        note(f"left out: {skipped['reason']}")
     if as_json:
         print_json(report.result)
     else:
@@ -185,9 +203,12 @@ def _show(report: Report) -> None:
             f"L-inf {realised['linf_max']} of 255 (budget {round(result['epsilon'] * 255)}), "
             f"PSNR {realised['psnr_mean']:.1f} dB, SSIM {realised['ssim_mean']:.3f}",
         )
-        path, linf, psnr = report.worst_files[0]
-        rows.add_row("most changed", escape(f"{path} (L-inf {linf}, PSNR {psnr:.1f} dB)"))
-        rows.add_row("file sizes", f"{result['file_growth']:.2f} x the originals")
+        for number, worst in enumerate(result["worst"][:SHOWN]):
+            similar = "" if worst["ssim"] is None else f", SSIM {worst['ssim']:.3f}"
+            figures = f"(L-inf {worst['linf']}, PSNR {worst['psnr']:.1f} dB{similar})"
+            rows.add_row("" if number else "most changed", escape(f"{printable(worst['path'])} {figures}"))
+        quality = f", JPEG quality {result['jpeg']['quality']}" if result["jpeg"] else ""
+        rows.add_row("file sizes", f"{result['file_growth']:.2f} x the originals{quality}")
     rows.add_row(
         "self-check",
         f"{check['arch']} learns {percent(check['accuracy'])} of the clean holdout "

@@ -23,7 +23,7 @@ from PIL import Image
 
 from pueprotect import __version__
 from pueprotect.artefacts import AuditRecord, Certificate
-from pueprotect.images import decode_rgb
+from pueprotect.pixels import decode_rgb
 from pueprotect.policy import OUTCOMES
 from pueprotect.records import Records
 from pueprotect.report.charts import Level, Series, histogram, line_chart, nice

@@ -1,0 +1,120 @@
+"""What the user can ask of `protect`: presets and options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pueprotect import protect
+from pueprotect.encode import FileFormat, Metadata
+from pueprotect.errors import InputError
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One dial for the effort; passes are those over `FULL_SIZE` training images or more.
+
+    Attributes:
+        rounds: passes of the optimisation.
+        draws: weight draws averaged within one step.
+        check_epochs: passes of the self-check.
+        extra_rounds: further passes when the self-check learnt too much.
+    """
+
+    rounds: int
+    draws: int
+    check_epochs: int
+    extra_rounds: int
+
+    def for_images(self, images: int) -> Preset:
+        """The same number of steps for a smaller set, within `MOST_REPEATS` times the passes."""
+        repeats = min(MOST_REPEATS, max(1.0, FULL_SIZE / images))
+        rounds, checks, extra = (round(repeats * n) for n in (self.rounds, self.check_epochs, self.extra_rounds))
+        return Preset(rounds=rounds, draws=self.draws, check_epochs=checks, extra_rounds=extra)
+
+
+FULL_SIZE = 4000
+MOST_REPEATS = 10.0
+PRESETS = {
+    "quick": Preset(rounds=4, draws=1, check_epochs=3, extra_rounds=4),
+    "standard": Preset(rounds=6, draws=1, check_epochs=5, extra_rounds=4),
+    "strong": Preset(rounds=12, draws=2, check_epochs=10, extra_rounds=8),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the user asked for; `None` and `auto` are resolved by `protect_folder` and recorded.
+
+    Attributes:
+        method: see `protect.Settings`, likewise `mode`, `epsilon` (levels of 0..255), `sigma` and `seed`.
+        mode: one pattern for each class or for each image.
+        epsilon: L-infinity budget in levels of 0..255.
+        preset: a key of `PRESETS`.
+        surrogate: architecture or `auto`.
+        size: working size in pixels; None chooses.
+        sigma: standard deviation of the weight noise.
+        rounds: passes of the optimisation; None takes the preset's.
+        seed: everything random is a function of it.
+        holdout: share of each class kept out of training, in (0, 1).
+        labels: CSV with the columns path,label instead of class folders.
+        label_depth: which folder of an image's path names its class, from 1.
+        file_format: keep each container, or write PNG.
+        metadata: what is kept beside the pixels.
+        overwrite: replace an earlier release and its vault.
+        skip_unsupported: leave out pictures that cannot be released faithfully, instead of refusing the folder.
+        resume: take finished noise and finished files from an interrupted run.
+        release_anyway: release even when the self-check fails.
+        workers: threads that decode and encode; 0 chooses.
+
+    Raises:
+        InputError: a value is out of range.
+    """
+
+    method: protect.Method = "pue"
+    mode: protect.Mode = "class-wise"
+    epsilon: int = 8
+    preset: str = "standard"
+    surrogate: str = "auto"
+    size: int | None = None
+    sigma: float = 0.05
+    rounds: int | None = None
+    seed: int = 0
+    holdout: float = 0.2
+    labels: Path | None = None
+    label_depth: int = 1
+    file_format: FileFormat = "keep"
+    metadata: Metadata = "minimal"
+    overwrite: bool = False
+    skip_unsupported: bool = False
+    resume: bool = False
+    release_anyway: bool = False
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        if self.preset not in PRESETS:
+            raise InputError(f"--preset {self.preset!r} is not one of {', '.join(PRESETS)}.")
+        if self.size is not None and not 16 <= self.size <= 512:
+            raise InputError(f"--size {self.size} is outside 16 .. 512 pixels.")
+        if not 0 < self.holdout < 1:
+            raise InputError(f"--holdout {self.holdout:g} is not inside (0, 1): it is the share kept to measure with.")
+        if self.label_depth < 1:
+            raise InputError(f"--label-depth {self.label_depth} is below 1, the folders directly below the source.")
+        if self.label_depth != 1 and self.labels is not None:
+            raise InputError("--label-depth and --labels exclude each other; leave one out.")
+        if self.workers < 0:
+            raise InputError(f"--workers {self.workers} is below 0; 0 chooses.")
+
+    def settings(self, surrogate: str, images: int) -> protect.Settings:
+        """What the optimisation needs, with the preset for this many training images filled in."""
+        preset = PRESETS[self.preset].for_images(images)
+        return protect.Settings(
+            method=self.method,
+            mode=self.mode,
+            epsilon=self.epsilon,
+            sigma=self.sigma,
+            rounds=preset.rounds if self.rounds is None else self.rounds,
+            draws=preset.draws,
+            surrogate=surrogate,
+            seed=self.seed,
+        )

@@ -16,12 +16,12 @@ LAYERS = (
     {"augment", "training"},
     {"evidence"},
     {"protect", "certify", "attacks"},
-    {"places", "publish", "release", "audit", "policy", "report"},
+    {"places", "publish", "release", "audit", "findings", "validity", "policy", "report"},
     {"cli", "__main__"},
 )
 RANK = {name: number for number, layer in enumerate(LAYERS) for name in layer}
 APART = LAYERS[4]
-WITHOUT_TORCH = ("bounds", "images", "encode", "vault", "places", "policy", "report", "sample")
+WITHOUT_TORCH = ("bounds", "images", "encode", "vault", "places", "policy", "report", "sample", "validity")
 LONGEST = 60
 
 FILES = {path.relative_to(ROOT).with_suffix("").as_posix().replace("/", "."): path for path in ROOT.rglob("*.py")}
@@ -118,7 +118,7 @@ OPTIONS = {
     "certify": "vault test q sigma eta draws alpha joint surrogate-recipe baseline max-learnability resume device seed "
     "json",
     "audit": "vault test attack suite arch epochs clean-fraction eta max-accuracy max-recovered resume device seed "
-    "json",
+    "seeds json",
     "verify": "vault json",
     "attacks": "json",
     "sample": "",

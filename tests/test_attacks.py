@@ -2,29 +2,15 @@ import math
 
 import pytest
 import torch
+from toy import stripes, target
 
 from pueprotect.attacks import REGISTRY, Target, find, pst
 from pueprotect.attacks.base import Attack, Run, distance, register
-from pueprotect.attacks.recovery import ALONE, project
+from pueprotect.attacks.recovery import ALONE, SEARCH, project
 from pueprotect.errors import InputError
 from pueprotect.models import ARCHITECTURES, Classifier, build
 from pueprotect.training import ImageSet, Recipe, accuracy
 from pueprotect.weights import trainable
-
-
-def stripes(count: int = 64, size: int = 16, seed: int = 0) -> ImageSet:
-    stream = torch.Generator().manual_seed(seed)
-    labels = torch.arange(count) % 2
-    wave = (torch.arange(size) // 2 % 2 * 160.0).expand(size, size)
-    grain = 60 * torch.rand((count, size, size), generator=stream)
-    shown = torch.where(labels.view(-1, 1, 1) == 0, wave, wave.T) + grain
-    return ImageSet(shown.to(torch.uint8)[:, None].expand(-1, 3, -1, -1).contiguous(), labels, 2)
-
-
-def target(arch: str = "resnet8", epochs: float = 5) -> Target:
-    return Target(
-        stripes(), arch, Recipe(epochs=epochs, batch_size=16), 0, clean_share=stripes(16, seed=2), etas=(0.1, 0.5)
-    )
 
 
 @pytest.mark.parametrize("name", sorted(REGISTRY))
@@ -40,6 +26,7 @@ def test_every_attack(name: str) -> None:
     assert attack.about
     assert attack.source
     assert attack.needs in ("nothing", "a clean share", "knowledge of the protection")
+    assert 0 < attack.cost < 10
     steps: list[int] = []
 
     class Count:
@@ -81,7 +68,7 @@ def test_recovery_needs_clean_images_and_shows_what_they_give_alone() -> None:
     with pytest.raises(InputError, match="recovery needs clean training images"):
         find("recovery").run(Target(stripes(), "resnet8", Recipe(epochs=1), 0), stripes(8))
     result = find("recovery").run(target(epochs=2), stripes(40, seed=1))
-    assert set(result.details["points"]) == {"before", "eta 0", "eta 0.1", "eta 0.5", ALONE}
+    assert set(result.details["points"]) == {"before", "eta 0", "eta 0.1", "eta 0.5", ALONE, SEARCH}
     for eta in (0.1, 0.5):
         assert result.details["distance"][f"eta {eta:g}"] <= eta * (1 + 1e-6)
     own = {name: value for name, value in result.details["points"].items() if name != ALONE}

@@ -30,26 +30,24 @@ from __future__ import annotations
 
 import statistics
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pueprotect.attacks.base import Attack, Run, Target, clone, register
+from pueprotect.attacks.base import Attack, Run, Target, batch_statistics, clone, register
+from pueprotect.attacks.shallow import noise_shares, relative_deviations
 from pueprotect.augment import blur3, colour, crop_padding, pad
 from pueprotect.models import Classifier
 from pueprotect.runtime import generator
 from pueprotect.training import ImageSet, Trainer, Transform, batches, steps_per_epoch, to_float
-from pueprotect.weights import batch_norms, reestimate_batch_norm, trainable
+from pueprotect.weights import reestimate_batch_norm, trainable
 
 IMAGES_BETWEEN_CHECKS = 1280
 CEILING = 1.5
 RISE = 1.25
 HISTORY = 20
-SHALLOW_TO_DEEP = (0.5, 0.4, 0.2, 0.0)
 # (number of 3x3 means in front, level of weight noise) after no alarm, one, two, ...
 LADDER = ((0, 0.0), (1, 0.0), (2, 0.0), (2, 1.2), (3, 1.2))
 LATE = 0.7
@@ -73,21 +71,6 @@ def acm(features: Tensor, labels: Tensor, classes: int) -> Tensor:
     between = ((means - means.mean(0)) ** 2).sum() / (classes - 1)
     # Class means of n images scatter by within / n even where the classes are equal.
     return ((between - within * (1 / counts).mean()) / within.clamp_min(1e-12)).clamp_min(0)
-
-
-@contextmanager
-def batch_statistics(model: nn.Module) -> Iterator[None]:
-    """Inside the block BatchNorm normalises by the batch at hand and records nothing."""
-    model.eval()
-    norms = batch_norms(model)
-    for norm in norms:
-        norm.track_running_stats = False
-        norm.train()
-    try:
-        yield
-    finally:
-        for norm in norms:
-            norm.track_running_stats = True
 
 
 class Probe:
@@ -148,34 +131,6 @@ class Alarm:
     def calm(self) -> bool:
         """Whether the last reading was healthy."""
         return not self.warned
-
-
-def noise_shares(model: Classifier) -> list[float]:
-    """For each trainable parameter, how much of the level its stage gets: 0.5 at the stem, 0 in the last stage."""
-    last = len(model.stages) - 1
-    shares = []
-    stage = 0
-    for name, parameter in model.body.named_parameters():
-        inside = [number for number, prefix in enumerate(model.stages) if name.startswith(prefix + ".")]
-        stage = inside[0] if inside else stage
-        past = not inside and name.split(".")[0] in ("head", "fc", "classifier", "heads")
-        depth = 1.0 if past else stage / last
-        position = depth * (len(SHALLOW_TO_DEEP) - 1)
-        low = min(int(position), len(SHALLOW_TO_DEEP) - 2)
-        share = SHALLOW_TO_DEEP[low] + (position - low) * (SHALLOW_TO_DEEP[low + 1] - SHALLOW_TO_DEEP[low])
-        shares.append(share if parameter.dim() > 1 else 0.0)
-    return shares
-
-
-@torch.no_grad()
-def relative_deviations(parameters: list[Tensor], shares: list[float], level: float) -> list[Tensor]:
-    """Standard deviation of each weight: share x level x root mean square of its filter."""
-    return [
-        level * share * parameter.flatten(1).pow(2).mean(1).sqrt().view(-1, *[1] * (parameter.dim() - 1))
-        if share
-        else parameter.new_zeros(())
-        for parameter, share in zip(parameters, shares, strict=True)
-    ]
 
 
 class LowPass(nn.Module):

@@ -8,9 +8,11 @@ attacks; the cheapest attacks run first; each result is stored as it ends.
 from __future__ import annotations
 
 import os
+import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -26,7 +28,7 @@ from pueprotect.runtime import SILENT, Progress, generator
 from pueprotect.training import ImageSet, Recipe, train
 
 CLEAN_LINE = "clean-line"
-TIMED_STEPS = 4
+TIMED_STEPS = 5
 MOST_SEEDS = 100
 
 
@@ -285,14 +287,19 @@ class _Session:
 
 
 def seconds_per_step(arch: str, data: ImageSet, recipe: Recipe) -> float:
-    """Wall time of one plain training step on full batches, after one to warm up."""
+    """Wall time of one plain training step: the median of a few on full batches, the first one left out."""
     model = build(arch, data.classes, data.size, seed=0, purpose="timing", device=data.device)
-    few = data.subset(slice(0, TIMED_STEPS * recipe.batch_size))
-    train(model, few.subset(slice(0, recipe.batch_size)), Recipe(epochs=1), seed=0)
-    began = time.perf_counter()
-    train(model, few, Recipe(epochs=1), seed=0)
-    next(model.parameters()).sum().item()  # waits for the device
-    return (time.perf_counter() - began) / Recipe(epochs=1).steps(len(few))
+    few = data.subset(slice(0, (1 + TIMED_STEPS) * recipe.batch_size))
+    moments: list[float] = []
+
+    def look() -> None:
+        next(model.parameters()).sum().item()  # waits for the device
+        moments.append(time.perf_counter())
+
+    look()
+    train(model, few, replace(recipe, epochs=1), seed=0, after_step=look)
+    steps = [after - before for before, after in pairwise(moments)]
+    return statistics.median(steps[1:] or steps)
 
 
 def duration(seconds: float) -> str:

@@ -91,7 +91,7 @@ def test_patterns_are_exchanged_between_classes_and_pictures_stay() -> None:
         assert level == pytest.approx(60 * picture + 60, abs=1)
         column = image[0, :, 5]
         assert int(column.argmax()) == rows[donor]
-        assert abs(float(column[rows[picture]]) - level) < 6
+        assert donor == picture or abs(float(column[rows[picture]]) - level) < 6
 
 
 def test_natural_smooth_class_means_leave_no_fine_pattern_and_codes_do() -> None:

@@ -21,7 +21,7 @@ def test_every_attack(name: str) -> None:
     assert result.best_accuracy >= result.accuracy
     assert result.flags == ()
     assert attack.run(target(), test).accuracy == result.accuracy
-    assert attack.about
+    assert attack.about.split()[0].endswith("s"), "an attacker who ..."
     assert attack.source
     assert attack.needs in ("nothing", "a clean share", "knowledge of the protection")
     assert 0 < attack.cost < 10

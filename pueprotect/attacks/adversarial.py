@@ -66,7 +66,7 @@ class At4(_AdversarialTraining):
     """Half of the usual protection budget."""
 
     name = "at-4"
-    about = "adversarial training, L-infinity 4/255, one fast step"
+    about = "trains adversarially, L-infinity 4/255, one fast step"
     epsilon = 4 / 255
 
 
@@ -75,7 +75,7 @@ class At8(_AdversarialTraining):
     """The usual protection budget; costs much accuracy on clean images as well."""
 
     name = "at-8"
-    about = "adversarial training, L-infinity 8/255, one fast step"
+    about = "trains adversarially, L-infinity 8/255, one fast step"
     epsilon = 8 / 255
 
 

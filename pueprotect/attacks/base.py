@@ -119,7 +119,7 @@ class Attack(ABC):
 
     Attributes:
         name: as used on the command line.
-        about: what the attacker does, one sentence.
+        about: what the attacker does; goes on after "an attacker who".
         needs: `nothing`, `a clean share` or `knowledge of the protection`.
         source: where it was published.
         cost: time relative to `standard`, measured by examples/benchmarks/audit.py; the time estimate and the

@@ -73,7 +73,7 @@ class PST(Attack):
     """Plain training that steps in only when the alarm rises."""
 
     name = "pst"
-    about = "progressive staged training: restrains the shallow stages once activation clusters betray the noise"
+    about = "trains in progressive stages (PST): restrains the shallow ones once activation clusters betray the noise"
     source = "Dang et al., arXiv 2306.02064; re-implemented, see the module's documentation"
     cost = 2.0
     transform: Transform | None = None
@@ -92,7 +92,7 @@ class PSTColour(PST):
     """PST whose training images also lose their colours' reliability."""
 
     name = "pst-colour"
-    about = "progressive staged training with strong colour jitter and random grayscale"
+    about = "trains in progressive stages (PST) with strong colour jitter and random grayscale"
 
     transform = staticmethod(colour)
 

@@ -19,12 +19,12 @@ import torch
 
 from pueprotect import __version__, validity
 from pueprotect.attacks import AttackResult, Target, find
-from pueprotect.attacks.suites import TRANSFER
 from pueprotect.errors import InputError, StaleDataError
 from pueprotect.evidence import Evidence
 from pueprotect.findings import NO_GATES, AuditReport, Gates, Row, clean_row, judge
 from pueprotect.models import ARCHITECTURES, architecture, build
 from pueprotect.runtime import SILENT, Progress, generator
+from pueprotect.suites import TRANSFER
 from pueprotect.training import ImageSet, Recipe, train
 
 CLEAN_LINE = "clean-line"
@@ -113,6 +113,11 @@ class Group:
         torch.distributed.all_gather_object(found, mine)
         return found
 
+    def leave(self) -> None:
+        """Part from the other processes at the end."""
+        if self.size > 1:
+            torch.distributed.destroy_process_group()
+
 
 def join() -> Group:
     """Join the processes that `torchrun` started, over gloo; a process of its own otherwise."""
@@ -186,10 +191,7 @@ def audit(
     done = {job: result for job, result in found.items() if result is not None}
     done |= {job: session.run(job) for job in missing[group.rank :: group.size]}
     results = {job: result for part in group.gather(done) for job, result in part.items()}
-    report = _report(evidence, settings, attacks, skipped, results)
-    if group.rank == 0:
-        evidence.store("audit/summary.json", report.as_json())
-    return report
+    return _report(evidence, settings, attacks, skipped, results)
 
 
 class _Session:
@@ -282,7 +284,9 @@ class _Session:
                 attack=job.attack, arch=job.arch, accuracy=0.0, best_accuracy=0.0, epochs=self.recipe.epochs,
                 seconds=time.perf_counter() - began, flags=("failed",), details={"failure": why},
             )  # fmt: skip
-        self.evidence.remember(job.place, self.key(job), asdict(result))
+        failed = validity.FAILED & set(result.flags)
+        figures = {"accuracy": None, "best_accuracy": None} if failed else {}
+        self.evidence.remember(job.place, self.key(job), asdict(result) | figures)
         return result
 
 

@@ -11,7 +11,7 @@ import pueprotect
 
 ROOT = Path(pueprotect.__file__).parent
 LAYERS = (
-    {"errors", "runtime"},
+    {"errors", "runtime", "suites"},
     {"bounds", "images", "encode", "vault", "models", "weights", "sample"},
     {"augment", "training"},
     {"evidence"},
@@ -21,7 +21,7 @@ LAYERS = (
 )
 RANK = {name: number for number, layer in enumerate(LAYERS) for name in layer}
 APART = LAYERS[4]
-WITHOUT_TORCH = ("bounds", "images", "encode", "vault", "places", "policy", "report", "sample", "validity")
+WITHOUT_TORCH = ("bounds", "images", "encode", "vault", "places", "policy", "report", "sample", "suites", "validity")
 LONGEST = 60
 
 FILES = {path.relative_to(ROOT).with_suffix("").as_posix().replace("/", "."): path for path in ROOT.rglob("*.py")}

@@ -130,7 +130,6 @@ def test_seeds_differ_and_each_is_stored(release: Release, tmp_path: Path) -> No
     assert seeds == [5, 6, 5, 6]
     alone = audit(evidence, Settings(attacks=("standard",), seed=6, **QUICKLY))  # type: ignore[arg-type]
     assert alone.rows[0].result.accuracy == row.results[1].accuracy
-    assert vault.read_json("audit/summary.json") == alone.as_json()
 
 
 @pytest.fixture
@@ -166,6 +165,7 @@ def test_a_numerical_failure_is_reported_and_the_others_go_on(
     assert report.rows[0].result.attack == "standard", "failed attacks stand last"
     stored = Vault(mine.vault).read_json("audit/cutout-resnet8.json")
     assert stored["result"]["flags"] == ["failed"]
+    assert stored["result"]["accuracy"] is stored["result"]["best_accuracy"] is None
 
 
 def test_failed_attacks_are_tried_again(
@@ -261,7 +261,7 @@ def _member(rank: int, port: int, answers: Any) -> None:
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     group = join()
     answers.put((rank, group.size, group.gather({rank: result()})))
-    torch.distributed.destroy_process_group()
+    group.leave()
 
 
 def result() -> AttackResult:

@@ -213,7 +213,7 @@ def test_a_failed_attack_makes_the_audit_inconclusive(
 def test_a_suite_on_a_foreign_folder_is_incomplete(
     tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pueprotect.attacks import suites
+    from pueprotect import suites
 
     monkeypatch.setitem(suites.SUITES, "standard-v1", ("standard", "recovery"))
     foreign, test = write_photos(tmp_path / "foreign", 3), write_photos(tmp_path / "test", 3, seed=1)

@@ -1,9 +1,9 @@
 import pytest
 
-from pueprotect.attacks import REGISTRY, SUITES, suite
-from pueprotect.attacks.suites import TRANSFER
+from pueprotect.attacks import REGISTRY
 from pueprotect.errors import InputError
 from pueprotect.models import ARCHITECTURES
+from pueprotect.suites import SUITES, TRANSFER, suite
 
 STANDARD_V1 = """
 standard early-stopping cutout mixup cutmix randaugment colour blur grayscale jpeg-10 jpeg-30 bit-depth ueraser at-4

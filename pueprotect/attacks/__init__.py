@@ -12,9 +12,8 @@ from pueprotect.attacks import (
     weight_noise,
 )
 from pueprotect.attacks.base import REGISTRY, Attack, AttackResult, Target, find
-from pueprotect.attacks.suites import SUITES, suite
 
 __all__ = [
-    "REGISTRY", "SUITES", "Attack", "AttackResult", "Target", "adversarial", "augmented", "early_stopping", "find",
-    "linear", "pst", "recovery", "squeeze", "standard", "suite", "weight_noise",
+    "REGISTRY", "Attack", "AttackResult", "Target", "adversarial", "augmented", "early_stopping", "find",
+    "linear", "pst", "recovery", "squeeze", "standard", "weight_noise",
 ]  # fmt: skip

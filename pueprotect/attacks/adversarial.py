@@ -47,7 +47,7 @@ def fast_perturbed(
 class _AdversarialTraining(Attack):
     epsilon: ClassVar[float]
     source = "Tao et al., NeurIPS 2021 (AT against delusive noise), with the fast step of Wong et al., ICLR 2020"
-    cost = 2.1
+    cost = 1.8
 
     def train(self, run: Run) -> Classifier:
         """Plain training on perturbed batches."""
@@ -125,7 +125,7 @@ class UEraser(Attack):
     name = "ueraser"
     about = f"trains on the hardest of {CANDIDATES} strong augmentations of each image (UEraser-max style)"
     source = "Qin et al., Learning the Unlearnable, arXiv 2303.15127; its augmentations rebuilt with torchvision's"
-    cost = 3.5
+    cost = 3.3
 
     def train(self, run: Run) -> Classifier:
         """Plain training on the chosen augmentations."""

@@ -71,11 +71,11 @@ def audit(
     from pueprotect.runtime import SILENT, choose_device
 
     chosen = choose_device(device)
-    from pueprotect.attacks import suite as attacks_of
     from pueprotect.audit import Settings, default_archs, join
     from pueprotect.audit import audit as run_audit
     from pueprotect.evidence import open_release
     from pueprotect.findings import Gates
+    from pueprotect.suites import suite as attacks_of
 
     wanted = tuple(dict.fromkeys(attack)) if attack else attacks_of(suite)
 
@@ -95,6 +95,7 @@ def audit(
             None if attack else suite, evidence.default_arch, evidence.size, evidence.device
         )  # fmt: skip
         report = run_audit(evidence, settings(archs), resume=resume, progress=progress, group=group)
+    group.leave()
     if group.rank == 0:
         print_json(report.as_json()) if as_json else _show(report, evidence)
     return _outcome(report, max_accuracy, max_recovered, say=group.rank == 0)
@@ -153,8 +154,9 @@ def verdict(report: AuditReport, test_images: int) -> str:
 
     clean = report.clean.get(worst.result.arch)
     beside = "the clean originals were not at hand to compare with"
-    if clean is not None and clean.accuracy is not None and worst.recovered is not None:
-        beside = f"the clean originals give {percent(clean.accuracy)}, so {worst.recovered:.0%} is recovered"
+    if clean is not None:
+        beside = f"the clean originals give {percent(clean.accuracy)}"
+        beside += f", so {worst.recovered:.0%} is recovered" if worst.recovered is not None else ", no measure for it"
     over = f", mean of {len(worst.results)} seeds" if len(worst.results) > 1 else ""
     return (
         f"The worst case here is {worst.result.attack} with {worst.result.arch}: an attacker who "

@@ -1,5 +1,6 @@
-"""Fixed sets of attacks. A suite never changes: what a figure of `standard-v1` means must not depend on the year.
+"""Fixed sets of attacks, apart from the attacks themselves so that a policy can name them without torch.
 
+A suite never changes: what a figure of `standard-v1` means must not depend on the year.
 Another attack, another parameter of one, or another order of their seeds makes a `standard-v2`.
 """
 

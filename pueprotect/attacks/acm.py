@@ -13,7 +13,10 @@ after the stem, 0.1 added to both:
   the picture shows. Below 1 the picture counts for more. Noise that differs from image to image evades it,
   and so does noise as smooth as natural class means.
 
-Neither needs a threshold for each data set.
+Neither needs a threshold for each data set. The pattern quotient of resnet8 while it trained plainly, one seed each,
+from a trial script (5,000 CIFAR-10 images unless said): clean 0.26-0.33 over 320 steps, clean 1,000 images 0.20-0.25
+over 320 steps, class-wise EMN 0.29-0.36 up to step 60, then 1.7 at step 80 and 77 at step 120. Blocks of 8 pixels and
+6 levels (LSP) left it at 0.25-0.31 for 180 steps, in which plain training had not fallen for them either.
 """
 
 from __future__ import annotations

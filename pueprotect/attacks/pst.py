@@ -78,7 +78,7 @@ class PST(Attack):
     name = "pst"
     about = "trains in progressive stages (PST): restrains the shallow ones once activation clusters betray the noise"
     source = "Dang et al., arXiv 2306.02064; re-implemented, see the module's documentation"
-    cost = 2.0
+    cost = 2.0  # the cap; 1.2 without an alarm
     transform: Transform | None = None
 
     def steps(self, target: Target) -> int:

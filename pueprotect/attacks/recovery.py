@@ -49,7 +49,7 @@ class Recovery(Attack):
     about = "fine-tunes on a clean share (20 %) inside weight balls of radius eta around a plainly trained network"
     needs = "a clean share"
     source = "Provably Unlearnable (Data) Examples, Wang et al., NDSS 2025"
-    cost = 2.5
+    cost = 2.9
 
     def _clean_steps(self, target: Target) -> int:
         assert target.clean_share is not None

@@ -200,10 +200,10 @@ class AuditRow(Artefact):
 
 
 class AuditWorst(Artefact):
-    """The attack that reached most."""
+    """The attack that reached most; null when none ended with a figure."""
 
-    attack: str
-    arch: str
+    attack: str | None
+    arch: str | None
     accuracy: Share | None
     recovered: Share | None
 

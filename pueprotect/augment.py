@@ -1,10 +1,14 @@
-"""Batched augmentations on the device: random crop and flip with per-image parameters, and colour.
+"""Batched augmentations on the device: random crop and flip, cutout and colour with parameters for each image.
 
-Images are stored as uint8, channels last in memory, so one gather crops, flips and batches at once.
+torchvision's transforms draw one set of parameters for a batch, from the global stream: `Grouped` gives every few
+images their own, from a stream of their own. Images are stored as uint8, channels last in memory, so one gather
+crops, flips and batches at once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -98,3 +102,72 @@ def colour(images: Tensor, generator: torch.Generator, *, strength: float = 0.5,
 def blur3(images: Tensor) -> Tensor:
     """A 3x3 box blur with reflected borders: (B, C, H, W) -> the same shape."""
     return functional.avg_pool2d(functional.pad(images, (1, 1, 1, 1), mode="reflect"), 3, 1)
+
+
+def cutout(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Blacken one square of half the side around a random point of each image, cut off at the border.
+
+    Args:
+        images: (B, C, H, W) float in [0, 1].
+        generator: the random stream, on the same device.
+
+    Returns:
+        (B, C, H, W), a copy (DeVries and Taylor 2017; 16 pixels at a side of 32).
+    """
+    count, _, height, width = images.shape
+    rows, columns = (torch.arange(side, device=images.device) for side in (height, width))
+    top = torch.randint(0, height, (count, 1), generator=generator, device=images.device) - height // 4
+    left = torch.randint(0, width, (count, 1), generator=generator, device=images.device) - width // 4
+    inside_rows = (rows >= top) & (rows < top + height // 2)
+    inside_columns = (columns >= left) & (columns < left + width // 2)
+    hole = inside_rows[:, None, :, None] & inside_columns[:, None, None, :]
+    return images.masked_fill(hole, 0.0)
+
+
+def plasma(count: int, size: int, generator: torch.Generator, device: str, roughness: float = 0.5) -> Tensor:
+    """Smooth random fields: octaves of upsampled noise, each finer one `roughness` times weaker.
+
+    Returns:
+        (count, 1, size, size) float, each field stretched to [0, 1].
+    """
+    field = torch.zeros((count, 1, size, size), device=device)
+    grid, weight = 2, 1.0
+    while grid < size:
+        coarse = torch.rand((count, 1, grid, grid), generator=generator, device=device)
+        field += weight * functional.interpolate(coarse, (size, size), mode="bilinear", align_corners=True)
+        grid, weight = 2 * grid, weight * roughness
+    low, high = field.amin((2, 3), keepdim=True), field.amax((2, 3), keepdim=True)
+    return (field - low) / (high - low).clamp_min(1e-6)
+
+
+@contextmanager
+def lent_stream(stream: torch.Generator) -> Iterator[None]:
+    """Inside the block torch's global CPU generator goes on from `stream`; afterwards it is as before.
+
+    torchvision's transforms know no generator. `stream` is a CPU generator and moves on by what was drawn.
+    """
+    before = torch.default_generator.get_state()
+    torch.default_generator.set_state(stream.get_state())
+    try:
+        yield
+    finally:
+        stream.set_state(torch.default_generator.get_state())
+        torch.default_generator.set_state(before)
+
+
+class Grouped:
+    """A transform of torchvision with fresh parameters for every few images of a batch.
+
+    Args:
+        transform: takes and returns (N, 3, H, W) float in [0, 1].
+        stream: a CPU generator, the only source of its randomness.
+        group: images that share parameters; one each would take a GPU hundreds of launches for a batch.
+    """
+
+    def __init__(self, transform: Callable[[Tensor], Tensor], stream: torch.Generator, group: int = 8) -> None:
+        self.transform, self.stream, self.group = transform, stream, group
+
+    def __call__(self, images: Tensor, _stream: torch.Generator | None = None) -> Tensor:
+        """(B, 3, H, W) -> the same shape."""
+        with lent_stream(self.stream):
+            return torch.cat([self.transform(part) for part in images.split(self.group)])

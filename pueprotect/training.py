@@ -17,6 +17,7 @@ from pueprotect.runtime import SILENT, Progress, evaluation_batch, generator
 from pueprotect.weights import noised, trainable
 
 Transform = Callable[[Tensor, torch.Generator], Tensor]
+Prepare = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ class ImageSet:
         """Where the images live."""
         return str(self.images.device)
 
-    def subset(self, index: Tensor) -> ImageSet:
-        """The images chosen by an index or mask, in its order."""
+    def subset(self, index: Tensor | slice) -> ImageSet:
+        """The images chosen by an index, mask or slice, in its order."""
         return ImageSet(self.images[index], self.labels[index], self.classes)
 
 
@@ -144,7 +145,7 @@ class Trainer:
 
         Args:
             inputs: (B, 3, H, W) float in [0, 1]; when it requires a gradient, it gets one.
-            labels: (B,) int64.
+            labels: (B,) int64, or (B, classes) float for images that are mixtures; the larger share counts as right.
             deviations: one entry for each draw of Gaussian weight noise; gradients are averaged over the
                 draws and applied to the clean weights. Empty: no noise.
             stream: the random stream of the weight noise.
@@ -152,6 +153,7 @@ class Trainer:
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         right: list[Tensor] = []
+        truth = labels if labels.dim() == 1 else labels.argmax(1)
         for deviation in deviations or (0.0,):
             quiet = isinstance(deviation, float) and deviation == 0.0
             assert quiet or stream is not None
@@ -159,7 +161,7 @@ class Trainer:
                 logits = self.model(inputs)
                 loss = functional.cross_entropy(logits, labels) / max(1, len(deviations))
                 loss.backward()
-            right.append((logits.detach().argmax(1) == labels).sum())
+            right.append((logits.detach().argmax(1) == truth).sum())
         torch.nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip, foreach=True)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate()
@@ -180,6 +182,7 @@ def train(
     *,
     seed: int,
     transform: Transform | None = None,
+    prepare: Prepare | None = None,
     deviations: Callable[[float], list[Tensor] | float] | None = None,
     after_step: Callable[[], None] | None = None,
     on_epoch: Callable[[nn.Module], None] | None = None,
@@ -193,6 +196,7 @@ def train(
         recipe: schedule and hyperparameters.
         seed: order, crops, noise and transforms are functions of it.
         transform: applied to each float batch in [0, 1].
+        prepare: takes the float batch and its labels and returns what is trained on, such as mixtures of both.
         deviations: weight noise of a step as a function of the share of training done, in [0, 1).
         after_step: called after each optimiser step, such as a projection.
         on_epoch: called with the model after each pass.
@@ -205,11 +209,13 @@ def train(
     padded = pad(data.images.permute(0, 2, 3, 1), crop_padding(data.size))
     plan = batches(len(data), data.size, stream, data.device, batch_size=recipe.batch_size, augment=recipe.augment)
     for step, (index, crop) in zip(range(1, total + 1), plan, strict=False):
-        inputs = to_float(crop.apply(padded, index))
+        inputs, labels = to_float(crop.apply(padded, index)), data.labels[index]
         if transform is not None:
             inputs = transform(inputs, stream)
+        if prepare is not None:
+            inputs, labels = prepare(inputs, labels, stream)
         noise = [deviations((step - 1) / total)] if deviations is not None else []
-        trainer.step(inputs, data.labels[index], deviations=noise, stream=stream)
+        trainer.step(inputs, labels, deviations=noise, stream=stream)
         if after_step is not None:
             after_step()
         progress.advance()

@@ -20,7 +20,7 @@ LAYERS = (
     {"evidence", "records"},
     {"protect", "certify", "surrogates", "attacks"},
     {"places", "options", "draft", "noise", "publish", "release", "stress"},
-    {"certification", "audit", "policy", "policyfile"},
+    {"certification", "audit", "findings", "validity", "policy", "policyfile"},
     {"report"},
     {"attest"},
     {"cli", "__main__"},
@@ -29,7 +29,7 @@ RANK = {name: number for number, layer in enumerate(LAYERS) for name in layer}
 APART = {"protect", "certify", "surrogates", "attacks"}
 WITHOUT_TORCH = (
     *("bounds", "deep", "pixels", "metadata", "similarity", "images", "encode", "vault", "sample", "places", "draft"),
-    *("artefacts", "attest", "policy", "policyfile", "records", "report", "rules", "suites"),
+    *("artefacts", "attest", "policy", "policyfile", "records", "report", "rules", "suites", "validity"),
 )
 LONGEST = 60
 
@@ -127,7 +127,7 @@ OPTIONS = {
     "certify": "vault test q sigma eta draws alpha joint surrogate-recipe baseline max-learnability resume device seed "
     "json",
     "audit": "vault test attack suite arch epochs clean-fraction eta max-accuracy max-recovered resume device seed "
-    "json",
+    "seeds json",
     "check": "vault policy format report baseline attest sign workers",
     "report": "vault out policy with-originals images",
     "schema": "",

@@ -199,6 +199,87 @@ def test_audit_prints_the_contract_and_gates(release: Release, tmp_path: Path, c
     assert f"gate audit.{data['worst']['attack']}.max_accuracy" in failed.stderr
 
 
+def test_audit_with_seeds_shows_mean_and_spread_within_80_columns(
+    release: Release, tmp_path: Path, command: Command
+) -> None:
+    mine = release.copy(tmp_path)
+    words = ("audit", mine.out, "--attack", "weight-noise-short", "--attack", "jpeg-10", "--seeds", 2, *AUDIT)
+    done = command(*words)
+    assert done.code == 0, done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert "seeds" in done.stdout
+    assert "mean of 2 seeds" in " ".join(done.stdout.split())
+    assert "trainings, about" in done.stderr
+    data = command(*words, "--resume", "--json").data
+    for row in data["results"]:
+        low, high = row["seeds"]["lowest"], row["seeds"]["highest"]
+        assert low <= row["accuracy"] <= high
+        assert row["accuracy"] == pytest.approx(sum(row["seeds"]["accuracies"]) / 2)
+
+
+def test_audit_sorts_by_recovered_share_and_says_one_sentence(
+    release: Release, tmp_path: Path, command: Command
+) -> None:
+    mine = release.copy(tmp_path)
+    done = command("audit", mine.out, *AUDIT, "--arch", "resnet8", "--epochs", 3)
+    assert done.code == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert "suite quick" in " ".join(lines[:2])
+    rows = [line.split() for line in lines if " resnet8 " in line and not line.startswith(("clean", "The"))]
+    assert {row[0] for row in rows} == {"standard", "colour", "jpeg-10", "class-mean", "weight-noise", "pst"}
+    shares = [float(row[6]) for row in rows if row[6] != "-"]
+    assert shares == sorted(shares, reverse=True)
+    said = " ".join(done.stdout.split())
+    assert "The worst case here is" in said
+    assert "an attacker who" in said
+    assert "may reach more." in said
+
+
+def test_a_failed_attack_makes_the_audit_inconclusive(
+    release: Release, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pueprotect.attacks import REGISTRY
+
+    def fail(*_: object) -> object:
+        raise FloatingPointError("loss is not finite")
+
+    monkeypatch.setattr(type(REGISTRY["cutout"]), "train", fail)
+    mine = release.copy(tmp_path)
+    words = ("audit", mine.out, "--attack", "cutout", "--attack", "standard", *AUDIT)
+    done = command(*words, "--json")
+    assert done.code == 3
+    assert [row["accuracy"] is None for row in done.data["results"]] == [False, True]
+    assert done.data["complete"] is False
+    shown = command(*words, "--resume")
+    assert shown.code == 3
+    assert "failed" in shown.stdout
+    assert "failed: The attack broke off" in shown.stderr
+    assert command(*words, "--resume", "--max-accuracy", 0).code == 1, "a failed gate is said first"
+    assert command(*words, "--resume", "--max-accuracy", 1).code == 3
+    alone = command("audit", mine.out, "--attack", "cutout", *AUDIT)
+    assert alone.code == 3
+    assert "says nothing" in alone.stdout
+
+
+def test_a_suite_on_a_foreign_folder_is_incomplete(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pueprotect import suites
+
+    monkeypatch.setitem(suites.SUITES, "standard-v1", ("standard", "recovery"))
+    foreign, test = write_photos(tmp_path / "foreign", 3), write_photos(tmp_path / "test", 3, seed=1)
+    done = command(
+        "audit", foreign, "--test", test, "--suite", "standard-v1", "--arch", "resnet8", "--arch", "cnn", *AUDIT,
+        "--json",
+    )  # fmt: skip
+    assert done.code == 3
+    assert done.data["skipped"] == ["recovery"]
+    assert {(row["attack"], row["arch"]) for row in done.data["results"]} == {
+        ("standard", "resnet8"), ("standard", "cnn"),
+    }  # fmt: skip
+    assert "suite-incomplete" in done.data["flags"]
+
+
 def test_a_foreign_folder_is_certified_and_audited_with_test_images(
     photos: Path, tmp_path: Path, command: Command
 ) -> None:
@@ -417,6 +498,11 @@ OUT_OF_RANGE = [
     ("certify", ["--vault", "nowhere"], "--vault nowhere"),
     ("audit", ["--attack", "standart"], "standard"),
     ("audit", ["--suite", "full"], "quick"),
+    ("audit", ["--suite", "standard-v2"], "standard-v1"),
+    ("audit", ["--attack", "jpeg"], "jpeg-10"),
+    ("audit", ["--seeds", "0"], "--seeds"),
+    ("audit", ["--clean-fraction", "0"], "--clean-fraction"),
+    ("audit", ["--max-accuracy", "-0.1"], "--max-accuracy"),
     ("audit", ["--arch", "resnet9"], "resnet8"),
     ("audit", ["--epochs", "-1"], "--epochs"),
     ("audit", ["--clean-fraction", "1"], "--clean-fraction"),

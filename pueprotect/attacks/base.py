@@ -2,7 +2,8 @@
 
 An attack implements `train` and nothing else. It gets the released files and what its `needs` promise; it hands
 back a network, and shows intermediate ones to `Run.epoch` and `Run.observe`, which return nothing. The base class
-evaluates on clean test images, so no attack grades itself.
+evaluates on clean test images, so no attack grades itself. A `squeeze` of the images that needs no labels is part
+of what the attacker runs: test images get it too, and the figure on test images as they are stands beside.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import difflib
 import time
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
@@ -20,6 +23,10 @@ from pueprotect.errors import InputError
 from pueprotect.models import Classifier, build
 from pueprotect.runtime import SILENT, Progress
 from pueprotect.training import ImageSet, Recipe, accuracy, count_correct
+from pueprotect.weights import batch_norms
+
+AS_THEY_ARE = "test images as they are"
+TRAINING_SAMPLE = 1000
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,8 @@ class AttackResult:
         epochs: passes over the data asked for.
         seconds: wall time.
         flags: reasons to doubt the figure.
-        details: what the attack noted, and `points`: name -> accuracy of observed networks.
+        details: what the attack noted; `train_accuracy` on its own training images without augmentation;
+            `epoch_accuracy`; `points`: name -> accuracy of observed networks.
     """
 
     attack: str
@@ -77,13 +85,17 @@ class AttackResult:
 
 @dataclass
 class Run:
-    """One run of one attack: its target, and where its networks are shown."""
+    """One run of one attack: its target, and where its networks are shown.
+
+    An attack that trains on other images than the released ones says so in `trained_on`.
+    """
 
     target: Target
     _test: ImageSet
     progress: Progress = SILENT
     flags: list[str] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
+    trained_on: ImageSet | None = None
     _epoch_counts: list[Tensor] = field(default_factory=list)
     _points: dict[str, Tensor] = field(default_factory=dict)
 
@@ -107,10 +119,11 @@ class Attack(ABC):
 
     Attributes:
         name: as used on the command line.
-        about: what the attacker does, one sentence.
+        about: what the attacker does; goes on after "an attacker who".
         needs: `nothing`, `a clean share` or `knowledge of the protection`.
         source: where it was published.
-        cost: training work relative to `standard`.
+        cost: time relative to `standard`, measured by examples/benchmarks/audit.py; the time estimate and the
+            order of an audit rest on it.
     """
 
     name: ClassVar[str]
@@ -123,9 +136,17 @@ class Attack(ABC):
     def train(self, run: Run) -> Classifier:
         """Learn from `run.target` and return the final network."""
 
+    def recipe(self, target: Target) -> Recipe:
+        """The schedule that this attack trains with."""
+        return target.recipe
+
     def steps(self, target: Target) -> int:
         """Parts of progress that `train` reports."""
-        return target.recipe.steps(len(target.released))
+        return self.recipe(target).steps(len(target.released))
+
+    def squeeze(self, images: Tensor) -> Tensor:
+        """What happens to every image, of training and test, before the network: (N, 3, H, W) uint8 -> the same."""
+        return images
 
     def run(self, target: Target, test: ImageSet, progress: Progress = SILENT, label: str = "") -> AttackResult:
         """Train and evaluate on clean test images.
@@ -144,22 +165,29 @@ class Attack(ABC):
                 f"The attack {self.name} needs clean training images: run it on a release made by pueprotect whose "
                 "originals are still in place, or leave it out."
             )
-        run = Run(target, test, progress)
+        squeezed = self.squeeze(test.images)
+        plain = squeezed is test.images
+        run = Run(target, test if plain else replace(test, images=squeezed), progress)
         began = time.perf_counter()
         progress.start(label or f"attack {self.name} ({target.arch})", self.steps(target))
         model = self.train(run)
-        final = accuracy(model, test)
+        final = accuracy(model, run._test)
+        if not plain:
+            run._points[AS_THEY_ARE] = count_correct(model, test)
         epochs = [int(count) / len(test) for count in run._epoch_counts]
         points = {name: int(count) / len(test) for name, count in run._points.items()}
         if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
             run.flags.append("diverged")
+        data = run.trained_on or target.released
+        every = max(1, len(data) // TRAINING_SAMPLE)
+        run.details["train_accuracy"] = accuracy(model, data.subset(slice(None, None, every)))
         progress.finish(f"{final:.1%} on clean test images")
         return AttackResult(
             attack=self.name,
             arch=target.arch,
             accuracy=final,
             best_accuracy=max([final, *epochs]),
-            epochs=target.recipe.epochs,
+            epochs=self.recipe(target).epochs,
             seconds=time.perf_counter() - began,
             flags=tuple(run.flags),
             details=run.details | {"epoch_accuracy": epochs} | ({"points": points} if points else {}),
@@ -203,3 +231,18 @@ def distance(parameters: list[Tensor], centre: list[Tensor]) -> float:
     """L2 distance between two weight vectors."""
     squares = [torch.sum((a.double() - b.double()) ** 2) for a, b in zip(parameters, centre, strict=True)]
     return float(torch.stack(squares).sum().sqrt())
+
+
+@contextmanager
+def batch_statistics(model: nn.Module) -> Iterator[None]:
+    """Inside the block BatchNorm normalises by the batch at hand and records nothing."""
+    model.eval()
+    norms = batch_norms(model)
+    for norm in norms:
+        norm.track_running_stats = False
+        norm.train()
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True

@@ -3,7 +3,8 @@
 Wang et al. (NDSS 2025): start from a classifier trained on protected data, fine-tune on clean images and project
 the trainable parameters back into the ball of radius eta after every step, only when they left it. Beside it
 stands what the same clean images give alone, from scratch: without that line a recovery shows nothing. BatchNorm
-statistics lie outside the ball, so the point `eta 0` shows what re-estimating them alone does.
+statistics lie outside the ball, so the point `eta 0` shows what re-estimating them alone does. `random search` draws
+weights around the classifier, as far away as the largest radius, and keeps the draw that is best on the clean share.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from pueprotect.attacks.base import Attack, Run, Target, distance, register
 from pueprotect.models import Classifier
 from pueprotect.runtime import SILENT, Progress
 from pueprotect.training import ImageSet, Recipe, train
-from pueprotect.weights import reestimate_batch_norm, trainable
+from pueprotect.weights import DrawEngine, reestimate_batch_norm, trainable
 
 ALONE = "clean share alone"
+SEARCH = "random search"
+SEARCH_DRAWS = 20
 
 
 @torch.no_grad()
@@ -64,15 +67,15 @@ class Recovery(Attack):
     about = "fine-tunes on a clean share (20 %) inside weight balls of radius eta around a plainly trained network"
     needs = "a clean share"
     source = "Provably Unlearnable (Data) Examples, Wang et al., NDSS 2025"
-    cost = 2.5
+    cost = 2.9
 
     def _clean_steps(self, target: Target) -> int:
         assert target.clean_share is not None
         return target.recipe.steps(len(target.clean_share))
 
     def steps(self, target: Target) -> int:
-        """Plain training, one fine-tuning for each radius and one training from scratch, twice as long."""
-        return super().steps(target) + self._clean_steps(target) * (len(target.etas) + 2)
+        """Plain training, one fine-tuning for each radius, one training from scratch, twice as long, and the draws."""
+        return super().steps(target) + self._clean_steps(target) * (len(target.etas) + 2) + SEARCH_DRAWS
 
     def train(self, run: Run) -> Classifier:
         """Plain training on the released files, then the grid of radii, ascending."""
@@ -98,4 +101,22 @@ class Recovery(Attack):
         )  # fmt: skip
         run.observe(ALONE, alone, candidate=False)
         run.details["distance"] = moved
+        run.observe(SEARCH, self.search(run, start))
         return model
+
+    def search(self, run: Run, start: Classifier) -> Classifier:
+        """The best of 20 draws of N(start, eta^2 / d), so about eta away, for the largest eta; the first of equals."""
+        target, clean = run.target, run.target.clean_share
+        assert clean is not None
+        dimensions = sum(parameter.numel() for parameter in trainable(start))
+        engine = DrawEngine(
+            start, clean.images, clean.labels, clean.images[:512], sigma=target.etas[-1] / dimensions**0.5,
+            seed=target.seed,
+        )  # fmt: skip
+        counts = []
+        for index in range(SEARCH_DRAWS):
+            counts.append(engine.draw(index)[0])
+            run.progress.advance()
+        engine.draw(int(torch.stack(counts).argmax()))  # leaves the scratch network at this draw
+        assert isinstance(engine.scratch, Classifier)
+        return engine.scratch

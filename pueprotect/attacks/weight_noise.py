@@ -1,16 +1,24 @@
 """Training under Gaussian weight noise: slower to lock on to brittle shortcuts.
 
 On error-minimising noise it learns image features for some epochs and collapses later, so read the best epoch
-beside the end.
+beside the end, and the short schedule beside the long one. `shallow-noise` disturbs the stages unequally, the stem
+most.
 """
 
 from __future__ import annotations
 
-from pueprotect.attacks.base import Attack, Run, register
+from dataclasses import replace
+
+from pueprotect.attacks.base import Attack, Run, Target, register
+from pueprotect.attacks.shallow import noise_shares, relative_deviations
 from pueprotect.models import Classifier
-from pueprotect.training import train
+from pueprotect.training import Recipe, train
+from pueprotect.weights import reestimate_batch_norm, trainable
 
 SIGMA = 0.05
+SHORT = 0.4
+SHALLOW_LEVEL = 1.2
+SOURCE = "the training half of PUE (Wang et al., NDSS 2025), turned into an attack by this project"
 
 
 @register
@@ -19,13 +27,48 @@ class WeightNoise(Attack):
 
     name = "weight-noise"
     about = f"trains under Gaussian noise of {SIGMA} on all weights"
-    source = "the training half of PUE (Wang et al., NDSS 2025), turned into an attack by this project"
+    source = SOURCE
     cost = 1.1
 
     def train(self, run: Run) -> Classifier:
         """Plain training with noised forward passes."""
         target = run.target
         return train(
-            target.fresh(), target.released, target.recipe, seed=target.seed, deviations=lambda _: SIGMA,
+            target.fresh(), target.released, self.recipe(target), seed=target.seed, deviations=lambda _: SIGMA,
             on_epoch=run.epoch, progress=run.progress,
         )  # fmt: skip
+
+
+@register
+class WeightNoiseShort(WeightNoise):
+    """The same with a schedule that ends before the trap closes."""
+
+    name = "weight-noise-short"
+    about = f"trains under Gaussian noise of {SIGMA} on all weights for {SHORT:.0%} of the passes"
+    cost = 0.45
+
+    def recipe(self, target: Target) -> Recipe:
+        """Two fifths of the passes."""
+        return replace(target.recipe, epochs=SHORT * target.recipe.epochs)
+
+
+@register
+class ShallowNoise(Attack):
+    """Noise relative to each filter's norm, 0.5, 0.4, 0.2, 0 times the level from the stem to the last stage."""
+
+    name = "shallow-noise"
+    about = f"trains under Gaussian weight noise on the shallow stages, level {SHALLOW_LEVEL:g} of each filter's norm"
+    source = "the response of this project's PST, held constant"
+    cost = 1.1
+
+    def train(self, run: Run) -> Classifier:
+        """Plain training with noised forward passes; BatchNorm is re-estimated without the noise at the end."""
+        target = run.target
+        model = target.fresh()
+        parameters, shares = trainable(model), noise_shares(model)
+        train(
+            model, target.released, target.recipe, seed=target.seed, on_epoch=run.epoch, progress=run.progress,
+            deviations=lambda _: relative_deviations(parameters, shares, SHALLOW_LEVEL),
+        )  # fmt: skip
+        reestimate_batch_norm(model, target.released.images[:: max(1, len(target.released) // 512)])
+        return model

@@ -21,12 +21,12 @@ from pueprotect.cli.console import (
     table,
     warn,
 )
-from pueprotect.errors import InputError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from pueprotect.audit import AuditReport
+    from pueprotect.evidence import Evidence
+    from pueprotect.findings import AuditReport, Row
 
 BAR = 10
 
@@ -46,12 +46,16 @@ def audit(
         list[str] | None,
         typer.Option(help="An attack; repeat for several. See: pueprotect attacks.", show_default="suite"),
     ] = None,
-    suite: Annotated[str, typer.Option(help="A fixed set of attacks.")] = "quick",
+    suite: Annotated[str, typer.Option(help="A fixed set of attacks: quick or standard-v1.")] = "quick",
     arch: Annotated[
-        list[str] | None, typer.Option(help="The attacker's network; repeat for several.", show_default="surrogate's")
+        list[str] | None,
+        typer.Option(
+            help="The attacker's network; repeat for several.",
+            show_default="surrogate's; standard-v1 transfers to others",
+        ),
     ] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes of each training.", show_default="by size")] = None,
-    clean_fraction: Annotated[float, typer.Option(help="Clean share of the recovery attack.")] = 0.2,
+    clean_fraction: Annotated[float, typer.Option(help="Clean share of attacks that need clean images.")] = 0.2,
     eta: Annotated[str, typer.Option(help="Radii of the recovery attack, comma-separated.")] = "0.5,1,2",
     max_accuracy: Annotated[
         float | None, typer.Option(help="Gate: fail when an attack ends above this accuracy.", show_default=False)
@@ -62,103 +66,148 @@ def audit(
     resume: Annotated[bool, typer.Option("--resume", help="Keep the attacks that are finished.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda[:i].")] = "auto",
     seed: Annotated[int, typer.Option(help="Everything random is a function of it.")] = 0,
+    seeds: Annotated[int, typer.Option(help="Run everything with so many seeds: mean and spread.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Write the result as JSON to stdout.")] = False,
 ) -> int:
     """Attack the released files and report the clean accuracy that each attacker reaches.
 
-    Exit codes: 0 pass; 1 a gate failed; 2 unusable input; 3 files changed since protection, or a gate without figure.
+    Started by torchrun, the processes share the attacks.
+
+    Exit codes: 0 pass; 1 a gate failed; 2 unusable input; 3 an attack failed or had to be left out, files changed
+    since protection, or a gate without figure.
     """
     gate(max_accuracy, "--max-accuracy")
     gate(max_recovered, "--max-recovered")
     etas = numbers(eta, "--eta")
 
+    from pueprotect.distributed import joined, own_device
     from pueprotect.runtime import choose_device
 
-    chosen = choose_device(device)
-    from pueprotect.audit import SUITES, Settings
+    chosen = choose_device(own_device(device))
+    from pueprotect.audit import Settings, default_archs
     from pueprotect.audit import audit as run_audit
     from pueprotect.evidence import open_release
+    from pueprotect.findings import Gates
+    from pueprotect.suites import suite as attacks_of
 
-    if not attack and suite not in SUITES:
-        raise InputError(f"Unknown suite {suite!r}; known: {', '.join(SUITES)}.")
-    attacks = tuple(dict.fromkeys(attack)) if attack else SUITES[suite]
-    # Checked before anything is read; the architecture's default is known only once the release is open.
-    Settings(attacks=attacks, suite=None, archs=(), epochs=epochs, clean_fraction=clean_fraction, etas=etas, seed=seed)
-    with bars() as progress:
-        evidence = open_release(folder, vault=vault, test=test, device=chosen.name, progress=progress)
-        settings = Settings(
-            attacks=attacks, suite=None if attack else suite, archs=tuple(arch or [evidence.default_arch]),
-            epochs=epochs, clean_fraction=clean_fraction, etas=etas, seed=seed,
+    wanted = tuple(dict.fromkeys(attack)) if attack else attacks_of(suite)
+
+    def settings(archs: tuple[str, ...]) -> Settings:
+        return Settings(
+            attacks=wanted, suite=None if attack else suite, archs=archs, epochs=epochs, clean_fraction=clean_fraction,
+            etas=etas, seed=seed, seeds=seeds, gates=Gates(accuracy=max_accuracy, recovered=max_recovered),
         )  # fmt: skip
-        report = run_audit(evidence, settings, resume=resume, progress=progress)
-    if as_json:
-        print_json(report.as_json())
-    else:
-        _show(report, len(evidence.released), len(evidence.test))
-        hint(f"pueprotect report {folder}")
+
+    settings(())  # checked before anything is read; the default architectures are known only once the release is open
+    with joined(chosen.name) as group, bars(group.leads) as progress:
+        evidence = open_release(folder, vault=vault, test=test, device=chosen.name, progress=progress)
+        archs = tuple(dict.fromkeys(arch)) if arch else default_archs(
+            None if attack else suite, evidence.default_arch, evidence.size, evidence.device
+        )  # fmt: skip
+        report = run_audit(evidence, settings(archs), resume=resume, progress=progress, group=group)
+    if group.leads:
+        if as_json:
+            print_json(report.as_json())
+        else:
+            _show(report, evidence)
+            hint(f"pueprotect report {folder}")
     return _outcome(report, max_accuracy, max_recovered)
 
 
 def _outcome(report: AuditReport, max_accuracy: float | None, max_recovered: float | None) -> int:
     """The exit code of the gates, a policy of one rule; each failed one is said."""
-    from pueprotect.policy import attack_verdicts, exit_code
+    from pueprotect.policy import INCONCLUSIVE, PASS, attack_verdicts, exit_code
     from pueprotect.records import Line
     from pueprotect.rules import AuditRules
 
-    if max_accuracy is None and max_recovered is None:
-        return 0
-    rules = AuditRules(max_accuracy=max_accuracy, max_recovered=max_recovered)
-    by_attack: dict[str, list[Line]] = {}
-    for row in report.rows:
-        found = row.result
-        line = Line(found.attack, found.arch, found.accuracy, row.recovered, found.epochs)
-        by_attack.setdefault(line.attack, []).append(line)
-    verdicts = [verdict for lines in by_attack.values() for verdict in attack_verdicts(rules, lines)]
+    verdicts = []
+    if max_accuracy is not None or max_recovered is not None:
+        rules = AuditRules(max_accuracy=max_accuracy, max_recovered=max_recovered)
+        by_attack: dict[str, list[Line]] = {}
+        for row in report.rows:
+            line = Line(row.result.attack, row.result.arch, row.accuracy, row.recovered, row.result.epochs)
+            by_attack.setdefault(line.attack, []).append(line)
+        verdicts = [verdict for lines in by_attack.values() for verdict in attack_verdicts(rules, lines)]
     for verdict in verdicts:
         if not verdict.passed:
             note(f"gate {verdict.rule}: {verdict.reason}")
-    return exit_code(verdicts)
+    code = exit_code(verdicts)
+    return INCONCLUSIVE if code == PASS and not report.complete else code
 
 
-def _show(report: AuditReport, images: int, test_images: int) -> None:
-    from pueprotect.audit import FLAGS
+def _show(report: AuditReport, evidence: Evidence) -> None:
+    from pueprotect.validity import FLAGS
 
-    out.print(f"[bold]Audit[/bold] of {images} released images, measured on {test_images} clean test images")
+    of_suite = f", suite {report.suite}" if report.suite else ""
+    out.print(
+        f"[bold]Audit[/bold] of {len(evidence.released)} released images, measured on {len(evidence.test)} clean "
+        f"test images{of_suite}"
+    )
     out.print(_figures(report))
     for row in report.rows:
-        if points := row.result.details.get("points"):
-            out.print(f"\n[bold]{row.result.attack}[/bold] ({row.result.arch}), clean test accuracy")
-            details = table("network", "accuracy")
-            for name, value in points.items():
-                details.add_row(escape(name), percent(value))
-            out.print(details)
-    worst = report.worst
-    recovered = f", {worst.recovered:.0%} of what the clean originals give" if worst.recovered is not None else ""
-    out.print(
-        f"\nThe worst case of these attacks: an attacker who runs {worst.result.attack} with {worst.result.arch} "
-        f"reaches {percent(worst.result.accuracy)} on clean images{recovered}. Attacks that were not run may reach "
-        "more."
-    )
+        _show_details(row)
+    out.print(f"\n{escape(verdict(report, len(evidence.test)))}")
+    if report.skipped:
+        warn("left out", f"{', '.join(report.skipped)}: no clean training images at hand.")
     for flag in dict.fromkeys([*report.flags, *(flag for row in report.rows for flag in row.flags)]):
-        warn(flag, FLAGS.get(flag, "see the attack"))
+        concerned = [f"{row.result.attack} ({row.result.arch})" for row in report.rows if flag in row.flags]
+        warn(flag, f"{FLAGS[flag]}" + (f" Concerns: {', '.join(concerned)}." if concerned else ""))
+
+
+def verdict(report: AuditReport, test_images: int) -> str:
+    """What the worst case says and what it does not, in one sentence."""
+    worst = report.worst
+    if worst is None:
+        return "No attack of this audit ended with a figure, so it says nothing about these images."
+    from pueprotect.attacks import find
+
+    clean = report.clean.get(worst.result.arch)
+    beside = "the clean originals were not at hand to compare with"
+    if clean is not None:
+        beside = f"the clean originals give {percent(clean.accuracy)}"
+        beside += f", so {worst.recovered:.0%} is recovered" if worst.recovered is not None else ", no measure for it"
+    over = f", mean of {len(worst.results)} seeds" if len(worst.results) > 1 else ""
+    return (
+        f"The worst case here is {worst.result.attack} with {worst.result.arch}: an attacker who "
+        f"{find(worst.result.attack).about} reaches {percent(worst.accuracy)} on these {test_images} clean "
+        f"images{over} (chance {percent(report.chance)}; {beside}); attacks, networks and longer trainings that were "
+        "not run may reach more."
+    )
 
 
 def _figures(report: AuditReport) -> Table:
-    """One line for each attack, the clean lines and chance; bars on the scale of the clean line."""
-    rows = table("attack", "network", "end", "best", "recovered", "seconds", "", left=(0, 1, 6))
-    for number, row in enumerate(report.rows):
-        result = row.result
-        clean = report.clean.get(result.arch)
-        top = clean.accuracy if clean is not None and clean.accuracy > 0 else 1.0
+    """One line for each attack, the clean lines and chance; bars show the recovered share, else the accuracy."""
+    several = any(len(row.results) > 1 for row in report.rows)
+    headers = ("attack", "network", "mean" if several else "end", "seeds" if several else "best", "recovered")
+    rows = table(*headers, "seconds", "", left=(0, 1, 6))
+
+    def add(name: str, row: Row, style: str | None, colour: str) -> None:
+        share = row.recovered if row.recovered is not None else row.accuracy
+        spread = percent(row.best_accuracy)
+        if several and not row.failed:
+            spread = f"{100 * min(row.accuracies):.0f}-{100 * max(row.accuracies):.0f} %"
         rows.add_row(
-            result.attack, result.arch, percent(result.accuracy), percent(result.best_accuracy), percent(row.recovered),
-            f"{result.seconds:.0f}", f"[red]{'#' * round(BAR * min(1.0, result.accuracy / top))}[/red]",
-            style="bold" if number == 0 else None,
+            name, row.result.arch, "failed" if row.failed else percent(row.accuracy), spread, percent(row.recovered),
+            f"{row.seconds:.0f}", f"[{colour}]{'#' * round(BAR * (share or 0.0))}[/{colour}]", style=style,
         )  # fmt: skip
-    for arch, line in report.clean.items():
-        rows.add_row(
-            "clean originals", arch, percent(line.accuracy), percent(line.best_accuracy), "100.0 %",
-            f"{line.seconds:.0f}", f"[green]{'#' * BAR}[/green]", style="dim",
-        )  # fmt: skip
-    rows.add_row("chance", "", percent(report.chance), "", "0.0 %", "", "", style="dim")
+
+    for row in report.rows:
+        add(row.result.attack, row, "bold" if row is report.worst else None, "red")
+    for line in report.clean.values():
+        add("clean originals", line, "dim", "green")
+    rows.add_row("chance", "", percent(report.chance), "", "", "", "", style="dim")
     return rows
+
+
+def _show_details(row: Row) -> None:
+    """The networks that recovery compares, and what PST noticed."""
+    details, name = row.result.details, f"[bold]{row.result.attack}[/bold] ({row.result.arch})"
+    if len(points := details.get("points", {})) > 1:
+        out.print(f"\n{name}, clean test accuracy")
+        shown = table("network", "accuracy")
+        for point, value in points.items():
+            shown.add_row(escape(point), percent(value))
+        out.print(shown)
+    if details.get("alarms"):
+        steps = [str(reading["step"]) for reading in details.get("trace", ()) if reading["alarm"]]
+        out.print(f"\n{name}: alarm at step {', '.join(steps)} of {details['steps']}")

@@ -106,7 +106,9 @@ def render(
         draws=_draws(certificate) if certificate else None,
         bars=shown,
         stale_attacks=sum(record.key.data_digest != records.digest for record in records.audit),
-        pst=[_pst(record) for record in records.fresh if record.key.attack in PST and record.result.details.get("acm")],
+        pst=[
+            _pst(record) for record in records.fresh if record.key.attack in PST and record.result.details.get("trace")
+        ],
         points=[record for record in records.fresh if record.result.details.get("points")],
         pictures=[picture(records, row, with_originals) for row in rows],
         with_originals=with_originals,
@@ -185,17 +187,17 @@ def _draws(certificate: Certificate) -> Markup | None:
 def _pst(record: AuditRecord) -> dict[str, Any]:
     """Charts of one staged training: activation clusters, the alarm's quotient and accuracy."""
     details = record.result.details
-    log = details["acm"]
+    log = details["trace"]
     steps = [float(entry["step"]) for entry in log]
-    stages = len(log[0]["raw"])
+    stages = list(log[0]["acm"])
 
     def line(name: str, values: Iterable[float], style: str) -> Series:
         return Series(name, tuple(zip(steps, values, strict=True)), style, marks=False)
 
     acm = [
-        line(f"stage {stage}", (entry["raw"][stage] for entry in log), f"stage{stage % 4}") for stage in range(stages)
+        line(stage, (entry["acm"][stage] for entry in log), f"stage{number % 4}") for number, stage in enumerate(stages)
     ]
-    quotient = line("q", (float(entry["q"]) for entry in log), "protected")
+    quotient = line("q", (float(entry["ratio"]) for entry in log), "protected")
     alarms = [float(entry["step"]) for entry in log if entry["alarm"]]
     accuracy = tuple((float(number), value) for number, value in enumerate(details.get("epoch_accuracy", ()), start=1))
     chance = [Level("chance", record.chance, "chance")] if record.chance is not None else []
@@ -207,7 +209,7 @@ def _pst(record: AuditRecord) -> dict[str, Any]:
         "attack": record.key.attack,
         "arch": record.key.arch,
         "alarms": len(alarms),
-        "stages": stages,
+        "stages": len(stages),
         "acm": line_chart("ACM of each stage", acm, x_label="training step", y_high=top(*acm), percent=False,
                           alarms=alarms),
         "q": line_chart("Alarm quotient q", [quotient], x_label="training step", y_high=top(quotient), percent=False,

@@ -1,0 +1,141 @@
+"""Training against the worst of what an image could look like: in a small L-infinity ball, or under augmentation.
+
+Both look for inputs with a large loss at each step. A shortcut of 8/255 cannot lower the loss of images that move by as
+much against it (adversarial training), nor of images whose augmentation was chosen for hiding it (UEraser).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torchvision.transforms import v2
+
+from pueprotect.attacks.base import Attack, Run, batch_statistics, register
+from pueprotect.augment import Grouped, plasma
+from pueprotect.models import Classifier
+from pueprotect.runtime import generator
+from pueprotect.training import Transform, train
+
+STEP = 1.25
+CANDIDATES = 5
+
+
+def fast_perturbed(
+    model: Classifier, inputs: Tensor, labels: Tensor, epsilon: float, stream: torch.Generator
+) -> Tensor:
+    """One signed step of 1.25 epsilon from a random start, kept in the ball and in [0, 1] (FGSM-RS).
+
+    Args:
+        model: whose loss is raised; BatchNorm uses the batch and records nothing.
+        inputs: (B, 3, H, W) float in [0, 1].
+        labels: (B,) int64.
+        epsilon: L-infinity radius on [0, 1].
+        stream: the random start.
+    """
+    start = epsilon * (2 * torch.rand(inputs.shape, generator=stream, device=inputs.device) - 1)
+    delta = start.contiguous(memory_format=torch.channels_last).requires_grad_()
+    with batch_statistics(model):
+        loss = functional.cross_entropy(model((inputs + delta).clamp(0, 1)), labels)
+        (slope,) = torch.autograd.grad(loss, delta)
+    moved = (delta.detach() + STEP * epsilon * slope.sign()).clamp_(-epsilon, epsilon)
+    return (inputs + moved).clamp_(0, 1)
+
+
+class _AdversarialTraining(Attack):
+    epsilon: ClassVar[float]
+    source = "Tao et al., NeurIPS 2021 (AT against delusive noise), with the fast step of Wong et al., ICLR 2020"
+    cost = 1.8
+
+    def train(self, run: Run) -> Classifier:
+        """Plain training on perturbed batches."""
+        target = run.target
+        model = target.fresh()
+        return train(
+            model, target.released, target.recipe, seed=target.seed, on_epoch=run.epoch, progress=run.progress,
+            prepare=lambda inputs, labels, stream: (
+                fast_perturbed(model, inputs, labels, self.epsilon, stream), labels
+            ),
+        )  # fmt: skip
+
+
+@register
+class At4(_AdversarialTraining):
+    """Half of the usual protection budget."""
+
+    name = "at-4"
+    about = "trains adversarially, L-infinity 4/255, one fast step"
+    epsilon = 4 / 255
+
+
+@register
+class At8(_AdversarialTraining):
+    """The usual protection budget; costs much accuracy on clean images as well."""
+
+    name = "at-8"
+    about = "trains adversarially, L-infinity 8/255, one fast step"
+    epsilon = 8 / 255
+
+
+def hardest(model: Classifier, inputs: Tensor, labels: Tensor, candidates: list[Tensor]) -> Tensor:
+    """For each image the candidate with the largest loss.
+
+    Args:
+        model: judges; BatchNorm uses the batch and records nothing.
+        inputs: (B, 3, H, W), only their number matters.
+        labels: (B,) int64.
+        candidates: versions of the batch, each (B, 3, H, W) float in [0, 1].
+    """
+    with torch.no_grad(), batch_statistics(model):
+        losses = torch.stack([functional.cross_entropy(model(seen), labels, reduction="none") for seen in candidates])
+    worst = losses.argmax(0)
+    chosen = torch.stack(candidates)[worst, torch.arange(len(inputs), device=inputs.device)]
+    return chosen.contiguous(memory_format=torch.channels_last)
+
+
+def strong_augmentation(seed: int) -> Transform:
+    """Brightness and contrast in smooth random fields, shuffled channels, then torchvision's TrivialAugment."""
+    trivial = Grouped(v2.TrivialAugmentWide(), generator(seed, "ueraser"))
+
+    def augment(images: Tensor, stream: torch.Generator) -> Tensor:
+        count, size, device = len(images), images.shape[-1], str(images.device)
+
+        def chance(shape: tuple[int, ...]) -> Tensor:
+            return torch.rand(shape, generator=stream, device=device)
+
+        fields = plasma(2 * count, size, stream, device)
+        brightness, contrast = fields[:count], fields[count:]
+        intensity = 0.5 + 0.5 * chance((count, 1, 1, 1))
+        brighter = images + (brightness - 0.5) * 2 * intensity
+        images = torch.where(chance((count, 1, 1, 1)) < 0.5, brighter, images).clamp(0, 1)
+        images = torch.where(chance((count, 1, 1, 1)) < 0.5, images * 4 * contrast, images).clamp(0, 1)
+        order = torch.where(chance((count, 1)) < 0.5, chance((count, 3)).argsort(1), torch.arange(3, device=device))
+        images = images.gather(1, order[:, :, None, None].expand_as(images))
+        return trivial(images)
+
+    return augment
+
+
+@register
+class UEraser(Attack):
+    """Of five strong augmentations of each image, the one with the largest loss."""
+
+    name = "ueraser"
+    about = f"trains on the hardest of {CANDIDATES} strong augmentations of each image (UEraser-max style)"
+    source = "Qin et al., Learning the Unlearnable, arXiv 2303.15127; its augmentations rebuilt with torchvision's"
+    cost = 3.3
+
+    def train(self, run: Run) -> Classifier:
+        """Plain training on the chosen augmentations."""
+        target = run.target
+        model, augment = target.fresh(), strong_augmentation(target.seed)
+
+        def prepare(inputs: Tensor, labels: Tensor, stream: torch.Generator) -> tuple[Tensor, Tensor]:
+            return hardest(model, inputs, labels, [augment(inputs, stream) for _ in range(CANDIDATES)]), labels
+
+        return train(
+            model, target.released, target.recipe, seed=target.seed, prepare=prepare, on_epoch=run.epoch,
+            progress=run.progress,
+        )  # fmt: skip

@@ -1,0 +1,120 @@
+"""What a linear eye finds in the training images, taken out of them before plain training.
+
+Class-wise noise is one pattern for each class: it stands in the class's mean image, and the images average out.
+Sandoval-Segura et al. find the shortcut with a linear classifier instead and project its directions away. Both look at
+training labels, so test images stay as they are. What is truly linear in clean images is lost as well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pueprotect.attacks.base import Attack, Run, register
+from pueprotect.models import Classifier
+from pueprotect.runtime import generator
+from pueprotect.training import ImageSet, train
+
+CHUNK = 4096
+LINEAR_EPOCHS, LINEAR_BATCH, LINEAR_RATE = 20, 128, 1e-3
+
+
+def class_means(data: ImageSet) -> Tensor:
+    """Mean image of each class: (classes, 3, H, W) float in 0..255; zeros for a class without images."""
+    sums = torch.zeros((data.classes, *data.images.shape[1:]), device=data.device)
+    for images, labels in zip(data.images.split(CHUNK), data.labels.split(CHUNK), strict=True):
+        sums.index_add_(0, labels, images.float())
+    return sums / torch.bincount(data.labels, minlength=data.classes).clamp_min(1).view(-1, 1, 1, 1)
+
+
+def without(data: ImageSet, patterns: Tensor, seed: int) -> ImageSet:
+    """The images less their class's pattern (classes, 3, H, W), on the 8-bit grid.
+
+    Rounding up or down is drawn for each pixel: rounding to the nearest level errs alike in all images of a class,
+    which would leave a pattern of half a level.
+    """
+    stream, parts = generator(seed, "without-pattern", device=data.device), []
+    for images, labels in zip(data.images.split(CHUNK), data.labels.split(CHUNK), strict=True):
+        left = images.float() - patterns[labels]
+        left += torch.rand(left.shape, generator=stream, device=data.device)
+        parts.append(left.floor_().clamp_(0, 255).to(torch.uint8))
+    return replace(data, images=torch.cat(parts).contiguous(memory_format=torch.channels_last))
+
+
+def linear_directions(data: ImageSet, seed: int) -> tuple[Tensor, Tensor]:
+    """An orthonormal basis of what a linear classifier of the pixels reads, and the mean image.
+
+    Args:
+        data: the images; each pixel is a feature, centred on its mean.
+        seed: order of the batches.
+
+    Returns:
+        Basis (3 * H * W, classes) with orthonormal columns and mean (3 * H * W,) in 0..255, float.
+    """
+    flat = data.images.flatten(1)
+    mean = torch.stack([part.float().sum(0) for part in flat.split(CHUNK)]).sum(0) / len(data)
+    weight = torch.zeros((flat.shape[1], data.classes), device=flat.device, requires_grad=True)
+    bias = torch.zeros(data.classes, device=flat.device, requires_grad=True)
+    optimizer = torch.optim.Adam([weight, bias], lr=LINEAR_RATE)
+    stream = generator(seed, "linear-directions", device=data.device)
+    for _ in range(LINEAR_EPOCHS):
+        for index in torch.randperm(len(data), generator=stream, device=flat.device).split(LINEAR_BATCH):
+            logits = ((flat[index].float() - mean) / 255) @ weight + bias
+            optimizer.zero_grad(set_to_none=True)
+            functional.cross_entropy(logits, data.labels[index]).backward()
+            optimizer.step()
+    return torch.linalg.qr(weight.detach())[0], mean
+
+
+def project_out(images: Tensor, basis: Tensor, mean: Tensor) -> Tensor:
+    """Images without the directions of `basis` around `mean`: (N, 3, H, W) uint8 -> the same, on the 8-bit grid."""
+    parts = []
+    for part in images.split(CHUNK):
+        centred = part.flatten(1).float() - mean
+        kept = centred - (centred @ basis) @ basis.T + mean
+        parts.append(kept.round_().clamp_(0, 255).to(torch.uint8).view(part.shape))
+    return torch.cat(parts).contiguous(memory_format=torch.channels_last)
+
+
+class _Cleaned(Attack):
+    def cleaned(self, data: ImageSet, seed: int) -> ImageSet:
+        raise NotImplementedError
+
+    def train(self, run: Run) -> Classifier:
+        """Plain training on what is left."""
+        target = run.target
+        data = self.cleaned(target.released, target.seed)
+        run.trained_on = data
+        return train(
+            target.fresh(), data, target.recipe, seed=target.seed, on_epoch=run.epoch, progress=run.progress
+        )  # fmt: skip
+
+
+@register
+class ClassMean(_Cleaned):
+    """All classes get the same mean image, so a pattern of the class is gone."""
+
+    name = "class-mean"
+    about = "subtracts from each training image what its class's mean image has beyond the mean of all"
+    source = "the simplest adaptive attack on class-wise noise, by this project"
+
+    def cleaned(self, data: ImageSet, seed: int) -> ImageSet:
+        """Training images whose class means are equal, up to rounding and clipping."""
+        means = class_means(data)
+        return without(data, means - means[data.labels.unique()].mean(0), seed)
+
+
+@register
+class Projection(_Cleaned):
+    """Training images without the directions that a softmax regression of the pixels uses."""
+
+    name = "projection"
+    about = "projects the directions that a linear classifier learns out of the training images"
+    source = "Sandoval-Segura et al., What Can We Learn from Unlearnable Datasets?, NeurIPS 2023"
+
+    def cleaned(self, data: ImageSet, seed: int) -> ImageSet:
+        """Fit, orthogonalise, project."""
+        return replace(data, images=project_out(data.images, *linear_directions(data, seed)))

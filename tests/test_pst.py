@@ -1,0 +1,116 @@
+import math
+
+import pytest
+import torch
+from toy import image_set, stripes, target
+
+from pueprotect.attacks import Target, find, pst
+from pueprotect.attacks.acm import Reading
+from pueprotect.training import ImageSet, Recipe
+
+
+def test_pst_stays_within_its_budget_and_leaves_clean_data_alone() -> None:
+    result = find("pst").run(target(epochs=6), stripes(40, seed=1))
+    plain = find("standard").run(target(epochs=6), stripes(40, seed=1))
+    assert result.details["alarms"] == 0
+    assert result.details["steps"] == target(epochs=6).recipe.steps(64)
+    assert result.accuracy == plain.accuracy
+    assert result.details["epoch_accuracy"] == plain.details["epoch_accuracy"]
+
+
+def test_the_trace_is_a_table_of_acm_alarms_and_noise_level_over_training() -> None:
+    result = find("pst").run(Target(large(), "resnet8", Recipe(epochs=2), 0), stripes(8, seed=1))
+    trace = result.details["trace"]
+    assert [entry["step"] for entry in trace] == list(range(20, result.details["steps"] + 1, 20))
+    assert sum(entry["alarm"] for entry in trace) == result.details["alarms"]
+    for entry in trace:
+        assert set(entry) >= {"step", "position", "acm", "ratio", "pattern_ratio", "alarm", "level", "lowpass"}
+        assert list(entry["acm"]) == ["stem", "stage1", "stage2", "stage3"]
+        assert all(math.isfinite(value) and value >= 0 for value in entry["acm"].values())
+        assert math.isfinite(entry["ratio"])
+    assert trace[0]["pattern_ratio"] is None  # looked at every second time
+    assert math.isfinite(trace[1]["pattern_ratio"])
+
+
+def large() -> ImageSet:
+    return stripes(1300)
+
+
+CALM = Reading([0.2] * 4, [0.2] * 4, [0.1] * 4, [0.4] * 4)
+FINE = Reading([0.2, 9.0, 9.0, 9.0], [0.2] * 4, [0.1] * 4, [0.4] * 4)
+BOTH = Reading([0.2, 9.0, 9.0, 9.0], [0.2] * 4, [9.0] * 4, [0.4] * 4)
+PATTERN = Reading([0.2] * 4, [0.2] * 4, [9.0] * 4, [0.4] * 4)
+
+
+def run_with(readings: list[Reading], monkeypatch: pytest.MonkeyPatch, epochs: float = 2) -> dict[str, object]:
+    """PST whose probe reads what it is told, then stays calm."""
+    script = iter(readings)
+
+    class Told(pst.Probe):
+        def measure(self, *, pattern: bool = True) -> Reading:
+            return next(script, CALM)
+
+    monkeypatch.setattr(pst, "Probe", Told)
+    monkeypatch.setattr(pst, "IMAGES_BETWEEN_CHECKS", 64)
+    result = find("pst").run(Target(coded(), "resnet8", Recipe(epochs=epochs, batch_size=32), 0), stripes(8, seed=1))
+    return result.details
+
+
+def coded() -> ImageSet:
+    """Two classes with a code in one pixel, enough images for the pattern view."""
+    data = stripes(320)
+    images = data.images.float()
+    images[data.labels == 0, :, 4, 4] = 255
+    images[data.labels == 1, :, 4, 4] = 0
+    return image_set(images, data.labels, 2)
+
+
+def test_a_fine_alarm_restarts_behind_the_low_pass_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    details = run_with([CALM, FINE], monkeypatch)
+    assert details["alarms"] == 1
+    assert details["rung"] == 1
+    assert not details["class_patterns_removed"]
+    assert details["steps"] == 4 + 20
+    trace = details["trace"]
+    assert [entry["view"] for entry in trace[:3]] == [None, "fine", None]  # type: ignore[index]
+    assert [entry["lowpass"] for entry in trace[:3]] == [0, 0, 1]  # type: ignore[index]
+    assert [entry["position"] for entry in trace[:3]] == [2, 4, 2]  # type: ignore[index]
+
+
+def test_a_fine_alarm_comes_first_when_both_views_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
+    details = run_with([BOTH], monkeypatch)
+    assert (details["rung"], details["class_patterns_removed"]) == (1, False)
+
+
+def test_a_pattern_alarm_takes_the_patterns_out_once_then_climbs_the_ladder(monkeypatch: pytest.MonkeyPatch) -> None:
+    details = run_with([PATTERN], monkeypatch)
+    assert (details["alarms"], details["rung"], details["class_patterns_removed"]) == (1, 0, True)
+    again = run_with([PATTERN, PATTERN], monkeypatch)
+    assert (again["alarms"], again["rung"], again["class_patterns_removed"]) == (2, 1, True)
+
+
+def test_after_a_pattern_alarm_the_code_is_gone_from_the_training_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[ImageSet] = []
+    original = pst._Session.take
+
+    def spy(self: pst._Session, data: ImageSet) -> None:
+        taken.append(data)
+        original(self, data)
+
+    monkeypatch.setattr(pst._Session, "take", spy)
+    run_with([PATTERN], monkeypatch)
+    before, after = (
+        [float(data.images[data.labels == label, :, 4, 4].float().mean()) for label in (0, 1)] for data in taken
+    )
+    assert abs(before[0] - before[1]) == 255
+    assert abs(after[0] - after[1]) < 128
+    pixels = torch.ones(16, 16, dtype=torch.bool)
+    pixels[2:7, 2:7] = False
+    change = (taken[1].images.float() - taken[0].images.float())[..., pixels].abs().mean()
+    assert float(change) < 8  # pictures stay, up to what the class means hold by chance
+
+
+def test_the_budget_holds_however_often_it_alarms(monkeypatch: pytest.MonkeyPatch) -> None:
+    details = run_with([FINE] * 200, monkeypatch)
+    assert details["steps"] <= 2 * 20
+    assert details["rung"] == len(pst.LADDER) - 1

@@ -1,0 +1,33 @@
+import pytest
+
+from pueprotect.attacks import REGISTRY
+from pueprotect.errors import InputError
+from pueprotect.models import ARCHITECTURES
+from pueprotect.suites import SUITES, TRANSFER, suite
+
+STANDARD_V1 = """
+standard early-stopping cutout mixup cutmix randaugment colour blur grayscale jpeg-10 jpeg-30 bit-depth ueraser at-4
+at-8 class-mean projection weight-noise weight-noise-short shallow-noise pst pst-colour recovery
+"""
+
+
+def test_a_published_suite_never_changes() -> None:
+    """Whoever changes this test publishes standard-v2."""
+    assert suite("standard-v1") == tuple(STANDARD_V1.split())
+    assert suite("quick") == ("standard", "colour", "jpeg-10", "class-mean", "weight-noise", "pst")
+
+
+def test_suites_hold_registered_attacks_and_known_networks() -> None:
+    for attacks in SUITES.values():
+        assert set(attacks) <= set(REGISTRY)
+        assert len(set(attacks)) == len(attacks)
+    assert set(SUITES["standard-v1"]) == set(REGISTRY)
+    for name, places in TRANSFER.items():
+        assert name in SUITES
+        assert all(set(archs) <= set(ARCHITECTURES) for archs in places.values())
+
+
+@pytest.mark.parametrize(("wrong", "near"), [("standard-v2", "standard-v1"), ("quik", "quick"), ("zzz", "quick")])
+def test_the_nearest_suite_is_offered(wrong: str, near: str) -> None:
+    with pytest.raises(InputError, match=near):
+        suite(wrong)

@@ -1,0 +1,59 @@
+import pytest
+import torch
+from toy import stripes, target
+
+from pueprotect.attacks import find, weight_noise
+from pueprotect.attacks.shallow import noise_shares, relative_deviations
+from pueprotect.models import ARCHITECTURES, build
+from pueprotect.weights import trainable
+
+
+@pytest.mark.parametrize("arch", sorted(ARCHITECTURES))
+def test_noise_shares_fall_from_stem_to_head(arch: str) -> None:
+    model = build(arch, 3, 32, seed=0)
+    shares = noise_shares(model)
+    matrices = [share for share, p in zip(shares, trainable(model), strict=True) if p.dim() > 1]
+    assert matrices[0] == 0.5
+    assert matrices[-1] == 0.0
+    weights = [share for share in matrices if share]
+    assert weights == sorted(weights, reverse=True)
+    assert all(share == 0 for share, p in zip(shares, trainable(model), strict=True) if p.dim() <= 1)
+
+
+def test_relative_deviations_scale_with_each_filter() -> None:
+    weight = torch.stack([torch.full((3, 3), 2.0), torch.full((3, 3), 0.5)])
+    noise, none = relative_deviations([weight, torch.ones(4)], [0.5, 0.0], 1.2)
+    assert noise.flatten().tolist() == pytest.approx([1.2, 0.3])
+    assert float(none) == 0
+
+
+def test_the_short_schedule_is_two_fifths_of_the_long_one() -> None:
+    here = target(epochs=10)
+    short, long = find("weight-noise-short"), find("weight-noise")
+    assert short.recipe(here).epochs == 4
+    assert short.steps(here) == 16
+    assert long.steps(here) == 40
+    assert short.run(here, stripes(8, seed=1)).epochs == 4
+    assert len(short.run(here, stripes(8, seed=1)).details["epoch_accuracy"]) == 4
+
+
+@pytest.mark.parametrize("name", ["weight-noise", "weight-noise-short", "shallow-noise"])
+def test_the_noise_reaches_the_training(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+    original = weight_noise.train
+
+    def spy(*arguments: object, deviations: object, **options: object) -> object:
+        seen.append(deviations(0.0))  # type: ignore[operator]
+        return original(*arguments, deviations=deviations, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(weight_noise, "train", spy)
+    find(name).run(target(epochs=1), stripes(8, seed=1))
+    (found,) = seen
+    if name != "shallow-noise":
+        assert found == 0.05
+        return
+    model = target().fresh()
+    stem = next(model.body.parameters())
+    rms = stem.detach().flatten(1).pow(2).mean(1).sqrt()
+    torch.testing.assert_close(found[0].flatten(), 0.5 * 1.2 * rms)  # type: ignore[index]
+    assert float(found[-1].max()) == 0  # type: ignore[index]

@@ -171,8 +171,16 @@ class Evidence:
             self.attack(name, accuracy=accuracy, epochs=15.0)
         self.attack("clean-line", accuracy=0.9)
         # One epoch on 48 images ends before the first look at the activations.
-        log = [{"step": 20 * n, "raw": [0.2, 0.3, 0.1 * n], "q": 1.1 + (n == 4), "alarm": n == 4} for n in range(1, 10)]
-        self.edit("audit/pst-resnet8.json", lambda data: data["result"]["details"].update(acm=log))
+        log = [
+            {
+                "step": 20 * n,
+                "acm": {"stem": 0.2, "stage1": 0.3, "stage2": 0.1 * n},
+                "ratio": 1.1 + (n == 4),
+                "alarm": n == 4,
+            }
+            for n in range(1, 10)
+        ]
+        self.edit("audit/pst-resnet8.json", lambda data: data["result"]["details"].update(trace=log))
         for name in ("standard", "weight-noise", "pst", "recovery", "clean-line"):
             self.edit(f"audit/{name}-resnet8.json", lambda data: data.update(chance=0.3))
 

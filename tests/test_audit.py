@@ -1,7 +1,4 @@
 import dataclasses
-import multiprocessing
-import os
-import socket
 import statistics
 from pathlib import Path
 from typing import Any
@@ -14,7 +11,6 @@ from toy import stripes
 from pueprotect import audit as module
 from pueprotect.attacks import REGISTRY, AttackResult
 from pueprotect.audit import (
-    Group,
     Job,
     Settings,
     audit,
@@ -22,9 +18,9 @@ from pueprotect.audit import (
     default_archs,
     default_epochs,
     duration,
-    join,
     seconds_per_step,
 )
+from pueprotect.distributed import Group
 from pueprotect.errors import InputError
 from pueprotect.evidence import open_release
 from pueprotect.training import ImageSet, Recipe
@@ -249,40 +245,6 @@ def test_processes_share_the_work_and_all_get_the_report(
     assert [(row.result.attack, row.accuracy) for row in shared.rows] == [
         (row.result.attack, row.accuracy) for row in whole.rows
     ]
-
-
-def test_alone_without_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
-    assert join() == Group(0, 1)
-    assert Group().gather({"a": 1}) == [{"a": 1}]
-
-
-def _member(rank: int, port: int, answers: Any) -> None:
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    group = join()
-    answers.put((rank, group.size, group.gather({rank: result()})))
-    group.leave()
-
-
-def result() -> AttackResult:
-    return AttackResult("standard", "cnn", 0.5, 0.5, 1, 1.0, (), {})
-
-
-def test_two_processes_join_over_gloo() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
-    answers = context.Queue()
-    members = [context.Process(target=_member, args=(rank, port, answers)) for rank in range(2)]
-    for member in members:
-        member.start()
-    found = sorted(answers.get(timeout=120) for _ in members)
-    for member in members:
-        member.join(60)
-        assert member.exitcode == 0
-    assert [(rank, size) for rank, size, _ in found] == [(0, 2), (1, 2)]
-    assert found[0][2] == found[1][2] == [{0: result()}, {1: result()}]
 
 
 def test_speed_is_measured_without_touching_anyones_results() -> None:

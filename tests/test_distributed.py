@@ -1,8 +1,10 @@
 """Two gloo processes give the certificate of one, bit for bit, and a killed run goes on to it."""
 
 import json
+import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ from conftest import Release
 
 import pueprotect
 from pueprotect.distributed import Group, joined, launched, own_device
+from pueprotect.errors import PlatformError
 
 SETTINGS = ["--device", "cpu", "--epochs", "2", "--eta", "0,0.003", "--json"]
 ROOT = str(Path(pueprotect.__file__).parent.parent)
@@ -70,3 +73,35 @@ def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) 
     with joined("cpu") as group:
         assert group == Group(0, 1)
         assert group.leads
+
+
+def _member(rank: int, port: int, answers: Any) -> None:
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    with joined("cpu") as group:
+        answers.put((group.rank, group.gather({rank: "x"}), group.from_leader(f"from {rank}"), group.leads))
+
+
+def test_processes_exchange_what_they_hold() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("spawn")
+    answers = context.Queue()
+    members = [context.Process(target=_member, args=(rank, port, answers)) for rank in range(2)]
+    for member in members:
+        member.start()
+    found = sorted(answers.get(timeout=120) for _ in members)
+    for member in members:
+        member.join(60)
+        assert member.exitcode == 0
+    both = [{0: "x"}, {1: "x"}]
+    assert found == [(0, both, "from 0", True), (1, both, "from 0", False)]
+
+
+def test_half_of_torchruns_surroundings_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(PlatformError, match="torchrun"), joined("cpu"):
+        pass

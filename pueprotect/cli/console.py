@@ -74,7 +74,7 @@ class Bars:
         if self.progress is not None and self.task is not None:
             self.progress.remove_task(self.task)
             self.task = None
-        reading = note or self.note or (f"{self.done / seconds:.0f}/s" if self.done and seconds >= 1 else "")
+        reading = note or self.note or (speed(self.done / seconds) if seconds >= 1 else "")
         if seconds >= 1 or reading:
             _say(f"[dim]{seconds:6.1f} s[/dim]  {escape(self.label)}" + (f": {escape(reading)}" if reading else ""))
 
@@ -83,7 +83,12 @@ class _Speed(ProgressColumn):
     """Parts, such as images, for each second."""
 
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:.0f}/s" if task.speed and task.speed >= 1 else "")
+        return Text(speed(task.speed or 0.0))
+
+
+def speed(parts: float) -> str:
+    """Parts for each second; nothing for slow parts, such as steps and draws, whose number says little."""
+    return f"{parts:.0f}/s" if parts >= 20 else ""
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import pueprotect
 from pueprotect.policyfile import read_policy
 
 ROOT = Path(pueprotect.__file__).parents[1]
-EXAMPLES = ROOT / "examples"
+EXAMPLES = Path(__file__).parents[1] / "examples"
 NEEDED = ("run.json", "manifest.jsonl", "certificate.json", "certify", "audit")
 POLICY = """version: 1
 certify: {max_learnability: 0.5, min_draws: 1000}

@@ -98,15 +98,15 @@ def replace_images() -> object:
 
 
 def test_training_sees_the_squeezed_images_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pueprotect.attacks import squeeze
+    from pueprotect.attacks import standard
 
     seen: list[torch.Tensor] = []
-    original = squeeze.train
+    original = standard.train
 
     def spy(model: object, data: ImageSet, *rest: object, **options: object) -> object:
         seen.append(data.images)
         return original(model, data, *rest, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(squeeze, "train", spy)
+    monkeypatch.setattr(standard, "train", spy)
     find("bit-depth").run(target(epochs=1), stripes(8, seed=1))
     assert seen[0].unique().tolist() == [0, 128, 192]

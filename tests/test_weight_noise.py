@@ -2,7 +2,7 @@ import pytest
 import torch
 from toy import stripes, target
 
-from pueprotect.attacks import find, weight_noise
+from pueprotect.attacks import find, standard, weight_noise
 from pueprotect.attacks.shallow import noise_shares, relative_deviations
 from pueprotect.models import ARCHITECTURES, build
 from pueprotect.weights import trainable
@@ -46,7 +46,8 @@ def test_the_noise_reaches_the_training(name: str, monkeypatch: pytest.MonkeyPat
         seen.append(deviations(0.0))  # type: ignore[operator]
         return original(*arguments, deviations=deviations, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(weight_noise, "train", spy)
+    for module in (standard, weight_noise):
+        monkeypatch.setattr(module, "train", spy)
     find(name).run(target(epochs=1), stripes(8, seed=1))
     (found,) = seen
     if name != "shallow-noise":

@@ -12,35 +12,15 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from pueprotect.attacks.base import Attack, Run, Target, register
+from pueprotect.attacks.base import Target, register
+from pueprotect.attacks.standard import Plain
 from pueprotect.augment import Grouped, colour, cutout, lent_stream
-from pueprotect.models import Classifier
 from pueprotect.runtime import generator
-from pueprotect.training import Prepare, Transform, train
-
-
-class Augmented(Attack):
-    """Plain training behind one further augmentation; a subclass names it."""
-
-    def transform(self, target: Target) -> Transform | None:
-        """Applied to each batch after crop and flip."""
-        return None
-
-    def prepare(self, target: Target) -> Prepare | None:
-        """Applied to each batch and its labels."""
-        return None
-
-    def train(self, run: Run) -> Classifier:
-        """Plain training with the augmentation in the loop."""
-        target = run.target
-        return train(
-            target.fresh(), target.released, self.recipe(target), seed=target.seed, transform=self.transform(target),
-            prepare=self.prepare(target), on_epoch=run.epoch, progress=run.progress,
-        )  # fmt: skip
+from pueprotect.training import Prepare, Transform
 
 
 @register
-class Cutout(Augmented):
+class Cutout(Plain):
     """A black square of half the side, at its own place in each image."""
 
     name = "cutout"
@@ -52,7 +32,7 @@ class Cutout(Augmented):
         return cutout
 
 
-class _Mixed(Augmented):
+class _Mixed(Plain):
     mixer: ClassVar[type[v2.MixUp] | type[v2.CutMix]]
 
     def prepare(self, target: Target) -> Prepare:
@@ -88,7 +68,7 @@ class CutMix(_Mixed):
 
 
 @register
-class RandAugment(Augmented):
+class RandAugment(Plain):
     """Two random operations of torchvision's RandAugment, fresh for every eight images."""
 
     name = "randaugment"
@@ -101,7 +81,7 @@ class RandAugment(Augmented):
 
 
 @register
-class Colour(Augmented):
+class Colour(Plain):
     """Brightness, contrast, saturation and channel jitter of a half, and grayscale for three images in ten."""
 
     name = "colour"

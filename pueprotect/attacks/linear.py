@@ -7,16 +7,17 @@ training labels, so test images stay as they are. What is truly linear in clean 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pueprotect.attacks.base import Attack, Run, register
-from pueprotect.models import Classifier
+from pueprotect.attacks.base import Target, register
+from pueprotect.attacks.standard import Plain
 from pueprotect.runtime import generator
-from pueprotect.training import ImageSet, train
+from pueprotect.training import ImageSet
 
 CHUNK = 4096
 LINEAR_EPOCHS, LINEAR_BATCH, LINEAR_RATE = 20, 128, 1e-3
@@ -79,18 +80,14 @@ def project_out(images: Tensor, basis: Tensor, mean: Tensor) -> Tensor:
     return torch.cat(parts).contiguous(memory_format=torch.channels_last)
 
 
-class _Cleaned(Attack):
+class _Cleaned(Plain):
+    @abstractmethod
     def cleaned(self, data: ImageSet, seed: int) -> ImageSet:
-        raise NotImplementedError
+        """What is left of the training images."""
 
-    def train(self, run: Run) -> Classifier:
-        """Plain training on what is left."""
-        target = run.target
-        data = self.cleaned(target.released, target.seed)
-        run.trained_on = data
-        return train(
-            target.fresh(), data, target.recipe, seed=target.seed, on_epoch=run.epoch, progress=run.progress
-        )  # fmt: skip
+    def images(self, target: Target) -> ImageSet:
+        """Cleaned once, before training."""
+        return self.cleaned(target.released, target.seed)
 
 
 @register

@@ -10,6 +10,7 @@ resident images.
 from __future__ import annotations
 
 import io
+from abc import abstractmethod
 from dataclasses import replace
 from typing import ClassVar
 
@@ -20,15 +21,15 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as operations
 
-from pueprotect.attacks.base import Attack, Run, register
-from pueprotect.models import Classifier
-from pueprotect.training import train
+from pueprotect.attacks.base import Target, register
+from pueprotect.attacks.standard import Plain
+from pueprotect.training import ImageSet
 
 SOURCE = "Liu et al., Image Shortcut Squeezing, ICML 2023"
 CHUNK = 4096  # images squeezed at once, so that no float copy of a whole set is made
 
 
-class Squeeze(Attack):
+class Squeeze(Plain):
     """Plain training on squeezed images; a subclass names the squeeze."""
 
     source = SOURCE
@@ -38,18 +39,13 @@ class Squeeze(Attack):
         squeezed = torch.cat([self.squeezed(part) for part in images.split(CHUNK)])
         return squeezed.contiguous(memory_format=torch.channels_last)
 
+    @abstractmethod
     def squeezed(self, images: Tensor) -> Tensor:
         """The squeeze of a few images, (N, 3, H, W) uint8."""
-        raise NotImplementedError
 
-    def train(self, run: Run) -> Classifier:
-        """Plain training on the squeezed set."""
-        target = run.target
-        data = replace(target.released, images=self.squeeze(target.released.images))
-        run.trained_on = data
-        return train(
-            target.fresh(), data, target.recipe, seed=target.seed, on_epoch=run.epoch, progress=run.progress
-        )  # fmt: skip
+    def images(self, target: Target) -> ImageSet:
+        """Squeezed once, before training."""
+        return replace(target.released, images=self.squeeze(target.released.images))
 
 
 @register

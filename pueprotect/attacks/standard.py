@@ -1,23 +1,47 @@
-"""What an ordinary user of the images does: plain training with random crop and flip."""
+"""What an ordinary user of the images does: plain training with random crop and flip; and its variations."""
 
 from __future__ import annotations
 
-from pueprotect.attacks.base import Attack, Run, register
+from collections.abc import Callable
+
+from pueprotect.attacks.base import Attack, Run, Target, register
 from pueprotect.models import Classifier
-from pueprotect.training import train
+from pueprotect.training import ImageSet, Prepare, Transform, train
+
+
+class Plain(Attack):
+    """Plain training from scratch, once; a subclass changes what it needs to and names itself."""
+
+    def images(self, target: Target) -> ImageSet:
+        """What is trained on."""
+        return target.released
+
+    def transform(self, target: Target) -> Transform | None:
+        """Applied to each batch after crop and flip."""
+        return None
+
+    def prepare(self, target: Target) -> Prepare | None:
+        """Applied to each batch and its labels."""
+        return None
+
+    def deviations(self) -> Callable[[float], float] | None:
+        """Weight noise of a step as a function of the share of training done."""
+        return None
+
+    def train(self, run: Run) -> Classifier:
+        """Plain training with these changes."""
+        target = run.target
+        run.trained_on = self.images(target)
+        return train(
+            target.fresh(), run.trained_on, self.recipe(target), seed=target.seed, transform=self.transform(target),
+            prepare=self.prepare(target), deviations=self.deviations(), on_epoch=run.epoch, progress=run.progress,
+        )  # fmt: skip
 
 
 @register
-class Standard(Attack):
+class Standard(Plain):
     """SGD on the released files, as if they were clean."""
 
     name = "standard"
     about = "trains plainly on the released files with random crop and flip"
     source = "the baseline of every paper in the field"
-
-    def train(self, run: Run) -> Classifier:
-        """Plain training."""
-        target = run.target
-        return train(
-            target.fresh(), target.released, target.recipe, seed=target.seed, on_epoch=run.epoch, progress=run.progress
-        )

@@ -7,10 +7,12 @@ most.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from pueprotect.attacks.base import Attack, Run, Target, register
 from pueprotect.attacks.shallow import noise_shares, relative_deviations
+from pueprotect.attacks.standard import Plain
 from pueprotect.models import Classifier
 from pueprotect.training import Recipe, train
 from pueprotect.weights import reestimate_batch_norm, trainable
@@ -22,7 +24,7 @@ SOURCE = "the training half of PUE (Wang et al., NDSS 2025), turned into an atta
 
 
 @register
-class WeightNoise(Attack):
+class WeightNoise(Plain):
     """SGD with one fresh draw of N(0, 0.05^2) on all weights in each step."""
 
     name = "weight-noise"
@@ -30,13 +32,9 @@ class WeightNoise(Attack):
     source = SOURCE
     cost = 1.1
 
-    def train(self, run: Run) -> Classifier:
-        """Plain training with noised forward passes."""
-        target = run.target
-        return train(
-            target.fresh(), target.released, self.recipe(target), seed=target.seed, deviations=lambda _: SIGMA,
-            on_epoch=run.epoch, progress=run.progress,
-        )  # fmt: skip
+    def deviations(self) -> Callable[[float], float]:
+        """The same noise in every step."""
+        return lambda _: SIGMA
 
 
 @register

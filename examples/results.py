@@ -29,6 +29,7 @@ from pueprotect.certify import Settings, certify
 from pueprotect.evidence import Evidence, open_release
 from pueprotect.models import build
 from pueprotect.runtime import choose_device, device_name
+from pueprotect.suites import suite
 from pueprotect.surrogates import train_surrogates
 from pueprotect.training import ImageSet, Recipe, train
 
@@ -144,7 +145,23 @@ ROWS: dict[str, Cell] = {
     "PUE class-wise: pst, 15 epochs": lambda d, s, k: attack(d, s, k, "pst", "pue"),
     "PUE class-wise: pst-colour, 15 epochs": lambda d, s, k: attack(d, s, k, "pst-colour", "pue"),
     COST: protect_cost,
+    "PUE class-wise: pst, 30 epochs": lambda d, s, k: attack(d, s, k, "pst", "pue", epochs=30),
+    "PUE sample-wise: pst, 15 epochs": lambda d, s, k: attack(d, s, k, "pst", "pue-sample"),
+    "PUE sample-wise: pst, 30 epochs": lambda d, s, k: attack(d, s, k, "pst", "pue-sample", epochs=30),
+    "EMN class-wise: pst, cnn, 15 epochs": lambda d, s, k: attack(d, s, k, "pst", "emn", arch="cnn"),
+    "EMN class-wise: colour, 15 epochs": lambda d, s, k: attack(d, s, k, "colour", "emn"),
+    "PUE class-wise: colour, 15 epochs": lambda d, s, k: attack(d, s, k, "colour", "pue"),
+    "PUE sample-wise: colour, 15 epochs": lambda d, s, k: attack(d, s, k, "colour", "pue-sample"),
+    "EMN class-wise: weight-noise": lambda d, s, k: attack(d, s, k, "weight-noise", "emn"),
+    "EMN class-wise: weight-noise-short": lambda d, s, k: attack(d, s, k, "weight-noise-short", "emn"),
+    "clean, cnn, 15 epochs": lambda d, s, k: attack(d, s, k, "standard", "clean", arch="cnn"),
+    "clean: pst, cnn, 15 epochs": lambda d, s, k: attack(d, s, k, "pst", "clean", arch="cnn"),
+    "clean, cnn, 30 epochs": lambda d, s, k: attack(d, s, k, "standard", "clean", arch="cnn", epochs=30),
+    "clean: pst, cnn, 30 epochs": lambda d, s, k: attack(d, s, k, "pst", "clean", arch="cnn", epochs=30),
 }
+# What each attack does to data that nobody protected: the price of the attack itself.
+ROWS |= {f"clean: {name}": lambda d, s, k, name=name: attack(d, s, k, name, "clean")  # type: ignore[misc]
+         for name in suite("standard-v1") if name not in ("standard", "pst")}  # fmt: skip
 
 
 def place(store: Path, row: str, seed: int) -> Path:

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import copy
 import math
+import statistics
 from collections.abc import Callable
 from dataclasses import replace
 
-import torch
 from torch import Tensor, nn
 
-from pueprotect.draws import calibration_images
+from pueprotect.draws import Workers, calibration_images
 from pueprotect.errors import InputError
 from pueprotect.models import ARCHITECTURES, Classifier, build
 from pueprotect.runtime import SILENT, Progress, child_seed
@@ -158,7 +158,8 @@ class Best:
             model, self.test.images, self.test.labels, calibration_images(self.data, self.seed), sigma=self.sigma,
             seed=child_seed(self.seed, "early"),
         )  # fmt: skip
-        score = int(torch.stack([engine.draw(index)[0] for index in range(PROBE_DRAWS)]).median())
+        counts = Workers(engine, PROBE_DRAWS).counts(list(range(PROBE_DRAWS)))
+        score = statistics.median_low(right for right, _ in counts)
         if score > self.score:
             self.score = score
             self.state = {name: value.clone() for name, value in model.state_dict().items()}

@@ -14,7 +14,7 @@ LAYERS = (
     {"errors", "runtime", "distributed", "suites"},
     {
         *("artefacts", "rules", "bounds", "deep", "pixels", "metadata", "similarity", "images", "encode", "vault"),
-        *("models", "weights", "sample"),
+        *("models", "folding", "weights", "sample"),
     },
     {"augment", "training", "draws"},
     {"evidence", "records"},

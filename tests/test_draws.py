@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pueprotect.distributed import ALONE, Group
-from pueprotect.draws import DrawLog, draw
+from pueprotect.draws import DrawLog, Workers, draw
 from pueprotect.errors import InputError, VaultError
 from pueprotect.models import build
 from pueprotect.weights import DrawEngine
@@ -90,3 +90,22 @@ def test_ranks_share_the_draws_and_agree(engine: DrawEngine, whole: list[tuple[i
     assert ALONE.gather(3) == [3]
     assert ALONE.from_leader("x") == "x"
     assert [tuple(engine.draw(index).tolist()) for index in parts[1]] == whole[1::3]
+
+
+@pytest.mark.parametrize("arch", ["cnn", "resnet8"])
+def test_threads_draw_what_one_draws(arch: str) -> None:
+    stream = torch.Generator().manual_seed(2)
+    images = torch.randint(0, 256, (50, 3, 16, 16), generator=stream, dtype=torch.uint8)
+    one = DrawEngine(build(arch, 3, 16, seed=1), images, torch.arange(50) % 3, images[:8], sigma=0.1, seed=4)
+    wanted = [one.draw(index).tolist() for index in (5, 0, 9, 2, 3)]
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        workers = Workers(one, 10)
+        assert len(workers.engines) == 3
+        assert workers.counts([5, 0, 9, 2, 3]) == wanted
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert len(Workers(one, 10).engines) == before
+    assert workers.counts([]) == []

@@ -3,8 +3,10 @@
     python examples/benchmarks/certify.py [--arch resnet8] [--images 1000] [--draws 8] [--device auto] [--threads 1]
 
 Prints medians over the rounds. Rates count images: the engine's calibration images count as forward passes too. The
-images are random: the time does not depend on what they show. `research loop` adds noise in place, parameter
-by parameter, takes it away again, reads the images through a data loader and asks for `.item()` after each batch.
+images are random: the time does not depend on what they show. With several threads the engine makes a draw on each,
+and the bare forward pass and the research loop use all of them for one pass, as torch does. `research loop` adds
+noise in place, parameter by parameter, takes it away again, reads the images through a data loader and asks for
+`.item()` after each batch.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.functional import to_tensor
 
 from pueprotect.certify import Precision, Settings, certify
-from pueprotect.draws import CALIBRATION_IMAGES
+from pueprotect.draws import CALIBRATION_IMAGES, Workers
 from pueprotect.models import Classifier, build
 from pueprotect.runtime import choose_device, device_name, evaluation_batch, native_bf16
 from pueprotect.training import ImageSet
@@ -131,17 +133,24 @@ def main() -> None:
         ),
     }
     loader = DataLoader(Pictures(pixels, labels), batch_size=128)
-    tasks: dict[str, tuple[Callable[[], object], int]] = {
-        "bare forward pass": (lambda: bare_forward(model, data, bf16), wanted.images),
-        "research loop": (lambda: research_draw(plain, loader, device), wanted.images),
+    # What to do, how many images a pass has, how many passes it makes.
+    tasks: dict[str, tuple[Callable[[], object], int, int]] = {
+        "bare forward pass": (lambda: bare_forward(model, data, bf16), wanted.images, 1),
+        "research loop": (lambda: research_draw(plain, loader, device), wanted.images, 1),
     }
     for name, engine in engines.items():
         extra = len(calibration) if "re-est" in name else 0
-        tasks[name] = (lambda engine=engine: int(engine.draw(0)[0]), wanted.images + extra)  # type: ignore[misc]
+        workers = Workers(engine, wanted.threads)
+        indices = list(range(len(workers.engines)))
+        tasks[name] = (  # type: ignore[misc]
+            lambda workers=workers, indices=indices: workers.counts(indices),
+            wanted.images + extra,
+            len(indices),
+        )
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
     for round_number in range(wanted.draws + 1):
-        for name, (work, _) in tasks.items():
-            took = clocked(work, cuda)
+        for name, (work, _, passes) in tasks.items():
+            took = clocked(work, cuda) / passes
             if round_number:  # the first warms up
                 seconds[name].append(took)
 

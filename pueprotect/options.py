@@ -48,7 +48,7 @@ class Options:
 
     Attributes:
         method: see `protect.Settings`, likewise `mode`, `epsilon` (levels of 0..255), `sigma` and `seed`.
-        mode: one pattern for each class or for each image.
+        mode: one pattern for each class or for each image; `hardened` is always sample-wise.
         epsilon: L-infinity budget in levels of 0..255.
         preset: a key of `PRESETS`.
         surrogate: architecture or `auto`.
@@ -102,6 +102,8 @@ class Options:
             raise InputError(f"--label-depth {self.label_depth} is below 1, the folders directly below the source.")
         if self.label_depth != 1 and self.labels is not None:
             raise InputError("--label-depth and --labels exclude each other; leave one out.")
+        if self.method == "hardened" and self.rounds is not None:
+            raise InputError("--rounds does not apply to --method hardened, which optimises nothing; leave it out.")
         if self.workers < 0:
             raise InputError(f"--workers {self.workers} is below 0; 0 chooses.")
 
@@ -110,7 +112,7 @@ class Options:
         preset = PRESETS[self.preset].for_images(images)
         return protect.Settings(
             method=self.method,
-            mode=self.mode,
+            mode="sample-wise" if self.method == "hardened" else self.mode,
             epsilon=self.epsilon,
             sigma=self.sigma,
             rounds=preset.rounds if self.rounds is None else self.rounds,

@@ -27,7 +27,7 @@ from pueprotect.models import Classifier, build
 from pueprotect.runtime import SILENT, Progress, child_seed, generator
 from pueprotect.training import ImageSet, Recipe, Trainer, accuracy, batches, steps_per_epoch, train
 
-Method = Literal["pue", "emn"]
+Method = Literal["pue", "emn", "hardened"]
 Mode = Literal["class-wise", "sample-wise"]
 
 FINE = 3
@@ -40,7 +40,8 @@ class Settings:
     """What the perturbation is optimised for.
 
     Attributes:
-        method: `pue` (under Gaussian weight noise) or `emn` (without).
+        method: `pue` (under Gaussian weight noise) or `emn` (without); `hardened` is a code in closed form (module
+            `texture`), for which `epsilon`, `seed` and the self-check's `surrogate` count alone.
         mode: one pattern for each class or for each image.
         epsilon: L-infinity budget in levels of 0..255.
         sigma: standard deviation of the weight noise; 0 makes PUE equal to EMN.

@@ -20,7 +20,7 @@ import PIL
 
 from pueprotect import images as image_files
 from pueprotect import noise as noises
-from pueprotect import protect
+from pueprotect import protect, texture
 from pueprotect.draft import Journal, building, locked
 from pueprotect.encode import Encoder, QualityChoice, released_names
 from pueprotect.errors import UnusableImages
@@ -214,6 +214,8 @@ def _read(src: Path, options: Options, device: Device, progress: Progress, cache
     architecture(surrogate, size)
     image_files.stratified_holdout(folder.labels, options.holdout, options.seed, folder.classes)
     released_names(folder, options.file_format)
+    if options.method == "hardened":
+        texture.refuse(folder, options.epsilon, options.seed)
     loaded = image_files.read_folder(
         folder, size, workers=options.workers, progress=progress, label="read originals", cache=cache
     )

@@ -14,7 +14,7 @@ LAYERS = (
     {"errors", "runtime", "distributed", "suites"},
     {
         *("artefacts", "rules", "bounds", "deep", "pixels", "metadata", "similarity", "images", "encode", "vault"),
-        *("models", "folding", "weights", "sample"),
+        *("models", "folding", "weights", "sample", "texture"),
     },
     {"augment", "training", "draws"},
     {"evidence", "records"},
@@ -28,7 +28,20 @@ LAYERS = (
 RANK = {name: number for number, layer in enumerate(LAYERS) for name in layer}
 APART = {"protect", "certify", "surrogates", "attacks"}
 WITHOUT_TORCH = (
-    *("bounds", "deep", "pixels", "metadata", "similarity", "images", "encode", "vault", "sample", "places", "draft"),
+    *(
+        "bounds",
+        "deep",
+        "pixels",
+        "metadata",
+        "similarity",
+        "images",
+        "encode",
+        "vault",
+        "sample",
+        "texture",
+        "places",
+        "draft",
+    ),
     *("artefacts", "attest", "policy", "policyfile", "records", "report", "rules", "suites", "validity"),
 )
 LONGEST = 60

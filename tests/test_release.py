@@ -38,7 +38,11 @@ def manifest(vault: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (vault / "manifest.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("wanted", [{}, {"mode": "sample-wise", "rounds": 2}, {"method": "emn"}], ids=str)
+@pytest.mark.parametrize(
+    "wanted",
+    [{}, {"mode": "sample-wise", "rounds": 2}, {"method": "emn"}, {"method": "hardened", "rounds": None}],
+    ids=str,
+)
 def test_the_same_seed_gives_the_same_bytes(wanted: Mapping[str, Any], photos: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
         protected(photos, tmp_path / name, **(dict(wanted) if name == "one" else dict(wanted) | {"workers": 3}))

@@ -33,10 +33,11 @@ SHOWN = 3
 
 
 class Method(StrEnum):
-    """How the noise is optimised."""
+    """How the noise is made."""
 
     pue = "pue"
     emn = "emn"
+    hardened = "hardened"
 
 
 class Mode(StrEnum):
@@ -82,7 +83,10 @@ def protect(
         Path | None, typer.Option(help="Private folder of this release.", show_default="OUT.vault")
     ] = None,
     method: Annotated[
-        Method, typer.Option(help="pue: noise optimised under Gaussian weight noise; emn: without.")
+        Method,
+        typer.Option(
+            help="pue: noise optimised under Gaussian weight noise; emn: without; hardened: textures along each image."
+        ),
     ] = Method.pue,
     mode: Annotated[Mode, typer.Option(help="One noise pattern for each class, or for each image.")] = Mode.class_wise,
     epsilon: Annotated[str, typer.Option(help="L-infinity budget on [0, 1], a fraction or a decimal.")] = "8/255",
@@ -195,7 +199,8 @@ def _show(report: Report) -> None:
     for name, reason in report.explained.items():
         rows.add_row(name, escape(reason))
     rows.add_row("images", f"{result['images']} in {result['classes']} classes, {result['holdout_images']} held out")
-    rows.add_row("noise", f"{result['method'].upper()}, {result['mode']}, {result['rounds']} rounds")
+    made = "textures in closed form" if result["method"] == "hardened" else f"{result['rounds']} rounds"
+    rows.add_row("noise", f"{result['method'].upper()}, {result['mode']}, {made}")
     if report.released:
         realised = result["realised"]
         rows.add_row(

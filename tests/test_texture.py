@@ -1,0 +1,140 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Command, photo, put, write_photos
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.fft import dctn
+
+from pueprotect import texture
+from pueprotect.errors import InputError
+from pueprotect.texture import Code, code_book
+
+
+def pictures(count: int = 40, size: int = 32) -> np.ndarray:
+    return np.stack([photo(size, size, seed=number) for number in range(count)])
+
+
+def laid(images: np.ndarray, labels: np.ndarray, epsilon: int = 8, key: int = 0) -> np.ndarray:
+    return texture.texture(images, labels, code_book(int(labels.max()) + 1, key), epsilon, key)
+
+
+def test_the_block_transform_is_the_orthonormal_dct() -> None:
+    planes = np.random.default_rng(0).normal(0, 50, (2, 16, 24)).astype(np.float32)
+    found = texture.block_dct(planes)
+    for row in range(2):
+        for column in range(3):
+            block = planes[1, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8]
+            assert np.allclose(found[1, row, column], dctn(block, norm="ortho"), atol=1e-3)
+    assert np.allclose(texture.inverse_block_dct(found), planes, atol=1e-3)
+
+
+@given(st.integers(2, 100), st.integers(0, 2**31))
+@settings(max_examples=20, deadline=None)
+def test_any_two_codes_differ_in_two_textures(classes: int, key: int) -> None:
+    book = code_book(classes, key)
+    assert len(book) == classes
+    for number, code in enumerate(book):
+        assert all(code.distance(other) >= 2 for other in book[:number])
+    assert code_book(classes, key) == book
+
+
+def test_another_key_gives_another_book() -> None:
+    assert code_book(10, 0) != code_book(10, 1)
+
+
+def test_noise_is_the_whole_budget_and_repeats() -> None:
+    images, labels = pictures(), np.arange(40) % 4
+    noise = laid(images, labels, epsilon=6)
+    assert noise.dtype == np.int8
+    assert noise.shape == images.shape
+    assert set(np.unique(noise)) == {-6, 6}
+    assert np.array_equal(noise, laid(images, labels, epsilon=6))
+    assert not np.array_equal(noise, laid(images, labels, epsilon=6, key=1))
+
+
+def test_noise_does_not_depend_on_the_images_around(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, labels = pictures(), np.arange(40) % 4
+    whole = laid(images, labels)
+    monkeypatch.setattr(texture, "CHUNK", 7)
+    assert np.array_equal(laid(images, labels), whole)
+
+
+def test_the_noise_of_a_class_averages_out() -> None:
+    images, labels = pictures(400), np.zeros(400, dtype=np.int64)
+    labels[0] = 1
+    mean = laid(images, labels)[1:].astype(float).mean(0)
+    assert np.abs(mean[..., 2]).mean() < 0.8, "of 8 levels"
+
+
+def test_blue_holds_the_grating_of_its_class_with_a_phase_for_each_image() -> None:
+    images, labels = pictures(), np.arange(40) % 2
+    book = (Code(((0, 3), (0, 5)), (4, 0)), Code(((3, 0), (5, 0)), (0, 4)))
+    noise = texture.texture(images, labels, book, 8, 0)
+    for number in range(2):
+        spectrum = np.abs(np.fft.rfft2(noise[number, ..., 2].astype(float)))
+        row, column = np.unravel_index(spectrum.argmax(), spectrum.shape)
+        assert (int(row), int(column)) in (((0, 8),) if number == 0 else ((8, 0), (24, 0)))
+    assert not np.array_equal(noise[0, ..., 2], noise[2, ..., 2])
+
+
+def test_luma_strengthens_the_indices_of_its_class_along_the_image() -> None:
+    images, labels = pictures(), np.arange(40) % 2
+    book = (Code(((0, 3), (0, 5)), (4, 0)), Code(((3, 0), (5, 0)), (0, 4)))
+    noise = texture.texture(images, labels, book, 8, 0)[..., 0].astype(np.float32)
+    energy = (texture.block_dct(noise) ** 2).mean((1, 2))
+    own, other = energy[labels == 0].mean(0), energy[labels == 1].mean(0)
+    assert own[0, 3] > 5 * other[0, 3]
+    assert own[0, 5] > 5 * other[0, 5]
+    assert other[3, 0] > 5 * own[3, 0]
+    natural = texture.block_dct(images.astype(np.float32) @ np.array(texture.LUMA, dtype=np.float32))
+    meeting = (texture.block_dct(noise) * natural)[labels == 0].sum((0, 1, 2))
+    assert meeting[0, 3] > 0, "with the image"
+
+
+def test_greyscale_gets_luma_alone_in_every_channel() -> None:
+    images, labels = pictures(4), np.arange(4) % 2
+    images[1] = images[1, ..., :1]
+    noise = laid(images, labels)
+    assert (noise[1] == noise[1, ..., :1]).all()
+    assert not (noise[0] == noise[0, ..., :1]).all()
+
+
+@pytest.mark.parametrize("size", [16, 20, 33, 64])
+def test_any_working_size(size: int) -> None:
+    noise = laid(pictures(4, size), np.arange(4) % 2)
+    assert noise.shape == (4, size, size, 3)
+    assert set(np.unique(noise)) == {-8, 8}
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "classes", "side", "message"),
+    [(3, 3, 20, "below 4/255"), (8, 5000, 20, "5000 classes"), (8, 3, 12, "needs 16")],
+)
+def test_what_cannot_be_coded_is_refused(epsilon: int, classes: int, side: int, message: str, tmp_path: Path) -> None:
+    from pueprotect.images import ImageEntry, ImageFolder
+
+    put(tmp_path / "a.png", photo(side, side))
+    folder = ImageFolder(tmp_path, tuple(map(str, range(classes))), (ImageEntry("a.png", 0),))
+    with pytest.raises(InputError, match=message):
+        texture.refuse(folder, epsilon, 0)
+
+
+def test_protect_writes_a_hardened_release(command: Command, tmp_path: Path) -> None:
+    src = write_photos(tmp_path / "src")
+    arguments = ("--method", "hardened", "--size", "32", "--preset", "quick", "--release-anyway", "--json")
+    done = command("protect", src, "--out", tmp_path / "out", *arguments)
+    assert done.code == 0
+    assert done.data["method"] == "hardened"
+    assert done.data["mode"] == "sample-wise"
+    assert done.data["rounds"] == 0
+    assert done.data["realised"]["linf_max"] == 8
+    assert command("verify", tmp_path / "out").code == 0
+    again = command("protect", src, "--out", tmp_path / "out", *arguments, "--resume")
+    assert again.data == done.data
+    small = command("protect", src, "--out", tmp_path / "small", *arguments, "--epsilon", "2/255")
+    assert small.code == 2
+    assert "--epsilon 2/255" in small.stderr
+    rounds = command("protect", src, "--out", tmp_path / "small", *arguments, "--rounds", "3")
+    assert rounds.code == 2

@@ -13,7 +13,19 @@ ROOT = Path(pueprotect.__file__).parent
 LAYERS = (
     {"errors", "runtime", "distributed", "suites"},
     {
-        *("artefacts", "rules", "bounds", "deep", "pixels", "metadata", "similarity", "images", "encode", "vault"),
+        *(
+            "artefacts",
+            "rules",
+            "bounds",
+            "deep",
+            "pixels",
+            "metadata",
+            "similarity",
+            "images",
+            "encode",
+            "vault",
+            "digests",
+        ),
         *("models", "weights", "sample"),
     },
     {"augment", "training", "draws"},
@@ -29,7 +41,7 @@ RANK = {name: number for number, layer in enumerate(LAYERS) for name in layer}
 APART = {"protect", "certify", "surrogates", "attacks"}
 WITHOUT_TORCH = (
     *("bounds", "deep", "pixels", "metadata", "similarity", "images", "encode", "vault", "sample", "places", "draft"),
-    *("artefacts", "attest", "policy", "policyfile", "records", "report", "rules", "suites", "validity"),
+    *("artefacts", "attest", "digests", "policy", "policyfile", "records", "report", "rules", "suites", "validity"),
 )
 LONGEST = 60
 

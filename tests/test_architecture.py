@@ -12,22 +12,8 @@ import pueprotect
 ROOT = Path(pueprotect.__file__).parent
 LAYERS = (
     {"errors", "runtime", "distributed", "suites"},
-    {
-        *(
-            "artefacts",
-            "rules",
-            "bounds",
-            "deep",
-            "pixels",
-            "metadata",
-            "similarity",
-            "images",
-            "encode",
-            "vault",
-            "digests",
-        ),
-        *("models", "weights", "sample"),
-    },
+    {"artefacts", "rules", "bounds", "deep", "pixels", "metadata", "similarity", "images", "encode"}
+    | {"digests", "vault", "models", "weights", "sample"},
     {"augment", "training", "draws"},
     {"evidence", "records"},
     {"protect", "certify", "surrogates", "attacks"},

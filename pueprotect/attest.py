@@ -12,11 +12,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pueprotect.digests import data_digest, digest_files, released_files, sha256_of
 from pueprotect.errors import InputError, PlatformError, StaleDataError
 from pueprotect.policy import PASS
 from pueprotect.records import CERTIFICATE, Records
 from pueprotect.report.formats import CheckReport
-from pueprotect.vault import MANIFEST, RUN, data_digest, digest_files, released_files, sha256_of
+from pueprotect.vault import MANIFEST, RUN
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 TEST_RESULT = "https://in-toto.io/attestation/test-result/v0.1"

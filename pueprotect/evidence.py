@@ -20,22 +20,13 @@ import torch
 
 from pueprotect import __version__
 from pueprotect import images as image_files
+from pueprotect.digests import Verification, data_digest, digest_files, verify
 from pueprotect.errors import InputError, StaleDataError, VaultError
 from pueprotect.images import ImageEntry, ImageFolder
 from pueprotect.models import Classifier, build, state_of
 from pueprotect.runtime import SILENT, Progress
 from pueprotect.training import ImageSet
-from pueprotect.vault import (
-    SCHEMA_VERSION,
-    ManifestRow,
-    Vault,
-    Verification,
-    data_digest,
-    default_vault,
-    digest_files,
-    refuse_other,
-    verify,
-)
+from pueprotect.vault import SCHEMA_VERSION, ManifestRow, Vault, default_vault, refuse_other
 
 SURROGATE = "surrogate.safetensors"
 LISTED = 10

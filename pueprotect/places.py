@@ -10,8 +10,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from pueprotect.digests import verify
 from pueprotect.errors import InputError, VaultError
-from pueprotect.vault import DRAFT, EVIDENCE, REPLACED, RUN, ManifestRow, Vault, default_vault, verify
+from pueprotect.vault import DRAFT, EVIDENCE, REPLACED, RUN, ManifestRow, Vault, default_vault
 
 
 def check_places(

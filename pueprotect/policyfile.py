@@ -71,11 +71,12 @@ def read_policy(path: Path) -> PolicyFile:
         raise InputError(f"{path} is not UTF-8 text; save it as UTF-8.") from error
     lines: dict[Place, int] = {}
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        loader = yaml.SafeLoader(text)
+        root = loader.get_single_node()
         if root is None:
             raise InputError(f"{path} is empty; a policy starts with: version: 1")
         _locate(root, (), lines, path)
-        data = yaml.safe_load(text)
+        data = loader.construct_document(root)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         last = text.rstrip().count("\n")  # what lacks at the end is said of the last line, not of the one after it

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pueprotect.digests import sha256_of
 from pueprotect.draft import Journal, Written, discard, sibling
 from pueprotect.encode import Encoder, QualityChoice, choose_quality
 from pueprotect.errors import InputError
@@ -25,7 +26,7 @@ from pueprotect.metadata import Descriptions
 from pueprotect.pixels import decode
 from pueprotect.protect import Mode
 from pueprotect.runtime import Progress, child_seed
-from pueprotect.vault import DELTA, DRAFT, EVIDENCE, MANIFEST, REPLACED, ManifestRow, Vault, sha256_of
+from pueprotect.vault import DELTA, DRAFT, EVIDENCE, MANIFEST, REPLACED, ManifestRow, Vault
 
 SSIM_SAMPLE = 200
 QUALITY_SAMPLE = 8

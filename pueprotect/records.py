@@ -10,17 +10,9 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from pueprotect.artefacts import AuditRecord, Certificate
+from pueprotect.digests import Verification, data_digest, digest_files, verify
 from pueprotect.errors import InputError, VaultError
-from pueprotect.vault import (
-    SCHEMA_VERSION,
-    ManifestRow,
-    Vault,
-    Verification,
-    data_digest,
-    default_vault,
-    digest_files,
-    verify,
-)
+from pueprotect.vault import SCHEMA_VERSION, ManifestRow, Vault, default_vault
 
 CERTIFICATE = "certificate.json"
 CLEAN_LINE = "clean-line"

@@ -21,6 +21,7 @@ import PIL
 from pueprotect import images as image_files
 from pueprotect import noise as noises
 from pueprotect import protect, texture
+from pueprotect.digests import data_digest, verify
 from pueprotect.draft import Journal, building, locked
 from pueprotect.encode import Encoder, QualityChoice, released_names
 from pueprotect.errors import UnusableImages
@@ -33,7 +34,7 @@ from pueprotect.places import check_places, check_space, exposed, refuse_release
 from pueprotect.publish import Writer, clean_up, publish, realised, worst
 from pueprotect.runtime import SILENT, Device, Progress, environment
 from pueprotect.training import ImageSet
-from pueprotect.vault import SCHEMA_VERSION, ManifestRow, Vault, data_digest, default_vault, json_line, verify
+from pueprotect.vault import SCHEMA_VERSION, ManifestRow, Vault, default_vault, json_line
 
 # What `run.json` holds beyond the result.
 PRIVATE = ("settings", "seed", "environment", "split", "timings", "source", "size", "key", "manifest_sha256")

@@ -14,8 +14,6 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -33,7 +31,6 @@ RUN = "run.json"
 MANIFEST = "manifest.jsonl"
 DELTA = "delta.safetensors"
 DRAFT = "draft"  # folder of a run that has not released yet
-SMALL = 64 * 1024  # bytes; from here on a file is worth a thread
 REPLACED = "replaced.jsonl"  # manifest of the release that a run is about to replace
 EVIDENCE = ("certificate.json", "certify", "audit", "report.html")  # what certify and audit add
 # Any of these makes a folder a vault; evidence about a folder that was not protected here has no run.
@@ -72,20 +69,6 @@ class ManifestRow(BaseModel):
     linf: int | None = None
     psnr: float | None = None
     ssim: float | None = None
-
-
-@dataclass(frozen=True)
-class Verification:
-    """How a released folder differs from its manifest: sorted POSIX paths."""
-
-    missing: tuple[str, ...]
-    extra: tuple[str, ...]
-    changed: tuple[str, ...]
-
-    @property
-    def ok(self) -> bool:
-        """Whether the folder holds exactly the recorded bytes."""
-        return not (self.missing or self.extra or self.changed)
 
 
 class Vault:
@@ -331,100 +314,3 @@ def refuse_other(path: Path, found: dict[str, Any], key: dict[str, Any]) -> None
     if differing:
         told = ", ".join(f"{name} {found.get(name)!r} instead of {key.get(name)!r}" for name in differing)
         raise InputError(f"{path} belongs to other settings or data ({told}); leave out --resume to start anew.")
-
-
-def sha256_of(path: str | Path) -> str:
-    """Lower-case hex SHA-256 of one file.
-
-    Raises:
-        InputError: the file cannot be read.
-    """
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); check that it exists and is readable.") from error
-
-
-def digest_files(root: str | Path, names: Iterable[str], workers: int = 0) -> dict[str, str]:
-    """SHA-256 of each file `names` below `root`, in that order; `workers` threads, 0 for the usual number.
-
-    Small files are hashed in the calling thread: handing over 10,000 of 3 KB took four times as long as hashing them.
-
-    Raises:
-        InputError: a file cannot be read.
-    """
-    prefix = os.path.join(root, "")
-    with ThreadPoolExecutor(workers or None) as pool:
-        found = {name: _small_sha256(prefix + name) or pool.submit(sha256_of, prefix + name) for name in names}
-        return {name: digest if isinstance(digest, str) else digest.result() for name, digest in found.items()}
-
-
-def _small_sha256(path: str) -> str | None:
-    """The digest of a file under `SMALL` bytes; None for larger ones."""
-    try:
-        file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        try:
-            content = os.read(file, SMALL)
-            # One read may return less than there is; only the empty one after it is the end.
-            return None if len(content) == SMALL or os.read(file, 1) else hashlib.sha256(content).hexdigest()
-        finally:
-            os.close(file)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); check that it exists and is readable.") from error
-
-
-def data_digest(digests: Mapping[str, str]) -> str:
-    """One digest of a whole folder from {path: sha256}, whatever the order: `sha256:` and 64 hex digits.
-
-    The same as `sha256sum FILES | LC_ALL=C sort | sha256sum` in the folder.
-    """
-    lines = sorted(_sum_line(path, digest) for path, digest in digests.items())
-    return "sha256:" + hashlib.sha256(b"".join(lines)).hexdigest()
-
-
-def _sum_line(path: str, digest: str) -> bytes:
-    """What `sha256sum` prints for a file: a leading backslash says that the name holds escapes."""
-    escaped = path.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
-    return f"{'' if escaped == path else chr(92)}{digest}  {escaped}\n".encode("utf-8", "surrogateescape")
-
-
-def verify(out: str | Path, rows: Iterable[ManifestRow], workers: int = 0) -> Verification:
-    """Compare the files in `out` with the manifest, byte for byte.
-
-    Every file counts, hidden ones too. A linked folder is never entered: it counts as extra, its contents as missing.
-
-    Raises:
-        InputError: `out` is not a folder, or something in it cannot be read.
-    """
-    out = Path(out)
-    if not out.is_dir():
-        raise InputError(f"{out} is not a folder; name the released folder.")
-    recorded = {row.path: row.released_sha256 for row in rows}
-    found = released_files(out)
-    both = sorted(recorded.keys() & found)
-    digests = digest_files(out, both, workers)
-    return Verification(
-        missing=tuple(sorted(recorded.keys() - found)),
-        extra=tuple(sorted(found - recorded.keys())),
-        changed=tuple(name for name in both if digests[name] != recorded[name]),
-    )
-
-
-def released_files(root: Path) -> set[str]:
-    """POSIX paths of all files below `root`, hidden ones too; a linked folder counts as one file.
-
-    Raises:
-        InputError: a folder cannot be listed.
-    """
-
-    def refuse(error: OSError) -> None:
-        raise InputError(f"{error.filename} cannot be listed ({error.strerror}); check its permissions.") from error
-
-    found: set[str] = set()
-    for folder, subfolders, files in os.walk(root, onerror=refuse):
-        links = [name for name in subfolders if Path(folder, name).is_symlink()]
-        below = Path(folder).relative_to(root).as_posix()
-        prefix = "" if below == "." else f"{below}/"
-        found.update(prefix + name for name in [*files, *links])
-    return found

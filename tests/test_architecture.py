@@ -12,10 +12,8 @@ import pueprotect
 ROOT = Path(pueprotect.__file__).parent
 LAYERS = (
     {"errors", "runtime", "distributed", "suites"},
-    {
-        *("artefacts", "rules", "bounds", "deep", "pixels", "metadata", "similarity", "images", "encode", "vault"),
-        *("models", "folding", "weights", "sample", "texture"),
-    },
+    {"artefacts", "rules", "bounds", "deep", "pixels", "metadata", "similarity", "images", "encode"}
+    | {"digests", "vault", "models", "folding", "weights", "sample", "texture"},
     {"augment", "training", "draws"},
     {"evidence", "records"},
     {"protect", "certify", "surrogates", "attacks"},
@@ -28,21 +26,9 @@ LAYERS = (
 RANK = {name: number for number, layer in enumerate(LAYERS) for name in layer}
 APART = {"protect", "certify", "surrogates", "attacks"}
 WITHOUT_TORCH = (
-    *(
-        "bounds",
-        "deep",
-        "pixels",
-        "metadata",
-        "similarity",
-        "images",
-        "encode",
-        "vault",
-        "sample",
-        "texture",
-        "places",
-        "draft",
-    ),
-    *("artefacts", "attest", "policy", "policyfile", "records", "report", "rules", "suites", "validity"),
+    *("bounds", "deep", "pixels", "metadata", "similarity", "images", "encode", "vault", "sample", "places", "draft"),
+    *("artefacts", "attest", "digests", "policy", "policyfile", "records", "report", "rules", "suites", "validity"),
+    "texture",
 )
 LONGEST = 60
 

@@ -17,12 +17,13 @@ import pytest
 from conftest import TINY, Command, Outcome, photo, put, tree, write_photos
 
 from pueprotect import encode, options, places, protect
+from pueprotect.digests import verify
 from pueprotect.draft import building, locked, sibling
 from pueprotect.errors import ImageError, InputError, VaultError
 from pueprotect.options import Options
 from pueprotect.release import protect_folder
 from pueprotect.runtime import choose_device
-from pueprotect.vault import Vault, verify
+from pueprotect.vault import Vault
 
 SMALL = Options(preset="quick", rounds=1, size=16, release_anyway=True, workers=2)
 CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link")

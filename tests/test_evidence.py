@@ -7,10 +7,11 @@ import torch
 from conftest import CLASSES, Release, tree, write_photos
 from PIL import Image
 
+from pueprotect.digests import Verification, data_digest
 from pueprotect.errors import InputError, StaleDataError, VaultError
 from pueprotect.evidence import LISTED, describe, image_set, open_release
 from pueprotect.pixels import decode_rgb
-from pueprotect.vault import Vault, Verification, data_digest
+from pueprotect.vault import Vault
 
 
 def movable(release: Release, place: Path) -> Release:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from pueprotect import options as options_module
 from pueprotect import protect
+from pueprotect.digests import sha256_of
 from pueprotect.encode import lay
 from pueprotect.errors import InputError
 from pueprotect.options import PRESETS, Options
@@ -21,7 +22,7 @@ from pueprotect.publish import SSIM_SAMPLE
 from pueprotect.release import Report, protect_folder
 from pueprotect.runtime import Silent, choose_device
 from pueprotect.training import ImageSet
-from pueprotect.vault import Vault, sha256_of
+from pueprotect.vault import Vault
 
 SMALL = Options(preset="quick", rounds=1, size=16, release_anyway=True, workers=2)
 

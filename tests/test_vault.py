@@ -1,7 +1,6 @@
 import hashlib
 import json
 import stat
-import subprocess
 
 import numpy as np
 import pytest
@@ -9,17 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pueprotect import vault as vault_module
-from pueprotect.errors import InputError, VaultError
-from pueprotect.vault import (
-    SCHEMA_VERSION,
-    ManifestRow,
-    Vault,
-    data_digest,
-    default_vault,
-    digest_files,
-    sha256_of,
-    verify,
-)
+from pueprotect.digests import sha256_of
+from pueprotect.errors import VaultError
+from pueprotect.vault import SCHEMA_VERSION, ManifestRow, Vault, default_vault
 
 hexes = st.binary(min_size=32, max_size=32).map(bytes.hex)
 measured = st.none() | st.floats(-1, 100)
@@ -255,83 +246,3 @@ def test_damaged_tensors_are_named(vault, damage):
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(VaultError, match=r"t\.safetensors"):
         vault.read_tensors("t.safetensors")
-
-
-def test_digests_are_sha256(tmp_path):
-    release(tmp_path, {"b/2.png": b"two", "a.png": b"one"})
-    expected = {
-        name: hashlib.sha256(content).hexdigest() for name, content in {"b/2.png": b"two", "a.png": b"one"}.items()
-    }
-    assert sha256_of(tmp_path / "a.png") == expected["a.png"]
-    for workers in (0, 1, 3):
-        digests = digest_files(tmp_path, ["b/2.png", "a.png"], workers)
-        assert digests == expected
-        assert list(digests) == ["b/2.png", "a.png"]
-    with pytest.raises(InputError, match=r"none\.png"):
-        digest_files(tmp_path, ["none.png"])
-
-
-def test_data_digest_can_be_checked_with_coreutils(tmp_path):
-    release(tmp_path, {"b/2.png": b"two", "a.png": b"one", "ä.png": b"three"})
-    digests = digest_files(tmp_path, ["b/2.png", "a.png", "ä.png"])
-    command = "sha256sum b/2.png a.png ä.png | LC_ALL=C sort | sha256sum"
-    answer = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
-    assert data_digest(digests) == "sha256:" + answer.split()[0]
-
-
-@given(st.dictionaries(st.text(st.characters(codec="utf-8"), min_size=1), hexes, min_size=1), st.data())
-def test_data_digest_ignores_order_and_sees_every_change(digests, data):
-    names = data.draw(st.permutations(sorted(digests)))
-    assert data_digest({name: digests[name] for name in names}) == data_digest(digests)
-    changed = {**digests, names[0]: data.draw(hexes.filter(lambda value: value != digests[names[0]]))}
-    assert data_digest(changed) != data_digest(digests)
-    assert data_digest({name: digests[name] for name in names[1:]}) != data_digest(digests)
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.dictionaries(st.sampled_from("abcd"), st.binary(min_size=1, max_size=40), min_size=1), st.data())
-def test_any_one_byte_change_fails_verify(tmp_path_factory, files, data):
-    out = tmp_path_factory.mktemp("out")
-    rows = release(out, files)
-    assert verify(out, rows).ok
-    name = data.draw(st.sampled_from(sorted(files)))
-    content = bytearray(files[name])
-    content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
-    (out / name).write_bytes(content)
-    result = verify(out, rows)
-    assert not result.ok
-    assert (result.missing, result.extra, result.changed) == ((), (), (name,))
-
-
-def test_verify_lists_missing_extra_and_changed_files(tmp_path):
-    out = tmp_path / "out"
-    rows = release(out, {f"ant/{name}.png": name.encode() for name in "dcba"})
-    assert verify(out, rows).ok
-    (out / "ant/b.png").unlink()
-    (out / "ant/c.png").write_bytes(b"other")
-    release(out, {".DS_Store": b"", ".hidden/x": b"", "ant/new.png": b""})
-    result = verify(out, rows, workers=2)
-    assert not result.ok
-    assert result.missing == ("ant/b.png",)
-    assert result.extra == (".DS_Store", ".hidden/x", "ant/new.png")
-    assert result.changed == ("ant/c.png",)
-
-
-@pytest.mark.parametrize("change", ["missing", "extra"])
-def test_one_kind_of_difference_is_enough(tmp_path, change):
-    rows = release(tmp_path, {"a": b"1", "b": b"2"})
-    assert not verify(tmp_path, rows[:1] if change == "extra" else [*rows, row("c")]).ok
-
-
-def test_verify_does_not_follow_a_linked_folder(tmp_path):
-    out = tmp_path / "out"
-    rows = release(out, {"ant/a.png": b"a"})
-    (out / "ant").rename(tmp_path / "elsewhere")
-    (out / "ant").symlink_to(tmp_path / "elsewhere")
-    result = verify(out, rows)
-    assert (result.missing, result.extra) == (("ant/a.png",), ("ant",))
-
-
-def test_verify_needs_a_folder(tmp_path):
-    with pytest.raises(InputError, match="not a folder"):
-        verify(tmp_path / "none", [])

@@ -20,7 +20,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from pueprotect.vault import ManifestRow, Vault, data_digest, default_vault
+from pueprotect.digests import data_digest
+from pueprotect.vault import ManifestRow, Vault, default_vault
 
 POLICY = "version: 1\nimages: {min_coverage: 1.0, max_linf: 8}\n"
 

@@ -104,20 +104,19 @@ def check(
 
 
 def _show(found: CheckReport) -> None:
+    """A rule and its reason on lines of their own where somebody reads along, else the plain text."""
+    from pueprotect.report.formats import MARKS, as_text, remark
+
+    if not out.is_terminal:
+        sys.stdout.write(as_text(found))
+        return
     from rich.padding import Padding
 
-    from pueprotect.report.formats import MARKS, remark
-
-    width = max(len(verdict.rule) for verdict in found.verdicts)
     for verdict in found.verdicts:
         colour = "dim" if verdict.waived or verdict.known else COLOURS[verdict.passed]
-        mark = f"[{colour}]{MARKS[verdict.passed]:4}[/{colour}]  {escape(verdict.rule):{width}}"
-        if out.is_terminal:
-            out.print(mark)
-            out.print(Padding(escape(remark(verdict)), (0, 0, 0, 6)))
-        else:
-            out.print(f"{mark}  {escape(remark(verdict))}", soft_wrap=True)
-    out.print(escape(found.summary), soft_wrap=not out.is_terminal)
+        out.print(f"[{colour}]{MARKS[verdict.passed]:4}[/{colour}]  {escape(verdict.rule)}")
+        out.print(Padding(escape(remark(verdict)), (0, 0, 0, 6)))
+    out.print(escape(found.summary))
 
 
 def _target(text: str) -> tuple[str, Path]:

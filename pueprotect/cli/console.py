@@ -1,4 +1,7 @@
-"""The terminal: progress and messages on stderr, data on stdout, errors as one sentence and an exit code."""
+"""The terminal: progress and messages on stderr, data on stdout, errors as one sentence and an exit code.
+
+Rich is imported when something is first drawn: that takes as long as hashing 3,000 files.
+"""
 
 from __future__ import annotations
 
@@ -11,40 +14,63 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import wraps
+from functools import cached_property, wraps
 from types import FrameType
-from typing import Any, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 import typer
-from rich.console import Console
-from rich.markup import escape as escape
-from rich.padding import Padding
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
-from rich.text import Text
 
 from pueprotect.distributed import launched
 from pueprotect.errors import InputError, PueprotectError
 from pueprotect.runtime import SILENT
 from pueprotect.runtime import Progress as ProgressProtocol
 
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.padding import Padding
+    from rich.progress import Progress, Task, TaskID
+    from rich.table import Table
+
 INTERRUPTED = 130
 INTERNAL = 2
 DEBUG = "PUEPROTECT_DEBUG"
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
-
 P = ParamSpec("P")
+
+
+class Stream:
+    """A Rich console on stdout or stderr, made when it is first used."""
+
+    def __init__(self, *, stderr: bool) -> None:
+        self._stderr = stderr
+
+    @cached_property
+    def console(self) -> Console:
+        """The console itself."""
+        from rich.console import Console
+
+        return Console(stderr=self._stderr, highlight=False)
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether somebody reads along, or FORCE_COLOR says so."""
+        stream = sys.stderr if self._stderr else sys.stdout
+        return bool(stream.isatty() or os.environ.get("FORCE_COLOR")) and self.console.is_terminal
+
+    def print(self, *things: Any, **how: Any) -> None:
+        """What `rich.console.Console.print` does."""
+        self.console.print(*things, **how)
+
+
+out = Stream(stderr=False)
+err = Stream(stderr=True)
+
+
+def escape(text: str) -> str:
+    """`text` with its square brackets as they are, not as markup."""
+    from rich.markup import escape as escaped
+
+    return escaped(text)
 
 
 class Bars:
@@ -79,13 +105,6 @@ class Bars:
             _say(f"[dim]{seconds:6.1f} s[/dim]  {escape(self.label)}" + (f": {escape(reading)}" if reading else ""))
 
 
-class _Speed(ProgressColumn):
-    """Parts, such as images, for each second."""
-
-    def render(self, task: Task) -> Text:
-        return Text(speed(task.speed or 0.0))
-
-
 def speed(parts: float) -> str:
     """Parts for each second; nothing for slow parts, such as steps and draws, whose number says little."""
     return f"{parts:.0f}/s" if parts >= 20 else ""
@@ -100,12 +119,23 @@ def bars(speak: bool = True) -> Iterator[ProgressProtocol]:
     if not err.is_terminal:
         yield Bars(None)
         return
-    columns = (
-        TextColumn("{task.description}"), BarColumn(bar_width=10), MofNCompleteColumn(), _Speed(),
-        TimeRemainingColumn(), TextColumn("left  [dim]{task.fields[note]}"),
-    )  # fmt: skip
-    with Progress(*columns, console=err, transient=True) as progress:
+    with _columns() as progress:
         yield Bars(progress)
+
+
+def _columns() -> Progress:
+    """One line for each running part: bar, count, speed, time left and the last reading."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Speed(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(speed(task.speed or 0.0))
+
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(bar_width=10), MofNCompleteColumn(), Speed(),
+        TimeRemainingColumn(), TextColumn("left  [dim]{task.fields[note]}"), console=err.console, transient=True,
+    )  # fmt: skip
 
 
 def reported(command: Callable[P, int]) -> Callable[P, None]:
@@ -126,7 +156,7 @@ def reported(command: Callable[P, int]) -> Callable[P, None]:
             code = INTERRUPTED
         except Exception as error:
             if os.environ.get(DEBUG) == "1":
-                err.print_exception()
+                err.console.print_exception()
             complain(_sentence(error))
             code = error.exit_code if isinstance(error, PueprotectError) else INTERNAL
         raise typer.Exit(code)
@@ -206,6 +236,8 @@ def print_json(data: dict[str, Any]) -> None:
 
 def table(*headers: str, left: tuple[int, ...] = (0,)) -> Table:
     """A plain table: figures to the right, the columns numbered in `left` to the left."""
+    from rich.table import Table
+
     made = Table(box=None, pad_edge=False, header_style="bold")
     for number, header in enumerate(headers):
         made.add_column(header, justify="left" if number in left else "right", overflow="fold")
@@ -214,6 +246,9 @@ def table(*headers: str, left: tuple[int, ...] = (0,)) -> Table:
 
 def indented(name: str, text: str, width: int = 8) -> Padding:
     """A short name and a text that wraps beside it."""
+    from rich.padding import Padding
+    from rich.table import Table
+
     row = Table(box=None, show_header=False, pad_edge=False, padding=0)
     row.add_column(width=width)
     row.add_column(overflow="fold")

@@ -57,8 +57,8 @@ def verify(
     """  # fmt: skip
     if signature is not None or public_key is not None:
         return _verify_signature(folder, vault, signature, public_key, as_json)
+    from pueprotect.digests import verify as compare
     from pueprotect.vault import SCHEMA_VERSION, Vault, default_vault
-    from pueprotect.vault import verify as compare
 
     store = Vault.open(vault or default_vault(folder))
     store.run()

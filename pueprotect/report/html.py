@@ -23,12 +23,13 @@ from PIL import Image
 
 from pueprotect import __version__
 from pueprotect.artefacts import AuditRecord, Certificate
+from pueprotect.digests import sha256_of
 from pueprotect.pixels import decode_rgb
 from pueprotect.policy import OUTCOMES
 from pueprotect.records import Records
 from pueprotect.report.charts import Level, Series, histogram, line_chart, nice
 from pueprotect.report.formats import CheckReport
-from pueprotect.vault import ManifestRow, sha256_of
+from pueprotect.vault import ManifestRow
 
 Pixels = npt.NDArray[np.uint8]
 

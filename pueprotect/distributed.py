@@ -12,10 +12,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pueprotect.errors import PlatformError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PIECE = 16384  # rows in one message
 WAIT = timedelta(days=7)  # others wait while rank 0 trains; a rank that dies is torchrun's to notice
 
 
@@ -59,6 +63,58 @@ class Group:
         box = [thing]
         dist.broadcast_object_list(box, src=0)
         return box[0]
+
+    def average(self, tensors: list[Tensor]) -> None:
+        """Replace tensors by their means over the ranks, in one message; ranks pass the same shapes."""
+        if self.size > 1:
+            self.add_up(tensors)
+            for tensor in tensors:
+                tensor /= self.size
+
+    def add_up(self, tensors: list[Tensor]) -> None:
+        """Replace tensors by their sums over the ranks, in one message; ranks pass the same shapes."""
+        if self.size == 1 or not tensors:
+            return
+        import torch
+        import torch.distributed as dist
+
+        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        dist.all_reduce(flat)
+        for tensor, summed in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+            tensor.copy_(summed.view(tensor.shape))
+
+    def deal(self, rows: Tensor | None, device: str) -> Tensor:
+        """Rank 0's rows dealt out: row i to rank i % size. Sent in pieces, so no rank but 0 holds them all."""
+        if self.size == 1:
+            assert rows is not None
+            return rows
+        import torch
+        import torch.distributed as dist
+
+        shape, dtype = self.from_leader((tuple(rows.shape), rows.dtype) if rows is not None else None)
+        mine = []
+        for start in range(0, shape[0], PIECE):
+            count = min(PIECE, shape[0] - start)
+            piece = torch.empty((count, *shape[1:]), dtype=dtype, device=device)
+            if rows is not None:
+                piece.copy_(rows[start : start + count])
+            dist.broadcast(piece, 0)
+            mine.append(piece[(self.rank - start) % self.size :: self.size].clone())
+        return torch.cat(mine)
+
+    def collect(self, mine: Tensor) -> Tensor:
+        """The rows that `deal` dealt out, in their order again, on every rank."""
+        if self.size == 1:
+            return mine
+        import torch.distributed as dist
+
+        counts = self.gather(len(mine))
+        whole = mine.new_empty((sum(counts), *mine.shape[1:]))
+        for rank, count in enumerate(counts):
+            rows = mine.contiguous() if rank == self.rank else mine.new_empty((count, *mine.shape[1:]))
+            dist.broadcast(rows, rank)
+            whole[rank :: self.size] = rows
+        return whole
 
     @contextmanager
     def leader_works(self) -> Iterator[None]:

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from pueprotect import protect
+from pueprotect.distributed import ALONE, Group
 from pueprotect.errors import VaultError
 from pueprotect.evidence import SURROGATE
 from pueprotect.models import Classifier, parameter_count, state_of
 from pueprotect.options import Preset
-from pueprotect.runtime import Progress
+from pueprotect.runtime import SILENT, Progress
 from pueprotect.texture import code_book, texture
-from pueprotect.training import ImageSet, Recipe, accuracy
+from pueprotect.training import ImageSet, Recipe, count_correct
 from pueprotect.vault import DELTA, DRAFT, SCHEMA_VERSION, Vault
 
 PLAN = f"{DRAFT}/plan.json"
@@ -45,6 +46,7 @@ def make(
     settings: protect.Settings,
     preset: Preset,
     progress: Progress,
+    group: Group = ALONE,
 ) -> tuple[Noise, dict[str, Any]]:
     """Make noise, look at it with an attacker's eyes, and keep it in the vault's draft.
 
@@ -56,6 +58,7 @@ def make(
         settings: of the optimisation.
         preset: passes of the self-check, and of what follows a failed one.
         progress: told of each part.
+        group: ranks that share the optimisation; the others are in `assist`.
 
     Returns:
         (classes or N, S, S, 3) int8 levels, and the facts: rounds, surrogate and self-check as in the contract.
@@ -65,8 +68,11 @@ def make(
     """
     shutil.rmtree(store.path / DRAFT, ignore_errors=True)
     mask = torch.from_numpy(held).to(images.images.device)
-    family = _coded if settings.method == "hardened" else _optimised
-    array, surrogate, facts = family(images, mask, settings, preset, progress)
+    if settings.method == "hardened":
+        dismiss(group)
+        array, surrogate, facts = _coded(images, mask, settings, preset, progress)
+    else:
+        array, surrogate, facts = _optimised(images, mask, settings, preset, progress, group)
     state = {name: value.numpy() for name, value in state_of(surrogate).items()}
     store.write_tensors(f"{DRAFT}/{DELTA}", {"delta": array})
     store.write_tensors(f"{DRAFT}/{SURROGATE}", state)
@@ -74,18 +80,49 @@ def make(
     return array, facts
 
 
-def _optimised(images: ImageSet, held: Tensor, settings: protect.Settings, preset: Preset, progress: Progress) -> Made:
+def assist(group: Group, device: str) -> None:
+    """What the other ranks do while rank 0 protects a folder: their share of the optimisation, if there is one."""
+    task = group.from_leader(None)
+    if task is not None:
+        _share(None, None, task, SILENT, group, device)
+
+
+def dismiss(group: Group) -> None:
+    """Rank 0 has no work for the others."""
+    group.from_leader(None)
+
+
+def _optimised(
+    images: ImageSet, held: Tensor, settings: protect.Settings, preset: Preset, progress: Progress, group: Group
+) -> Made:
     """Noise of EMN or PUE, its surrogate, and the facts."""
     holdout = images.subset(held)
-    optimizer = protect.Optimizer(images.subset(~held), settings)
-    checks = _optimise(optimizer, holdout, preset, progress)
-    noise = optimizer.levels()
+    task = group.from_leader((settings, preset, images.classes))
+    optimizer, noise, facts = _share(images.subset(~held), holdout, task, progress, group, images.device)
     if settings.mode == "sample-wise":
         whole = torch.empty((len(images), *noise.shape[1:]), dtype=torch.int8, device=noise.device)
         whole[~held], whole[held] = noise, optimizer.noise_for(holdout)
         noise = whole
-    facts = _facts(settings, optimizer.protected(), optimizer.surrogate, optimizer.rounds, checks)
     return noise.cpu().numpy(), optimizer.surrogate, facts
+
+
+def _share(
+    clean: ImageSet | None,
+    holdout: ImageSet | None,
+    task: tuple[protect.Settings, Preset, int],
+    progress: Progress,
+    group: Group,
+    device: str,
+) -> tuple[protect.Optimizer, Tensor, dict[str, Any]]:
+    """Every rank's part: optimise with the images that rank 0 deals out; the noise is whole again on all of them."""
+    settings, preset, classes = task
+    frames = group.deal(None if clean is None else clean.images.permute(0, 2, 3, 1), device)
+    labels = group.deal(None if clean is None else clean.labels, device)
+    optimizer = protect.Optimizer(ImageSet(frames.permute(0, 3, 1, 2), labels, classes), settings, group)
+    checks = _optimise(optimizer, holdout, preset, progress)
+    facts = _facts(settings, optimizer.protected(), optimizer.surrogate, optimizer.rounds, checks, group)
+    noise = group.collect(optimizer.levels()) if optimizer.individual else optimizer.levels()
+    return optimizer, noise, facts
 
 
 def _coded(images: ImageSet, held: Tensor, settings: protect.Settings, preset: Preset, progress: Progress) -> Made:
@@ -105,7 +142,7 @@ def _coded(images: ImageSet, held: Tensor, settings: protect.Settings, preset: P
 
 
 def _optimise(
-    optimizer: protect.Optimizer, holdout: ImageSet, preset: Preset, progress: Progress
+    optimizer: protect.Optimizer, holdout: ImageSet | None, preset: Preset, progress: Progress
 ) -> list[protect.SelfCheck]:
     """Optimise and look; when a fresh network learns too much, go on from what it learnt and look again."""
     rounds = optimizer.settings.rounds
@@ -115,7 +152,7 @@ def _optimise(
 
     def check() -> protect.SelfCheck:
         seed = optimizer.settings.seed + optimizer.rounds
-        return _check(optimizer.protected(), holdout, optimizer.settings, seed, preset, progress)
+        return _check(optimizer.protected(), holdout, optimizer.settings, seed, preset, progress, optimizer.group)
 
     checks = [check()]
     if not checks[0].passed:
@@ -127,11 +164,17 @@ def _optimise(
 
 
 def _check(
-    protected: ImageSet, holdout: ImageSet, settings: protect.Settings, seed: int, preset: Preset, progress: Progress
+    protected: ImageSet,
+    holdout: ImageSet | None,
+    settings: protect.Settings,
+    seed: int,
+    preset: Preset,
+    progress: Progress,
+    group: Group = ALONE,
 ) -> protect.SelfCheck:
-    progress.start("self-check", Recipe(epochs=preset.check_epochs).steps(len(protected)))
+    progress.start("self-check", Recipe(epochs=preset.check_epochs).steps(sum(group.gather(len(protected)))))
     check = protect.self_check(
-        protected, holdout, settings.surrogate, epochs=preset.check_epochs, seed=seed, progress=progress
+        protected, holdout, settings.surrogate, epochs=preset.check_epochs, seed=seed, group=group, progress=progress
     )
     progress.finish(f"{check.accuracy:.1%} on the clean holdout, limit {check.limit:.1%}")
     return check
@@ -143,15 +186,17 @@ def _facts(
     surrogate: Classifier,
     rounds: int,
     checks: list[protect.SelfCheck],
+    group: Group = ALONE,
 ) -> dict[str, Any]:
     last = checks[-1]
+    counts = group.gather((int(count_correct(surrogate, protected)), len(protected)))
     return {
         "rounds": rounds,
         "surrogate": {
             "name": settings.surrogate,
             "size": protected.size,
             "parameters": parameter_count(surrogate),
-            "train_accuracy_protected": accuracy(surrogate, protected),
+            "train_accuracy_protected": sum(right for right, _ in counts) / sum(images for _, images in counts),
         },
         "self_check": {
             "arch": last.arch,

@@ -22,10 +22,20 @@ from torch import Tensor
 from torch.nn import functional
 
 from pueprotect.augment import CropFlip, crop_padding, pad
+from pueprotect.distributed import ALONE, Group
 from pueprotect.errors import InputError
 from pueprotect.models import Classifier, build
 from pueprotect.runtime import SILENT, Progress, child_seed, generator
-from pueprotect.training import ImageSet, Recipe, Trainer, accuracy, batches, steps_per_epoch, train
+from pueprotect.training import (
+    ImageSet,
+    Recipe,
+    Trainer,
+    accuracy,
+    average_statistics,
+    batches,
+    shared_batches,
+    train,
+)
 
 Method = Literal["pue", "emn", "hardened"]
 Mode = Literal["class-wise", "sample-wise"]
@@ -112,7 +122,14 @@ class SelfCheck:
 
 
 def self_check(
-    protected: ImageSet, holdout: ImageSet, arch: str, *, epochs: float, seed: int, progress: Progress = SILENT
+    protected: ImageSet,
+    holdout: ImageSet | None,
+    arch: str,
+    *,
+    epochs: float,
+    seed: int,
+    group: Group = ALONE,
+    progress: Progress = SILENT,
 ) -> SelfCheck:
     """Look at the noise with an attacker's eyes: train a fresh network plainly on the protected pixels.
 
@@ -120,20 +137,25 @@ def self_check(
     asks the question itself. It passes when accuracy stays within `SELF_CHECK_MARGIN` of the way from chance to 1.
 
     Args:
-        protected: protected training images.
-        holdout: clean images that no training saw.
+        protected: protected training images, of this rank.
+        holdout: clean images that no training saw; only rank 0 needs them.
         arch: architecture of the fresh network.
         epochs: passes.
         seed: everything random is a function of it.
+        group: ranks that train together.
         progress: one part for each step.
     """
     model = build(arch, protected.classes, protected.size, seed=seed, purpose="self-check", device=protected.device)
-    train(model, protected, Recipe(epochs=epochs), seed=child_seed(seed, "self-check"), progress=progress)
-    chance = int(torch.bincount(holdout.labels, minlength=holdout.classes).max()) / len(holdout)
+    train(model, protected, Recipe(epochs=epochs), seed=child_seed(seed, "self-check"), group=group, progress=progress)
+    chance, reached = 0.0, 0.0
+    if holdout is not None:
+        chance = int(torch.bincount(holdout.labels, minlength=holdout.classes).max()) / len(holdout)
+        reached = accuracy(model, holdout)
+    chance, reached = group.from_leader((chance, reached))
     return SelfCheck(
         arch=arch,
         epochs=epochs,
-        accuracy=accuracy(model, holdout),
+        accuracy=reached,
         chance=chance,
         limit=chance + SELF_CHECK_MARGIN * (1 - chance),
         model=model,
@@ -174,13 +196,18 @@ def fine(gradients: Tensor) -> Tensor:
 class Optimizer:
     """Joint descent on surrogate and perturbation; keeps its state, so that more rounds can follow.
 
+    Several ranks share the work: each holds its part of the images and, sample-wise, of the noise; the gradients of the
+    surrogate and the votes on class-wise noise are added up over all ranks at each step.
+
     Args:
-        data: training images; the holdout is never among them.
+        data: training images of this rank; the holdout is never among them.
         settings: see `Settings`.
+        group: the ranks.
     """
 
     data: ImageSet
     settings: Settings
+    group: Group = ALONE
     surrogate: Classifier = field(init=False)
     delta: Tensor = field(init=False)
     rows: Tensor = field(init=False)
@@ -197,6 +224,8 @@ class Optimizer:
         shape = (data.classes, data.size, data.size, 3)
         start = torch.rand(shape, generator=self.stream, device=data.images.device)
         self.delta = (2 * start - 1) * settings.epsilon
+        if self.group.rank:  # all ranks start from the same noise; then each sees its images in an order of its own
+            self.stream = generator(settings.seed, "protect", self.group.rank, device=data.device)
         self.padding = crop_padding(data.size)
         self.padded = pad(data.images.permute(0, 2, 3, 1), self.padding)
 
@@ -211,9 +240,9 @@ class Optimizer:
         """
         if teacher is not None:
             self.surrogate.load_state_dict(teacher.state_dict())
-        epoch = steps_per_epoch(len(self.data), Recipe().batch_size)
-        trainer = Trainer(self.surrogate, Recipe(), rounds * epoch)
-        plan = batches(len(self.data), self.data.size, self.stream, self.data.device)
+        each, epoch = shared_batches(len(self.data), Recipe().batch_size, self.group)
+        trainer = Trainer(self.surrogate, Recipe(), rounds * epoch, self.group)
+        plan = batches(len(self.data), self.data.size, self.stream, self.data.device, batch_size=each)
         noisy = teacher is not None
         for _ in range(rounds):
             if self.settings.mode == "sample-wise" and self.rounds >= self.settings.class_rounds:
@@ -222,9 +251,11 @@ class Optimizer:
             for (index, crop), _step in zip(plan, range(epoch), strict=False):
                 right += self._step(trainer, index, crop, noisy)
             self.rounds += 1
-            share = int(right) / len(self.data)
+            counts = self.group.gather((int(right), len(self.data)))
+            share = sum(found for found, _ in counts) / sum(images for _, images in counts)
             noisy = noisy or share > NOISE_STARTS_AT
             progress.advance(note=f"surrogate {share:.0%} on protected images")
+        average_statistics(self.surrogate, self.group)
 
     @property
     def individual(self) -> bool:
@@ -264,8 +295,9 @@ class Optimizer:
         if not self.individual:
             # A product with the one-hot labels: the mean over each class, in a fixed order of summation.
             members = functional.one_hot(rows, len(self.delta)).T.float()
-            signs = (members @ signs.flatten(1)).view(self.delta.shape)
-            signs /= members.sum(1).clamp_(min=1).view(-1, 1, 1, 1)
+            signs, count = (members @ signs.flatten(1)).view(self.delta.shape), members.sum(1)
+            self.group.add_up([signs, count])
+            signs /= count.clamp_(min=1).view(-1, 1, 1, 1)
             self.delta = (self.delta - settings.step_size * signs).clamp_(-settings.epsilon, settings.epsilon)
         else:
             moved = self.delta[rows] - settings.step_size * signs

@@ -22,6 +22,7 @@ from pueprotect import images as image_files
 from pueprotect import noise as noises
 from pueprotect import protect, texture
 from pueprotect.digests import data_digest, verify
+from pueprotect.distributed import ALONE, Group
 from pueprotect.draft import Journal, building, locked
 from pueprotect.encode import Encoder, QualityChoice, released_names
 from pueprotect.errors import UnusableImages
@@ -91,6 +92,7 @@ class _Job:
     converted: dict[str, list[str]]
     twins: list[tuple[str, str]]
     explained: dict[str, str]
+    ranks: int
 
     @property
     def preset(self) -> Preset:
@@ -107,7 +109,7 @@ class _Job:
             "device": self.images.device,
             "sources": data_digest(self.sources),
             "labels": data_digest(classes),
-        }
+        } | ({"ranks": self.ranks} if self.ranks > 1 else {})
 
     def key(self) -> str:
         """All that the released bytes depend on, as one digest."""
@@ -160,6 +162,7 @@ def protect_folder(
     vault: Path | None = None,
     options: Options,
     device: Device,
+    group: Group = ALONE,
     progress: Progress = SILENT,
 ) -> Report:
     """Protect a folder of labelled images.
@@ -170,6 +173,7 @@ def protect_folder(
         vault: private folder of the release; None takes `OUT.vault`.
         options: what to do.
         device: from `runtime.choose_device`.
+        group: ranks that share the optimisation; this is rank 0, the others are in `noise.assist`.
         progress: told of each part.
 
     Returns:
@@ -184,11 +188,12 @@ def protect_folder(
     check(resume=options.resume, finished=options.resume)
     timer = _Timer()
     with building(out) as site:
-        job = _read(src, options, device, progress, site)
+        job = _read(src, options, device, group.size, progress, site)
         refuse_released(src, job.sources, (place, default_vault(src), *src.resolve().parent.glob("*.vault")))
         timer.lap("read")
         store, key = Vault(place), job.key()
         if options.resume and (rows := _finished(store, out, key, options.workers)) is not None:
+            noises.dismiss(group)
             clean_up(store, out.resolve())
             result = {name: value for name, value in store.run().items() if name not in PRIVATE}
             result["classes"] = len(job.folder.classes)
@@ -199,12 +204,16 @@ def protect_folder(
         place.chmod(0o700)
         with locked(place, f"--vault {place}"):
             store.sweep()
-            made = known or noises.make(store, job.plan(), job.images, job.held, job.settings, job.preset, progress)
+            if known is None:
+                made = noises.make(store, job.plan(), job.images, job.held, job.settings, job.preset, progress, group)
+            else:
+                noises.dismiss(group)
+                made = known
             timer.lap("optimise")
             return _release(job, store, made, site, out, src, device, timer, progress)
 
 
-def _read(src: Path, options: Options, device: Device, progress: Progress, cache: Path) -> _Job:
+def _read(src: Path, options: Options, device: Device, ranks: int, progress: Progress, cache: Path) -> _Job:
     """Everything that can be refused is refused here."""
     folder = image_files.scan(src, options.labels, depth=options.label_depth)
     if options.size is None:
@@ -241,6 +250,7 @@ def _read(src: Path, options: Options, device: Device, progress: Progress, cache
         converted=loaded.converted,
         twins=image_files.twins(folder, pixels),
         explained={"device": device.reason, "size": why_size, "surrogate": f"{surrogate}: {why_surrogate}"},
+        ranks=ranks,
     )
     _check_space(job, cache)
     return job

@@ -1,4 +1,7 @@
-"""The one train/evaluate loop: data resident on the device, augmentations batched, no host synchronisation inside."""
+"""The one train/evaluate loop: data resident on the device, augmentations batched, no host synchronisation inside.
+
+Where the device multiplies bfloat16 in hardware, networks are trained in it (autocast; weights and updates float32).
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pueprotect.augment import CropFlip, crop_padding, pad
+from pueprotect.distributed import ALONE, Group
 from pueprotect.models import ARCHITECTURES, Classifier
-from pueprotect.runtime import SILENT, Progress, evaluation_batch, generator
+from pueprotect.runtime import SILENT, Progress, evaluation_batch, generator, native_bf16
 from pueprotect.weights import noised, trainable
 
 Transform = Callable[[Tensor, torch.Generator], Tensor]
@@ -84,6 +88,18 @@ def steps_per_epoch(images: int, batch_size: int) -> int:
     return math.ceil(images / batch_size)
 
 
+def shared_batches(images: int, batch_size: int, group: Group) -> tuple[int, int]:
+    """How ranks share batches: (images of this rank in each step, steps of one pass over everyone's images).
+
+    Args:
+        images: how many this rank holds.
+        batch_size: of all ranks together.
+        group: the ranks; a batch is split evenly, what does not split is left out.
+    """
+    each = max(1, batch_size // group.size)
+    return each, steps_per_epoch(sum(group.gather(images)), each * group.size)
+
+
 def batches(
     images: int, size: int, stream: torch.Generator, device: str, *, batch_size: int = 64, augment: bool = True
 ) -> Iterator[tuple[Tensor, CropFlip]]:
@@ -101,10 +117,15 @@ class Trainer:
         model: trained in place.
         recipe: learning rate, schedule, clipping.
         total_steps: length of the schedule.
+        group: ranks that hold the same weights and step together, each on its share of the batch; gradients are
+            averaged, BatchNorm sees each rank's share alone.
     """
 
-    def __init__(self, model: Classifier, recipe: Recipe, total_steps: int) -> None:
+    def __init__(self, model: Classifier, recipe: Recipe, total_steps: int, group: Group = ALONE) -> None:
         self.model = model
+        self.group = group
+        device = next(model.parameters()).device
+        self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=native_bf16(str(device)))
         self.recipe = recipe
         self.total_steps = total_steps
         self.position = 0
@@ -158,10 +179,12 @@ class Trainer:
             quiet = isinstance(deviation, float) and deviation == 0.0
             assert quiet or stream is not None
             with nullcontext() if quiet else noised(self.parameters, deviation, stream):  # type: ignore[arg-type]
-                logits = self.model(inputs)
-                loss = functional.cross_entropy(logits, labels) / max(1, len(deviations))
+                with self.autocast:
+                    logits = self.model(inputs)
+                    loss = functional.cross_entropy(logits, labels) / max(1, len(deviations))
                 loss.backward()
             right.append((logits.detach().argmax(1) == truth).sum())
+        self.group.average([parameter.grad for parameter in self.parameters if parameter.grad is not None])
         torch.nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip, foreach=True)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate()
@@ -186,6 +209,7 @@ def train(
     deviations: Callable[[float], list[Tensor] | float] | None = None,
     after_step: Callable[[], None] | None = None,
     on_epoch: Callable[[nn.Module], None] | None = None,
+    group: Group = ALONE,
     progress: Progress = SILENT,
 ) -> Classifier:
     """Train `model` in place on `data` and return it.
@@ -200,14 +224,15 @@ def train(
         deviations: weight noise of a step as a function of the share of training done, in [0, 1).
         after_step: called after each optimiser step, such as a projection.
         on_epoch: called with the model after each pass.
+        group: ranks that train one model, each on images of its own; the weights are the same on all of them.
         progress: one part for each step; started and finished by the caller.
     """
-    stream = generator(seed, "train", device=data.device)
-    total = recipe.steps(len(data))
-    epoch = steps_per_epoch(len(data), recipe.batch_size)
-    trainer = Trainer(model, recipe, total)
+    stream = generator(seed, "train", group.rank, device=data.device)
+    each, epoch = shared_batches(len(data), recipe.batch_size, group)
+    total = max(1, round(recipe.epochs * epoch))
+    trainer = Trainer(model, recipe, total, group)
     padded = pad(data.images.permute(0, 2, 3, 1), crop_padding(data.size))
-    plan = batches(len(data), data.size, stream, data.device, batch_size=recipe.batch_size, augment=recipe.augment)
+    plan = batches(len(data), data.size, stream, data.device, batch_size=each, augment=recipe.augment)
     for step, (index, crop) in zip(range(1, total + 1), plan, strict=False):
         inputs, labels = to_float(crop.apply(padded, index)), data.labels[index]
         if transform is not None:
@@ -221,7 +246,13 @@ def train(
         progress.advance()
         if on_epoch is not None and (step % epoch == 0 or step == total):
             on_epoch(model)
+    average_statistics(model, group)
     return model
+
+
+def average_statistics(model: Classifier, group: Group) -> None:
+    """Give all ranks the mean of their BatchNorm statistics."""
+    group.average([buffer for buffer in model.buffers() if buffer.is_floating_point()])
 
 
 @torch.no_grad()

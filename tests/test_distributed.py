@@ -1,4 +1,6 @@
-"""Two gloo processes give the certificate of one, bit for bit, and a killed run goes on to it."""
+"""Two gloo processes give the certificate of one, bit for bit, and a killed run goes on to it.
+
+Together they train and protect as one process does, up to rounding and to the order in which images are seen."""
 
 import json
 import multiprocessing
@@ -7,15 +9,21 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Release
+import torch
+import toy
+from conftest import Release, run_command, write_photos
 
 import pueprotect
 from pueprotect.distributed import Group, joined, launched, own_device
 from pueprotect.errors import PlatformError
+from pueprotect.models import build
+from pueprotect.protect import Mode, Optimizer, Settings
+from pueprotect.training import Recipe, Trainer, accuracy, count_correct, train
 
 SETTINGS = ["--device", "cpu", "--epochs", "2", "--eta", "0,0.003", "--json"]
 ROOT = str(Path(pueprotect.__file__).parent.parent)
@@ -26,14 +34,18 @@ def environment(**more: str) -> dict[str, str]:
     return kept | {"PYTHONPATH": ROOT, "OMP_NUM_THREADS": "1", "COLUMNS": "80"} | more
 
 
-def certify(out: Path, *words: str, ranks: int = 1) -> Any:
+def pueprotect_in(ranks: int, *words: str) -> Any:
     runner = [sys.executable]
     if ranks > 1:
         runner += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
-    line = [*runner, "-m", "pueprotect", "certify", str(out), *SETTINGS, *words]
+    line = [*runner, "-m", "pueprotect", *words]
     done = subprocess.run(line, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout) | {"seconds": 0}
+    return json.loads(done.stdout)
+
+
+def certify(out: Path, *words: str, ranks: int = 1) -> Any:
+    return pueprotect_in(ranks, "certify", str(out), *SETTINGS, *words) | {"seconds": 0}
 
 
 @pytest.fixture(scope="module")
@@ -75,13 +87,56 @@ def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) 
         assert group.leads
 
 
+ROWS = torch.arange(17 * 2).view(17, 2)
+
+
+def _exchange(group: Group) -> Any:
+    mine = group.deal(ROWS if group.leads else None, "cpu")
+    whole = group.collect(mine)
+    shares = [torch.full((2, 2), float(group.rank)), torch.tensor([group.rank, 4.0])]
+    group.average(shares)
+    return (group.rank, group.gather({group.rank: "x"}), group.from_leader(f"from {group.rank}"), group.leads,
+            mine.tolist(), whole.tolist(), [share.tolist() for share in shares])  # fmt: skip
+
+
+def _steps(group: Group) -> Any:
+    """Three steps on the same batches: a rank of two takes every other image of each."""
+    model = build("cnn", 3, 16, seed=2)
+    trainer = Trainer(model, Recipe(epochs=1), 3, group)
+    stream = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        inputs, labels = torch.rand((8, 3, 16, 16), generator=stream), torch.arange(8) % 3
+        trainer.step(inputs[group.rank :: group.size], labels[group.rank :: group.size])
+    return group.rank, [parameter.detach().flatten()[:200].tolist() for parameter in model.parameters()]
+
+
+def _train(group: Group) -> Any:
+    """A whole training on images dealt out; BatchNorm statistics end equal too."""
+    data = toy.stripes(64).subset(slice(group.rank, None, group.size))
+    steps = []
+    model = train(
+        build("resnet8", 2, 16, seed=0), data, Recipe(epochs=6, batch_size=16), seed=0, group=group,
+        after_step=lambda: steps.append(1),
+    )  # fmt: skip
+    state = {name: value.tolist() for name, value in model.state_dict().items()}
+    return group.rank, len(steps), state, accuracy(model, toy.stripes(64, seed=1))
+
+
 def _member(rank: int, port: int, answers: Any) -> None:
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
     with joined("cpu") as group:
-        answers.put((group.rank, group.gather({rank: "x"}), group.from_leader(f"from {rank}"), group.leads))
+        answers.put(_everything(group))
 
 
-def test_processes_exchange_what_they_hold() -> None:
+def _everything(group: Group) -> dict[str, Any]:
+    works = {"exchange": _exchange, "steps": _steps, "train": _train, "noise": _noise, "own noise": _own_noise}
+    return {name: work(group) for name, work in works.items()} | {"repeated": _own_noise(group), "": group.rank}
+
+
+@pytest.fixture(scope="module")
+def together() -> list[dict[str, Any]]:
+    """What each of two ranks returned from every work."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -90,12 +145,89 @@ def test_processes_exchange_what_they_hold() -> None:
     members = [context.Process(target=_member, args=(rank, port, answers)) for rank in range(2)]
     for member in members:
         member.start()
-    found = sorted(answers.get(timeout=120) for _ in members)
+    found = sorted((answers.get(timeout=300) for _ in members), key=lambda answer: int(answer[""]))
     for member in members:
         member.join(60)
         assert member.exitcode == 0
+    return found
+
+
+def test_processes_exchange_what_they_hold(together: list[dict[str, Any]]) -> None:
     both = [{0: "x"}, {1: "x"}]
-    assert found == [(0, both, "from 0", True), (1, both, "from 0", False)]
+    means = [[[0.5, 0.5], [0.5, 0.5]], [0.5, 4.0]]
+    rows = ROWS.tolist()
+    assert [answers["exchange"] for answers in together] == [
+        (0, both, "from 0", True, rows[::2], rows, means), (1, both, "from 0", False, rows[1::2], rows, means),
+    ]  # fmt: skip
+
+
+def test_rows_are_dealt_in_turn_however_many_go_into_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three ranks one after the other, with what rank 0 would send them."""
+    sent: list[torch.Tensor] = []
+    monkeypatch.setattr("pueprotect.distributed.PIECE", 4)
+    monkeypatch.setattr("torch.distributed.broadcast", lambda piece, _source: sent.append(piece.clone()))
+    monkeypatch.setattr(Group, "from_leader", lambda _group, thing: thing or ((17, 2), torch.int64))
+    assert torch.equal(Group(0, 3).deal(ROWS, "cpu"), ROWS[::3])
+    pieces = iter(sent[:])
+    monkeypatch.setattr("torch.distributed.broadcast", lambda piece, _source: piece.copy_(next(pieces)))
+    assert torch.equal(Group(2, 3).deal(None, "cpu"), ROWS[2::3])
+
+
+def test_two_ranks_step_as_one_does_on_the_whole_batch(together: list[dict[str, Any]]) -> None:
+    first, second = (answers["steps"] for answers in together)
+    _, alone = _steps(Group(0, 1))
+    assert first[1] == second[1]
+    for shared, own in zip(first[1], alone, strict=True):
+        torch.testing.assert_close(torch.tensor(shared), torch.tensor(own), rtol=1e-4, atol=1e-6)
+
+
+def test_two_ranks_train_one_network_in_as_many_steps(together: list[dict[str, Any]]) -> None:
+    first, second = (answers["train"] for answers in together)
+    _, steps, _, reached = _train(Group(0, 1))
+    assert first[1:] == second[1:]
+    assert first[1] == steps
+    assert reached >= 0.95
+    assert abs(first[3] - reached) <= 0.05
+
+
+def _noise(group: Group, mode: Mode = "class-wise") -> Any:
+    """Noise for striped images, made together; the settings are those of the smallest useful run."""
+    mine = toy.stripes(64).subset(slice(group.rank, None, group.size))
+    settings = Settings(mode=mode, epsilon=16, sigma=0.02, rounds=12, seed=3, step_size=3)
+    optimizer = Optimizer(mine, settings, group)
+    optimizer.run(settings.rounds)
+    known = group.gather(int(count_correct(optimizer.surrogate, optimizer.protected())))
+    whole = group.collect(optimizer.levels()) if optimizer.individual else optimizer.levels()
+    return group.rank, whole.tolist(), sum(known) / 64
+
+
+def _own_noise(group: Group) -> Any:
+    return _noise(group, "sample-wise")
+
+
+@pytest.mark.parametrize(("name", "work"), [("noise", _noise), ("own noise", _own_noise)])
+def test_two_ranks_make_one_noise_that_works_as_ones_own(
+    name: str, work: Callable[[Group], Any], together: list[dict[str, Any]]
+) -> None:
+    first, second = (answers[name] for answers in together)
+    _, alone, known = work(Group(0, 1))
+    assert first[1:] == second[1:]
+    noise = torch.tensor(first[1])
+    assert noise.shape == torch.tensor(alone).shape
+    assert int(noise.abs().max()) <= 16
+    assert first[1] != alone, "ranks see the images in another order"
+    assert abs(first[2] - known) <= 0.03
+    assert together[0]["repeated"] == together[0]["own noise"], "the same seed, the same noise"
+
+
+def test_torchrun_protects_a_folder_and_sends_idle_ranks_home(tmp_path: Path) -> None:
+    source = write_photos(tmp_path / "photos", 5)
+    words = ["protect", str(source), "--out", str(tmp_path / "out"), "--size", "16", "--rounds", "2", "--preset",
+             "quick", "--device", "cpu", "--release-anyway", "--mode", "sample-wise", "--json"]  # fmt: skip
+    made = pueprotect_in(2, *words)
+    assert made["realised"]["linf_max"] <= 8
+    assert run_command("verify", tmp_path / "out").code == 0
+    assert pueprotect_in(2, *words, "--resume")["data_digest"] == made["data_digest"], "finished: nothing left to share"
 
 
 def test_half_of_torchruns_surroundings_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -130,9 +130,11 @@ def protect(
     chosen_size = _size(size)
     levels = _levels(epsilon)
 
+    from pueprotect.distributed import joined, own_device
     from pueprotect.runtime import choose_device
 
-    chosen = choose_device(device)
+    chosen = choose_device(own_device(device))
+    from pueprotect.noise import assist
     from pueprotect.options import Options
     from pueprotect.release import protect_folder
 
@@ -143,9 +145,14 @@ def protect(
         file_format=file_format.value, metadata=metadata.value, overwrite=overwrite, resume=resume,
         release_anyway=release_anyway, workers=workers,
     )  # fmt: skip
-    with bars() as progress:
+    with joined(chosen.name) as group, bars(group.leads) as progress:
+        if not group.leads:
+            assist(group, chosen.name)
+            return 0
         try:
-            report = protect_folder(src, out_dir, vault=vault, options=options, device=chosen, progress=progress)
+            report = protect_folder(
+                src, out_dir, vault=vault, options=options, device=chosen, group=group, progress=progress
+            )
         except UnusableImages as error:
             for _, reason in error.files[LISTED:]:
                 note(reason)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pueprotect.cli.console import err, escape, hint, note, out, reported, uncollected
+from pueprotect.cli.console import err, escape, hint, note, out, uncollected
 from pueprotect.errors import InputError, StaleDataError
 
 if TYPE_CHECKING:
@@ -34,13 +34,6 @@ class Format(StrEnum):
     junit = "junit"
     sarif = "sarif"
     github = "github"
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the commands."""
-    app.command("check")(reported(check))
-    app.command("report")(reported(report))
-    app.command("schema")(reported(schema))
 
 
 @uncollected()

@@ -17,7 +17,7 @@ from pueprotect.suites import SUITES
 from pueprotect.vault import default_vault
 
 if TYPE_CHECKING:
-    from pueprotect.artefacts import Certificate, Check
+    from pueprotect.artefacts import Certificate
     from pueprotect.records import Line, Records
     from pueprotect.vault import ManifestRow
 
@@ -108,9 +108,9 @@ def apply_waivers(verdicts: Iterable[Verdict], waivers: Iterable[Waiver], today:
     return (*map(waive, verdicts), *expired)
 
 
-def only_regressions(verdicts: Iterable[Verdict], previous: Check) -> tuple[Verdict, ...]:
+def only_regressions(verdicts: Iterable[Verdict], previous: Iterable[Verdict]) -> tuple[Verdict, ...]:
     """Let failures pass that an earlier check had too and that are no worse now; without evidence nothing passes."""
-    before = {verdict.rule: verdict for verdict in previous.verdicts}
+    before = {verdict.rule: verdict for verdict in previous}
 
     def compare(verdict: Verdict) -> Verdict:
         old = before.get(verdict.rule)

@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
@@ -58,7 +57,7 @@ class ManifestRow(BaseModel):
         ssim: at most 1, if measured.
     """
 
-    model_config = ConfigDict(frozen=True, validate_by_name=True, validate_by_alias=True)
+    model_config = ConfigDict(frozen=True, validate_by_name=True, validate_by_alias=True, defer_build=True)
 
     path: str
     class_name: str = Field(validation_alias="class", serialization_alias="class")
@@ -237,7 +236,7 @@ class Vault:
             VaultError: it cannot be done.
         """
         source, target = self._at(name), self._at(new)
-        partial = target.with_name(f".{uuid.uuid4().hex}.tmp")
+        partial = target.with_name(f".{os.urandom(8).hex()}.tmp")
         try:
             try:
                 os.link(source, partial)
@@ -264,7 +263,7 @@ class Vault:
 
     def _write(self, name: str, content: bytes) -> None:
         path = self._at(name)
-        partial = path.with_name(f".{uuid.uuid4().hex}.tmp")
+        partial = path.with_name(f".{os.urandom(8).hex()}.tmp")
         try:
             if path.parent != self.path:
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -19,17 +19,18 @@ LAYERS = (
     {"protect", "certify", "surrogates", "attacks"},
     {"places", "options", "draft", "noise", "publish", "release", "stress"},
     {"certification", "audit", "findings", "validity", "policy", "policyfile"},
+    {"schemas"},
     {"report"},
     {"attest"},
     {"cli", "__main__"},
 )
 RANK = {name: number for number, layer in enumerate(LAYERS) for name in layer}
 APART = {"protect", "certify", "surrogates", "attacks"}
-WITHOUT_TORCH = (
+WITHOUT_TORCH = {
     *("bounds", "deep", "pixels", "metadata", "similarity", "images", "encode", "vault", "sample", "places", "draft"),
-    *("artefacts", "attest", "digests", "policy", "policyfile", "records", "report", "rules", "suites", "validity"),
-    "texture",
-)
+    *("artefacts", "attest", "digests", "policy", "policyfile", "records", "report", "rules", "schemas", "suites"),
+    *("texture", "validity"),
+}
 LONGEST = 60
 
 FILES = {path.relative_to(ROOT).with_suffix("").as_posix().replace("/", "."): path for path in ROOT.rglob("*.py")}

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pueprotect import policy as policies
-from pueprotect.artefacts import Check, VerdictRecord
 from pueprotect.policy import (
     FAIL,
     INCONCLUSIVE,
@@ -295,12 +294,8 @@ def test_an_expired_waiver_fails_even_when_its_rule_passes() -> None:
         assert exit_code(found) == FAIL
 
 
-def before(passed: bool | None, observed: float | None, rule: str = FAILED.rule) -> Check:
-    old = VerdictRecord(rule=rule, passed=passed, observed=observed, limit=0.4, reason="")
-    digest = "sha256:" + "0" * 64
-    return Check(
-        schema_version=1, passed=False, outcome="fail", data_digest=digest, policy_sha256="", verdicts=[old]
-    )  # fmt: skip
+def before(passed: bool | None, observed: float | None, rule: str = FAILED.rule) -> list[Verdict]:
+    return [Verdict(rule, passed, observed, 0.4, "")]
 
 
 @pytest.mark.parametrize(
@@ -314,7 +309,7 @@ def before(passed: bool | None, observed: float | None, rule: str = FAILED.rule)
         (before(False, 0.8, "audit.pst.max_accuracy"), False),
     ],
 )
-def test_only_regressions_fail(previous: Check, passed: bool) -> None:
+def test_only_regressions_fail(previous: list[Verdict], passed: bool) -> None:
     (found,) = only_regressions([FAILED], previous)
     assert found.passed is passed
     assert found.known is passed

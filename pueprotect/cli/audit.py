@@ -17,7 +17,6 @@ from pueprotect.cli.console import (
     out,
     percent,
     print_json,
-    reported,
     table,
     warn,
 )
@@ -29,11 +28,6 @@ if TYPE_CHECKING:
     from pueprotect.findings import AuditReport, Row
 
 BAR = 10
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    app.command("audit")(reported(audit))
 
 
 def audit(

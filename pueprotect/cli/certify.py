@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pueprotect.cli.console import bars, gate, hint, note, numbers, out, percent, print_json, reported, table, warn
+from pueprotect.cli.console import bars, gate, hint, note, numbers, out, percent, print_json, table, warn
 from pueprotect.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,11 +17,6 @@ if TYPE_CHECKING:
     from pueprotect.certify import Certificate, Precision, Settings
 
 DEFAULT_RADII = (0.2, 0.4, 0.6, 0.8, 1.0, 1.2)
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    app.command("certify")(reported(certify))
 
 
 def certify(

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pueprotect.cli.console import err, escape, hint, note, out, reported
+from pueprotect.cli.console import err, escape, hint, note, out, uncollected
 from pueprotect.errors import InputError, StaleDataError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from pueprotect.artefacts import Check
     from pueprotect.report.formats import CheckReport
+    from pueprotect.schemas import Check
 
 DEFAULT_POLICY = Path("pueprotect.yaml")
 COLOURS = {True: "green", False: "bold red", None: "yellow"}
@@ -36,13 +36,7 @@ class Format(StrEnum):
     github = "github"
 
 
-def add_to(app: typer.Typer) -> None:
-    """Register the commands."""
-    app.command("check")(reported(check))
-    app.command("report")(reported(report))
-    app.command("schema")(reported(schema))
-
-
+@uncollected()
 def check(
     folder: Annotated[Path, typer.Argument(metavar="OUT", help="The released folder.", show_default=False)],
     vault: Annotated[Path | None, typer.Option(help="Its vault.", show_default="OUT.vault")] = None,
@@ -86,7 +80,7 @@ def check(
     records = read_records(folder, vault, workers)
     verdicts = judge(file.policy, records, datetime.now(UTC).date())
     if previous is not None:
-        verdicts = only_regressions(verdicts, previous)
+        verdicts = only_regressions(verdicts, previous.verdicts)
     found = CheckReport(file, str(folder), records.digest, verdicts)
     for name, path in targets:
         _write(path, FORMATS[name](found))
@@ -142,7 +136,7 @@ def _write(path: Path, text: str, *, private: bool = False) -> None:
 def _previous(path: Path) -> Check:
     from pydantic import ValidationError
 
-    from pueprotect.artefacts import Check
+    from pueprotect.schemas import Check
 
     try:
         return Check.model_validate_json(path.read_bytes())
@@ -207,8 +201,8 @@ def schema(
     name: Annotated[str | None, typer.Argument(help="policy, or an artefact.", show_default="list the names")] = None,
 ) -> int:
     """Print the JSON Schema of the policy file or of anything that pueprotect writes as JSON."""
-    from pueprotect.artefacts import ARTEFACTS
     from pueprotect.rules import Policy
+    from pueprotect.schemas import ARTEFACTS
 
     models: dict[str, type[BaseModel]] = {"policy": Policy, **ARTEFACTS}
     if name is None:

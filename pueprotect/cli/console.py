@@ -5,6 +5,7 @@ Rich is imported when something is first drawn: that takes as long as hashing 3,
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -179,6 +180,18 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """No search for cyclic garbage, not even at the exit: a quarter of the time of a command that makes none."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        if "torch" not in sys.modules:  # whose bindings complain without the search at the exit
+            gc.freeze()
+        gc.enable()
 
 
 def _sentence(error: Exception) -> str:

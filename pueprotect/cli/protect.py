@@ -19,7 +19,6 @@ from pueprotect.cli.console import (
     percent,
     print_json,
     printable,
-    reported,
     table,
 )
 from pueprotect.errors import LISTED, InputError, UnusableImages
@@ -67,11 +66,6 @@ class Metadata(StrEnum):
 
     minimal = "minimal"
     keep = "keep"
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    app.command("protect")(reported(protect))
 
 
 def protect(

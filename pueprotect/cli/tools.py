@@ -8,18 +8,10 @@ from typing import Annotated
 
 import typer
 
-from pueprotect.cli.console import escape, hint, indented, note, out, print_json, reported, table
+from pueprotect.cli.console import escape, hint, indented, note, out, print_json, table
 from pueprotect.errors import InputError, PlatformError
 
 STALE = 3
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the commands."""
-    app.command("sample")(reported(sample))
-    app.command("verify")(reported(verify))
-    app.command("attacks")(reported(attacks))
-    app.command("doctor")(reported(doctor))
 
 
 def sample(

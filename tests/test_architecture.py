@@ -13,8 +13,8 @@ ROOT = Path(pueprotect.__file__).parent
 LAYERS = (
     {"errors", "runtime", "distributed", "suites"},
     {
-        *("artefacts", "rules", "bounds", "deep", "pixels", "metadata", "similarity", "images", "encode", "vault"),
-        *("models", "weights", "sample"),
+        *("artefacts", "rules", "bounds", "deep", "memory", "pixels", "metadata", "similarity", "images", "encode"),
+        *("models", "weights", "sample", "vault"),
     },
     {"augment", "training", "draws"},
     {"evidence", "records"},
@@ -28,8 +28,9 @@ LAYERS = (
 RANK = {name: number for number, layer in enumerate(LAYERS) for name in layer}
 APART = {"protect", "certify", "surrogates", "attacks"}
 WITHOUT_TORCH = (
-    *("bounds", "deep", "pixels", "metadata", "similarity", "images", "encode", "vault", "sample", "places", "draft"),
-    *("artefacts", "attest", "policy", "policyfile", "records", "report", "rules", "suites", "validity"),
+    *("bounds", "deep", "memory", "pixels", "metadata", "similarity", "images", "encode", "vault", "sample"),
+    *("artefacts", "attest", "draft", "places", "policy", "policyfile", "records", "report", "rules", "suites"),
+    "validity",
 )
 LONGEST = 60
 

@@ -15,7 +15,7 @@ from pueprotect.evidence import SURROGATE
 from pueprotect.models import parameter_count, state_of
 from pueprotect.options import Preset
 from pueprotect.runtime import Progress
-from pueprotect.training import ImageSet, Recipe, accuracy
+from pueprotect.training import ImageSet, Labelled, Part, Recipe, accuracy
 from pueprotect.vault import DELTA, DRAFT, SCHEMA_VERSION, Vault
 
 PLAN = f"{DRAFT}/plan.json"
@@ -62,8 +62,8 @@ def make(
     """
     shutil.rmtree(store.path / DRAFT, ignore_errors=True)
     mask = torch.from_numpy(held).to(images.images.device)
-    holdout = images.subset(mask)
-    optimizer = protect.Optimizer(images.subset(~mask), settings)
+    holdout, shown = (Part(images, members.nonzero().flatten()) for members in (mask, ~mask))
+    optimizer = protect.Optimizer(shown, settings)
     checks = _optimise(optimizer, holdout, preset, progress)
     noise = optimizer.levels()
     if settings.mode == "sample-wise":
@@ -80,7 +80,7 @@ def make(
 
 
 def _optimise(
-    optimizer: protect.Optimizer, holdout: ImageSet, preset: Preset, progress: Progress
+    optimizer: protect.Optimizer, holdout: Labelled, preset: Preset, progress: Progress
 ) -> list[protect.SelfCheck]:
     """Optimise and look; when a fresh network learns too much, go on from what it learnt and look again."""
     rounds = optimizer.settings.rounds
@@ -96,7 +96,7 @@ def _optimise(
     return checks
 
 
-def _check(optimizer: protect.Optimizer, holdout: ImageSet, preset: Preset, progress: Progress) -> protect.SelfCheck:
+def _check(optimizer: protect.Optimizer, holdout: Labelled, preset: Preset, progress: Progress) -> protect.SelfCheck:
     protected = optimizer.protected()
     progress.start("self-check", Recipe(epochs=preset.check_epochs).steps(len(protected)))
     check = protect.self_check(

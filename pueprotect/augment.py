@@ -1,8 +1,7 @@
 """Batched augmentations on the device: random crop and flip, cutout and colour with parameters for each image.
 
 torchvision's transforms draw one set of parameters for a batch, from the global stream: `Grouped` gives every few
-images their own, from a stream of their own. Images are stored as uint8, channels last in memory, so one gather
-crops, flips and batches at once.
+images their own, from a stream of their own. Images are stored as uint8, channels last in memory.
 """
 
 from __future__ import annotations
@@ -10,10 +9,45 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+RESIZED_ABOVE = 48  # pixels; smaller images are cropped with padding, as CIFAR-10 always was
+SCALE = 0.35, 1.0  # area of a resized crop as a share of the image
+RATIO = 3 / 4, 4 / 3  # its width to its height
+
+
+class Crop(Protocol):
+    """How each image of a batch is shown: a linear map of its pixels, and the transpose."""
+
+    def apply(self, frames: Tensor) -> Tensor:
+        """(B, H, W, C) images or noise -> (B, C, H, W) as shown, channels last in memory."""
+
+    def adjoint(self, gradients: Tensor) -> Tensor:
+        """The transpose of `apply`: (B, C, H, W) -> (B, H, W, C) gradients in the image's own frame.
+
+        Pixels that a crop did not show get zero.
+        """
+
+
+def draw_crops(count: int, size: int, generator: torch.Generator, device: str, augment: bool = True) -> Crop:
+    """One random crop and flip per image, of the kind that is usual at this size.
+
+    Above `RESIZED_ABOVE` pixels that is the random resized crop of photographs, else the padded crop of small images.
+
+    Args:
+        count: images in the batch.
+        size: their side.
+        generator: the random stream, on the same device.
+        device: where the crops are used.
+        augment: false shows every image as it is.
+    """
+    if augment and size > RESIZED_ABOVE:
+        return ResizedCrop.draw(count, size, generator, device)
+    return CropFlip.draw(count, size, generator, device, augment)
 
 
 def crop_padding(size: int) -> int:
@@ -21,19 +55,14 @@ def crop_padding(size: int) -> int:
     return max(1, size // 8)
 
 
-def pad(images: Tensor, padding: int) -> Tensor:
-    """Zero-pad (N, H, W, C) on all four sides."""
-    return functional.pad(images, (0, 0, padding, padding, padding, padding))
-
-
 @dataclass(frozen=True)
 class CropFlip:
-    """One random crop and horizontal flip per image, as gather coordinates into the padded images.
+    """One padded random crop and horizontal flip per image, as gather coordinates; black lies around the images.
 
     Attributes:
-        rows: (B, size, 1) int64 row of the padded image that each output row shows.
+        rows: (B, size, 1) int64, the row of the image that each output row shows; outside of it, black.
         columns: (B, 1, size) int64, likewise; flipped images count backwards.
-        padding: zeros on each side of the padded images.
+        padding: how far outside they may lie.
     """
 
     rows: Tensor
@@ -45,10 +74,10 @@ class CropFlip:
         """Draw `count` crops; without `augment` the crop is centred and nothing flips."""
         padding = crop_padding(size)
         if augment:
-            tops, lefts = torch.randint(0, 2 * padding + 1, (2, count), generator=generator, device=device)
+            tops, lefts = torch.randint(0, 2 * padding + 1, (2, count), generator=generator, device=device) - padding
             flips = torch.rand(count, generator=generator, device=device) < 0.5
         else:
-            tops = lefts = torch.full((count,), padding, device=device)
+            tops = lefts = torch.zeros(count, dtype=torch.int64, device=device)
             flips = torch.zeros(count, dtype=torch.bool, device=device)
         steps = torch.arange(size, device=device)
         forward = lefts[:, None] + steps
@@ -56,20 +85,71 @@ class CropFlip:
         columns = torch.where(flips[:, None], backward, forward)
         return cls(rows=(tops[:, None] + steps)[:, :, None], columns=columns[:, None, :], padding=padding)
 
-    def apply(self, padded: Tensor, index: Tensor) -> Tensor:
-        """Crop images: (N, H + 2p, W + 2p, C) and index (B,) -> (B, C, H, W), channels last in memory."""
-        return padded[index[:, None, None], self.rows, self.columns].permute(0, 3, 1, 2)
+    def apply(self, frames: Tensor) -> Tensor:
+        """See `Crop`; the type of `frames` is kept."""
+        last = frames.shape[1] - 1
+        image = torch.arange(len(frames), device=frames.device)[:, None, None]
+        shown = frames[image, self.rows.clamp(0, last), self.columns.clamp(0, last)]
+        outside = (self.rows < 0) | (self.rows > last) | (self.columns < 0) | (self.columns > last)
+        return shown.masked_fill_(outside[..., None], 0).permute(0, 3, 1, 2)
 
     def adjoint(self, gradients: Tensor) -> Tensor:
-        """The transpose of `apply`: (B, C, H, W) -> (B, H, W, C) gradients in the image's own frame.
-
-        Pixels that a crop did not show get zero.
-        """
-        count, _, height, width = gradients.shape
-        framed = gradients.new_zeros((count, height + 2 * self.padding, width + 2 * self.padding, gradients.shape[1]))
+        """See `Crop`."""
+        count, channels, height, width = gradients.shape
+        margin = self.padding
+        framed = gradients.new_zeros((count, height + 2 * margin, width + 2 * margin, channels))
         image = torch.arange(count, device=gradients.device)[:, None, None]
-        framed[image, self.rows, self.columns] = gradients.permute(0, 2, 3, 1)
-        return framed[:, self.padding : -self.padding, self.padding : -self.padding]
+        framed[image, self.rows + margin, self.columns + margin] = gradients.permute(0, 2, 3, 1)
+        return framed[:, margin:-margin, margin:-margin]
+
+
+@dataclass(frozen=True)
+class ResizedCrop:
+    """One random resized crop and horizontal flip per image: torchvision's, with edges between pixels too.
+
+    A crop is bilinear, and so a matrix for the rows and one for the columns; their transposes carry gradients back.
+
+    Attributes:
+        rows: (B, size, size) float, how much of each row of the image each output row shows.
+        columns: likewise; flipped images count backwards.
+    """
+
+    rows: Tensor
+    columns: Tensor
+
+    @classmethod
+    def draw(cls, count: int, size: int, generator: torch.Generator, device: str) -> ResizedCrop:
+        """Draw `count` crops: area uniform in `SCALE`, aspect log-uniform in `RATIO`, cut at the image."""
+        area, aspect, down, right, flip = torch.rand((5, count), generator=generator, device=device)
+        area = SCALE[0] + (SCALE[1] - SCALE[0]) * area
+        ratio = RATIO[0] * (RATIO[1] / RATIO[0]) ** aspect
+        height, width = (area / ratio).sqrt().clamp(max=1), (area * ratio).sqrt().clamp(max=1)
+        columns = _bilinear(right * (1 - width), width, size)
+        columns = torch.where((flip < 0.5)[:, None, None], columns.flip(1), columns)
+        return cls(rows=_bilinear(down * (1 - height), height, size), columns=columns)
+
+    def apply(self, frames: Tensor) -> Tensor:
+        """See `Crop`; float whatever `frames` are."""
+        return _separable(self.rows, self.columns, frames.to(self.rows.dtype)).permute(0, 3, 1, 2)
+
+    def adjoint(self, gradients: Tensor) -> Tensor:
+        """See `Crop`."""
+        return _separable(self.rows.mT, self.columns.mT, gradients.permute(0, 2, 3, 1))
+
+
+def _bilinear(start: Tensor, extent: Tensor, size: int) -> Tensor:
+    """Weights (B, size, size) that stretch [start, start + extent] of an axis of length 1 over `size` pixels."""
+    steps = torch.arange(size, device=start.device)
+    centres = (start[:, None] + extent[:, None] * (steps + 0.5) / size) * size - 0.5
+    return (1 - (centres.clamp(0, size - 1)[:, :, None] - steps).abs()).clamp_(min=0)
+
+
+def _separable(rows: Tensor, columns: Tensor, frames: Tensor) -> Tensor:
+    """Apply a matrix (B, size, size) along each axis of (B, H, W, C)."""
+    count, height, width, channels = frames.shape
+    down = (rows @ frames.reshape(count, height, width * channels)).view(count, height, width, channels)
+    across = columns @ down.transpose(1, 2).reshape(count, width, height * channels)
+    return across.view(count, width, height, channels).transpose(1, 2).contiguous()
 
 
 def colour(images: Tensor, generator: torch.Generator, *, strength: float = 0.5, gray: float = 0.3) -> Tensor:

@@ -7,7 +7,7 @@ Communication is torch.distributed's: gloo on CPUs, nccl on GPUs.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,7 +19,6 @@ from pueprotect.errors import PlatformError
 if TYPE_CHECKING:
     from torch import Tensor
 
-PIECE = 16384  # rows in one message
 WAIT = timedelta(days=7)  # others wait while rank 0 trains; a rank that dies is torchrun's to notice
 
 
@@ -83,24 +82,23 @@ class Group:
         for tensor, summed in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(summed.view(tensor.shape))
 
-    def deal(self, rows: Tensor | None, device: str) -> Tensor:
-        """Rank 0's rows dealt out: row i to rank i % size. Sent in pieces, so no rank but 0 holds them all."""
-        if self.size == 1:
-            assert rows is not None
-            return rows
+    def deal(self, pieces: Iterable[Tensor] | None, device: str) -> Tensor:
+        """Rank 0's rows dealt out: row i to rank i % size; rank 0 gives them piece by piece, the others give None."""
         import torch
         import torch.distributed as dist
 
-        shape, dtype = self.from_leader((tuple(rows.shape), rows.dtype) if rows is not None else None)
-        mine = []
-        for start in range(0, shape[0], PIECE):
-            count = min(PIECE, shape[0] - start)
-            piece = torch.empty((count, *shape[1:]), dtype=dtype, device=device)
-            if rows is not None:
-                piece.copy_(rows[start : start + count])
-            dist.broadcast(piece, 0)
+        source, start = iter(pieces or ()), 0
+        mine: list[Tensor] = []
+        while True:
+            piece = next(source, None)
+            header = self.from_leader(None if piece is None else (tuple(piece.shape), piece.dtype))
+            if header is None:
+                return torch.cat(mine)
+            if piece is None:
+                piece = torch.empty(header[0], dtype=header[1], device=device)
+            dist.broadcast(piece := piece.contiguous(), 0)
             mine.append(piece[(self.rank - start) % self.size :: self.size].clone())
-        return torch.cat(mine)
+            start += len(piece)
 
     def collect(self, mine: Tensor) -> Tensor:
         """The rows that `deal` dealt out, in their order again, on every rank."""

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +22,10 @@ from PIL import Image, PngImagePlugin
 from pueprotect import deep
 from pueprotect.errors import ImageError, InputError
 from pueprotect.images import ImageFolder
+from pueprotect.memory import shared
 from pueprotect.metadata import Descriptions, descriptions
 from pueprotect.pixels import AnyPixels, Picture, content_of, decode, opened, picture_of
-from pueprotect.similarity import deviation, image_deviation, ssim
+from pueprotect.similarity import deviation, image_deviation, image_ssim, ssim
 
 FileFormat = Literal["keep", "png"]
 Metadata = Literal["minimal", "keep"]
@@ -144,9 +145,9 @@ class Encoder:
             kept = descriptions(image) if self.metadata == "keep" else Descriptions()
         partial = target.with_name(f".{uuid.uuid4().hex}.tmp")
         try:
-            released = self.encoded(before, noise, kept, source)
             target.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(released)
+            with partial.open("wb") as file:  # Pillow encodes into a file while other threads run, into memory not
+                self.encode(before, noise, kept, source, file)
             released = partial.read_bytes()
             with opened(partial, target, released) as image:
                 after = picture_of(image)
@@ -165,7 +166,7 @@ class Encoder:
         return Realised(
             linf=linf,
             psnr=psnr,
-            ssim=ssim(before.rgb, after.rgb) if similarity else None,
+            ssim=_ssim(before, after) if similarity else None,
             bytes_before=len(original),
             bytes_after=len(released),
             released_sha256=hashlib.sha256(released).hexdigest(),
@@ -176,21 +177,38 @@ class Encoder:
         return "PNG" if self.file_format == "png" else before.container
 
     def encoded(self, before: Picture, noise: Levels, kept: Descriptions, source: Path) -> bytes:
-        """The bytes of the released file.
+        """The bytes of the released file, made in memory.
 
         Raises:
             ImageError: they cannot be made.
         """
+        buffer = io.BytesIO()
+        self.encode(before, noise, kept, source, buffer)
+        return buffer.getvalue()
+
+    def encode(self, before: Picture, noise: Levels, kept: Descriptions, source: Path, file: IO[bytes]) -> None:
+        """Write the bytes of the released file into an open one.
+
+        Raises:
+            ImageError: they cannot be made.
+            OSError: they cannot be written.
+        """
         container = self.container(before)
-        pixels = lay(before.pixels, noise, self.epsilon)
+        # The JPEG encoder takes Pillow's own layout, with a filler beside red, green and blue.
+        filled = shared(before.content) if container == "JPEG" and isinstance(before.content, Image.Image) else None
+        pixels = lay(before.pixels if filled is None else filled, noise, self.epsilon)
         try:
             if pixels.dtype == np.uint16:
-                return deep.encode(pixels, container, icc=before.icc, exif=kept.exif, xmp=kept.xmp)  # type: ignore[arg-type]
-            buffer = io.BytesIO()
-            image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-            image.save(buffer, container, **_options(container, self.quality, before.icc, kept))
-            return buffer.getvalue()
+                file.write(deep.encode(pixels, container, icc=before.icc, exif=kept.exif, xmp=kept.xmp))  # type: ignore[arg-type]
+                return
+            if filled is None:
+                image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+            else:
+                image = Image.frombuffer("RGBX", pixels.shape[1::-1], pixels, "raw", "RGBX", 0, 1)
+            image.save(file, container, **_options(container, self.quality, before.icc, kept))
         except Exception as error:  # damaged EXIF raises nearly anything in the encoder
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
             raise ImageError(f"{source} cannot be encoded as {container} ({error}); use --metadata minimal.") from error
 
     @staticmethod
@@ -213,6 +231,13 @@ def _deviation(before: Picture, after: Picture) -> tuple[int, float]:
     if isinstance(one, Image.Image) and isinstance(other, Image.Image) and one.mode == other.mode in ("L", "RGB"):
         return image_deviation(one, other)
     return deviation(before.colours, after.colours)
+
+
+def _ssim(before: Picture, after: Picture) -> float:
+    one, other = before.content, after.content
+    if isinstance(one, Image.Image) and isinstance(other, Image.Image) and one.mode == other.mode == "RGB":
+        return image_ssim(one, other)
+    return ssim(before.rgb, after.rgb)
 
 
 def _options(container: str, quality: int, icc: bytes | None, kept: Descriptions) -> dict[str, Any]:
@@ -258,25 +283,24 @@ def lay(pixels: AnyPixels, noise: Levels, epsilon: int) -> AnyPixels:
         The same shape and type, clipped to the range of the type; alpha as it was.
     """
     height, width, channels = pixels.shape
-    colours = 1 if channels < 3 else 3
     levels = _reduced(noise, height, width)
-    if colours == 1:
+    if channels < 3:
         levels = levels.mean(axis=2, keepdims=True)
-    levels = np.clip(np.rint(levels), -epsilon, epsilon)
-    steps = (levels * (1 if pixels.dtype == np.uint8 else 257)).astype(np.int32)
+    steps = np.zeros((*levels.shape[:2], channels), dtype=np.int32)
+    steps[..., : levels.shape[2]] = np.clip(np.rint(levels), -epsilon, epsilon)
+    steps *= 1 if pixels.dtype == np.uint8 else 257
+    bounds = np.maximum(-steps, 0), np.iinfo(pixels.dtype).max - np.maximum(steps, 0), steps
     # `take` and not an index: that would lay the rows out across memory, and ten times slower for it.
-    wide = np.take(steps, _shares(steps.shape[1], width), axis=1)
-    up, down = np.maximum(wide, 0).astype(pixels.dtype), np.maximum(-wide, 0).astype(pixels.dtype)
-    ceiling = np.iinfo(pixels.dtype).max - up
-    result = pixels.copy()
+    across = _shares(steps.shape[1], width)
+    floor, ceiling, change = (np.take(each.astype(pixels.dtype), across, axis=1) for each in bounds)
+    result = np.empty_like(pixels)
     edges = np.searchsorted(_shares(len(steps), height), np.arange(len(steps) + 1)).tolist()
     for row, (top, bottom) in enumerate(pairwise(edges)):
-        block = result[top:bottom, :, :colours]
-        # Saturating arithmetic in the type of the pixels: `up` and `down` are never both set.
-        np.minimum(block, ceiling[row], out=block)
-        block += up[row]
-        np.maximum(block, down[row], out=block)
-        block -= down[row]
+        # Saturated before the step is added, which wraps around where it is negative, as the type of the pixels does.
+        block = result[top:bottom]
+        np.minimum(pixels[top:bottom], ceiling[row], out=block)
+        np.maximum(block, floor[row], out=block)
+        block += change[row]
     return result
 
 

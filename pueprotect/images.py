@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pueprotect.errors import ImageError, InputError, UnusableImages
+from pueprotect.memory import kept_blocks
 from pueprotect.pixels import Pixels, identify, working_copy
 from pueprotect.runtime import SILENT, Progress, child_seed
 
@@ -242,7 +243,7 @@ def read_folder(
     pixels = _room((len(folder.entries), size, size, 3), cache)
     digests, unusable, converted = dict[str, str](), list[tuple[str, str]](), dict[str, list[str]]()
     progress.start(label, len(pixels))
-    with ThreadPoolExecutor(workers or None) as pool:
+    with kept_blocks(), ThreadPoolExecutor(workers or None) as pool:
         for index, (entry, result) in enumerate(zip(folder.entries, pool.map(read, folder.entries), strict=True)):
             if isinstance(result, ImageError):
                 unusable.append((entry.path, str(result)))

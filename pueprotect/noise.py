@@ -18,10 +18,11 @@ from pueprotect.models import Classifier, parameter_count, state_of
 from pueprotect.options import Preset
 from pueprotect.runtime import SILENT, Progress
 from pueprotect.texture import code_book, texture
-from pueprotect.training import ImageSet, Recipe, count_correct
+from pueprotect.training import ImageSet, Labelled, Part, Recipe, count_correct
 from pueprotect.vault import DELTA, DRAFT, SCHEMA_VERSION, Vault
 
 PLAN = f"{DRAFT}/plan.json"
+PIECE = 16384  # images in one message between ranks
 
 Noise = npt.NDArray[np.int8]
 Made = tuple[Noise, Classifier, dict[str, Any]]
@@ -96,9 +97,9 @@ def _optimised(
     images: ImageSet, held: Tensor, settings: protect.Settings, preset: Preset, progress: Progress, group: Group
 ) -> Made:
     """Noise of EMN or PUE, its surrogate, and the facts."""
-    holdout = images.subset(held)
+    holdout, shown = (Part(images, members.nonzero().flatten()) for members in (held, ~held))
     task = group.from_leader((settings, preset, images.classes))
-    optimizer, noise, facts = _share(images.subset(~held), holdout, task, progress, group, images.device)
+    optimizer, noise, facts = _share(shown, holdout, task, progress, group, images.device)
     if settings.mode == "sample-wise":
         whole = torch.empty((len(images), *noise.shape[1:]), dtype=torch.int8, device=noise.device)
         whole[~held], whole[held] = noise, optimizer.noise_for(holdout)
@@ -107,8 +108,8 @@ def _optimised(
 
 
 def _share(
-    clean: ImageSet | None,
-    holdout: ImageSet | None,
+    clean: Labelled | None,
+    holdout: Labelled | None,
     task: tuple[protect.Settings, Preset, int],
     progress: Progress,
     group: Group,
@@ -116,13 +117,25 @@ def _share(
 ) -> tuple[protect.Optimizer, Tensor, dict[str, Any]]:
     """Every rank's part: optimise with the images that rank 0 deals out; the noise is whole again on all of them."""
     settings, preset, classes = task
-    frames = group.deal(None if clean is None else clean.images.permute(0, 2, 3, 1), device)
-    labels = group.deal(None if clean is None else clean.labels, device)
-    optimizer = protect.Optimizer(ImageSet(frames.permute(0, 3, 1, 2), labels, classes), settings, group)
+    optimizer = protect.Optimizer(_dealt(clean, classes, group, device), settings, group)
     checks = _optimise(optimizer, holdout, preset, progress)
     facts = _facts(settings, optimizer.protected(), optimizer.surrogate, optimizer.rounds, checks, group)
     noise = group.collect(optimizer.levels()) if optimizer.individual else optimizer.levels()
     return optimizer, noise, facts
+
+
+def _dealt(clean: Labelled | None, classes: int, group: Group, device: str) -> Labelled:
+    """This rank's part of the images that rank 0 holds."""
+    if group.size == 1:
+        assert clean is not None
+        return clean
+    if clean is None:
+        frames, labels = group.deal(None, device), group.deal(None, device)
+    else:
+        pieces = torch.arange(len(clean), device=device).split(PIECE)
+        frames = group.deal((clean.frames(index) for index in pieces), device)
+        labels = group.deal(clean.labels.split(PIECE), device)
+    return ImageSet(frames.permute(0, 3, 1, 2), labels, classes)
 
 
 def _coded(images: ImageSet, held: Tensor, settings: protect.Settings, preset: Preset, progress: Progress) -> Made:
@@ -133,16 +146,14 @@ def _coded(images: ImageSet, held: Tensor, settings: protect.Settings, preset: P
     noise = texture(pixels, images.labels.cpu().numpy(), codes, settings.epsilon, settings.seed)
     progress.advance()
     progress.finish()
-    delta = torch.from_numpy(noise[~held.cpu().numpy()]).to(images.images.device)
-    clean = images.subset(~held)
-    own = torch.arange(len(clean), device=delta.device)
-    protected = ImageSet(protect.apply(clean.images, delta, own), clean.labels, clean.classes)
-    check = _check(protected, images.subset(held), settings, settings.seed, preset, progress)
+    holdout, shown = (Part(images, members.nonzero().flatten()) for members in (held, ~held))
+    protected = protect.Protected(shown, torch.from_numpy(noise).to(images.images.device), shown.members)
+    check = _check(protected, holdout, settings, settings.seed, preset, progress)
     return noise, check.model, _facts(settings, protected, check.model, 0, [check])
 
 
 def _optimise(
-    optimizer: protect.Optimizer, holdout: ImageSet | None, preset: Preset, progress: Progress
+    optimizer: protect.Optimizer, holdout: Labelled | None, preset: Preset, progress: Progress
 ) -> list[protect.SelfCheck]:
     """Optimise and look; when a fresh network learns too much, go on from what it learnt and look again."""
     rounds = optimizer.settings.rounds
@@ -164,8 +175,8 @@ def _optimise(
 
 
 def _check(
-    protected: ImageSet,
-    holdout: ImageSet | None,
+    protected: Labelled,
+    holdout: Labelled | None,
     settings: protect.Settings,
     seed: int,
     preset: Preset,
@@ -182,7 +193,7 @@ def _check(
 
 def _facts(
     settings: protect.Settings,
-    protected: ImageSet,
+    protected: Labelled,
     surrogate: Classifier,
     rounds: int,
     checks: list[protect.SelfCheck],

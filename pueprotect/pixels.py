@@ -230,7 +230,8 @@ def working_copy(path: Path, size: int, content: bytes | None = None) -> tuple[P
             converted = "palette" if image.mode in ("P", "PA") else ""
             if image.format in ("JPEG", "MPO") and min(image.size) >= 2 * size:
                 image.draft(None, (2 * size, 2 * size))
-            rgb = _plain(_upright(image)).convert("RGB")
+            rgb = _plain(_upright(image))
+            rgb = rgb if rgb.mode == "RGB" else rgb.convert("RGB")
         # The gap only reduces giants by whole factors first, at no visible loss.
         fitted = rgb.resize((size, size), Image.Resampling.LANCZOS, reducing_gap=3.0)
         return np.array(fitted, dtype=np.uint8), converted

@@ -21,13 +21,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pueprotect.augment import CropFlip, crop_padding, pad
+from pueprotect.augment import Crop, draw_crops
 from pueprotect.distributed import ALONE, Group
 from pueprotect.errors import InputError
 from pueprotect.models import Classifier, build
 from pueprotect.runtime import SILENT, Progress, child_seed, generator
 from pueprotect.training import (
-    ImageSet,
+    Labelled,
     Recipe,
     Trainer,
     accuracy,
@@ -122,8 +122,8 @@ class SelfCheck:
 
 
 def self_check(
-    protected: ImageSet,
-    holdout: ImageSet | None,
+    protected: Labelled,
+    holdout: Labelled | None,
     arch: str,
     *,
     epochs: float,
@@ -162,22 +162,59 @@ def self_check(
     )
 
 
-def apply(images: Tensor, delta: Tensor, index: Tensor) -> Tensor:
+def apply(frames: Tensor, delta: Tensor) -> Tensor:
     """Add signed noise on the 8-bit grid.
 
     Args:
-        images: (N, 3, H, W) uint8.
-        delta: (K, H, W, 3) int8 levels.
-        index: (N,) int64, the row of `delta` that each image gets.
+        frames: (N, H, W, 3) uint8.
+        delta: (N, H, W, 3) int8 levels.
 
     Returns:
-        (N, 3, H, W) uint8, clipped to 0..255, channels last in memory.
+        (N, H, W, 3) uint8, clipped to 0..255.
     """
-    frames = images.permute(0, 2, 3, 1)
-    result = torch.empty_like(frames, memory_format=torch.contiguous_format)
-    for part in torch.arange(len(frames), device=frames.device).split(4096):
-        result[part] = (frames[part].short() + delta[index[part]]).clamp_(0, 255).to(torch.uint8)
-    return result.permute(0, 3, 1, 2)
+    return (frames.short() + delta).clamp_(0, 255).to(torch.uint8)
+
+
+@dataclass(frozen=True)
+class Protected:
+    """Images with their noise, which is added whenever some of them are looked at.
+
+    Attributes:
+        clean: the images.
+        delta: (K, H, W, 3) int8 levels.
+        rows: (N,) int64, the row of `delta` that each image gets.
+    """
+
+    clean: Labelled
+    delta: Tensor
+    rows: Tensor
+
+    def __len__(self) -> int:
+        return len(self.clean)
+
+    @property
+    def labels(self) -> Tensor:
+        """(N,) int64 in [0, classes)."""
+        return self.clean.labels
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return self.clean.classes
+
+    @property
+    def size(self) -> int:
+        """Height and width in pixels."""
+        return self.clean.size
+
+    @property
+    def device(self) -> str:
+        """Where the images live."""
+        return self.clean.device
+
+    def frames(self, index: Tensor) -> Tensor:
+        """A copy of the chosen images: (B, H, W, 3) uint8."""
+        return apply(self.clean.frames(index), self.delta[self.rows[index]])
 
 
 def fine(gradients: Tensor) -> Tensor:
@@ -205,11 +242,12 @@ class Optimizer:
         group: the ranks.
     """
 
-    data: ImageSet
+    data: Labelled
     settings: Settings
     group: Group = ALONE
     surrogate: Classifier = field(init=False)
     delta: Tensor = field(init=False)
+    labels: Tensor = field(init=False)
     rows: Tensor = field(init=False)
     class_delta: Tensor | None = field(init=False, default=None)
     rounds: int = field(init=False, default=0)
@@ -220,14 +258,12 @@ class Optimizer:
             settings.surrogate, data.classes, data.size, seed=settings.seed, purpose="surrogate", device=data.device
         )
         self.stream = generator(settings.seed, "protect", device=data.device)
-        self.rows = data.labels
+        self.labels = self.rows = data.labels
         shape = (data.classes, data.size, data.size, 3)
-        start = torch.rand(shape, generator=self.stream, device=data.images.device)
+        start = torch.rand(shape, generator=self.stream, device=data.device)
         self.delta = (2 * start - 1) * settings.epsilon
         if self.group.rank:  # all ranks start from the same noise; then each sees its images in an order of its own
             self.stream = generator(settings.seed, "protect", self.group.rank, device=data.device)
-        self.padding = crop_padding(data.size)
-        self.padded = pad(data.images.permute(0, 2, 3, 1), self.padding)
 
     def run(self, rounds: int, *, teacher: Classifier | None = None, progress: Progress = SILENT) -> None:
         """Optimise for `rounds` more passes.
@@ -247,7 +283,7 @@ class Optimizer:
         for _ in range(rounds):
             if self.settings.mode == "sample-wise" and self.rounds >= self.settings.class_rounds:
                 self._part_ways()
-            right = torch.zeros((), dtype=torch.int64, device=self.data.images.device)
+            right = torch.zeros((), dtype=torch.int64, device=self.data.device)
             for (index, crop), _step in zip(plan, range(epoch), strict=False):
                 right += self._step(trainer, index, crop, noisy)
             self.rounds += 1
@@ -266,29 +302,22 @@ class Optimizer:
         """From here on each image changes its own copy of its class's pattern."""
         if not self.individual:
             self.class_delta = self.delta
-            self.delta = self.delta[self.data.labels]
-            self.rows = torch.arange(len(self.data), device=self.data.images.device)
+            self.delta = self.delta[self.labels]
+            self.rows = torch.arange(len(self.data), device=self.data.device)
 
-    def _step(self, trainer: Trainer, index: Tensor, crop: CropFlip, noisy: bool) -> Tensor:
+    def _step(self, trainer: Trainer, index: Tensor, crop: Crop, noisy: bool) -> Tensor:
         settings = self.settings
-        labels, rows = self.data.labels[index], self.rows[index]
-        clean = crop.apply(self.padded, index).float()
+        labels, rows = self.labels[index], self.rows[index]
+        clean = crop.apply(self.data.frames(index)).float()
         deviations = [settings.weight_noise] * settings.draws if noisy and settings.weight_noise else []
         visits = settings.inner_steps if self.individual else 1
         for _ in range(visits):
-            noise = self._cropped(crop, rows)
-            inputs = (clean + noise).clamp_(0, 255).div_(255).requires_grad_()
+            inputs = (clean + crop.apply(self.delta[rows])).clamp_(0, 255).div_(255).requires_grad_()
             right = trainer.step(inputs, labels, deviations=deviations, stream=self.stream)
             assert inputs.grad is not None
             self._descend(crop.adjoint(fine(inputs.grad)).sign_(), rows)
         trainer.position -= visits - 1
         return right
-
-    def _cropped(self, crop: CropFlip, rows: Tensor) -> Tensor:
-        if not self.individual:
-            return crop.apply(pad(self.delta, self.padding), rows)
-        own = torch.arange(len(rows), device=rows.device)
-        return crop.apply(pad(self.delta[rows], self.padding), own)
 
     def _descend(self, signs: Tensor, rows: Tensor) -> None:
         settings = self.settings
@@ -303,7 +332,7 @@ class Optimizer:
             moved = self.delta[rows] - settings.step_size * signs
             self.delta[rows] = moved.clamp_(-settings.epsilon, settings.epsilon)
 
-    def noise_for(self, unseen: ImageSet, steps: int = 6) -> Tensor:
+    def noise_for(self, unseen: Labelled, steps: int = 6) -> Tensor:
         """Noise for images that the optimisation must not see, from the finished surrogate.
 
         Class-wise it is the class's pattern; sample-wise the error-minimising steps are taken on these images, from the
@@ -321,15 +350,14 @@ class Optimizer:
         limit = self.settings.epsilon
         self.surrogate.eval()
         noise = []
-        for index in torch.arange(len(unseen), device=unseen.images.device).split(256):
-            frames = pad(unseen.images[index].permute(0, 2, 3, 1), self.padding)
-            own = torch.arange(len(index), device=index.device)
-            delta = self.class_delta[unseen.labels[index]]
+        for index in torch.arange(len(unseen), device=unseen.device).split(256):
+            frames, labels = unseen.frames(index), unseen.labels[index]
+            delta = self.class_delta[labels]
             for _ in range(steps):
-                crop = CropFlip.draw(len(index), unseen.size, self.stream, unseen.device)
-                shown = crop.apply(frames, own).float() + crop.apply(pad(delta, self.padding), own)
+                crop = draw_crops(len(index), unseen.size, self.stream, unseen.device)
+                shown = crop.apply(frames).float() + crop.apply(delta)
                 inputs = shown.clamp_(0, 255).div_(255).requires_grad_()
-                loss = functional.cross_entropy(self.surrogate(inputs), unseen.labels[index])
+                loss = functional.cross_entropy(self.surrogate(inputs), labels)
                 (gradient,) = torch.autograd.grad(loss, inputs)
                 delta = (delta - crop.adjoint(fine(gradient)).sign_()).clamp_(-limit, limit)
             noise.append(delta.round().to(torch.int8))
@@ -339,6 +367,6 @@ class Optimizer:
         """The noise on the 8-bit grid: (K, H, W, 3) int8."""
         return self.delta.round().to(torch.int8)
 
-    def protected(self) -> ImageSet:
+    def protected(self) -> Protected:
         """The training images with their noise."""
-        return ImageSet(apply(self.data.images, self.levels(), self.rows), self.data.labels, self.data.classes)
+        return Protected(self.data, self.levels(), self.rows)

@@ -22,6 +22,7 @@ from pueprotect.encode import Encoder, QualityChoice, choose_quality
 from pueprotect.errors import InputError
 from pueprotect.evidence import SURROGATE
 from pueprotect.images import ImageFolder
+from pueprotect.memory import kept_blocks
 from pueprotect.metadata import Descriptions
 from pueprotect.pixels import decode
 from pueprotect.protect import Mode
@@ -118,7 +119,7 @@ class Writer:
 
         rows, before, after = [], 0, 0
         progress.start("write", count)
-        with ThreadPoolExecutor(self.workers or None) as pool:
+        with kept_blocks(), ThreadPoolExecutor(self.workers or None) as pool:
             try:
                 for written in pool.map(write, range(count)):
                     rows.append(written.row)

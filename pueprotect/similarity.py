@@ -63,16 +63,20 @@ def ssim(a: Pixels, b: Pixels) -> float:
     """
     if a.shape != b.shape:
         raise ValueError(f"ssim of shapes {a.shape} and {b.shape}")
-    factor = max(1, round(min(a.shape[:2]) / _SIDE))
-    x, y = (_luma(image, factor) for image in (a, b))
-    window = min(7, *x.shape)
-    return float(_ssim_map(x, y, window).mean())
+    return image_ssim(Image.fromarray(a), Image.fromarray(b))
 
 
-def _luma(image: Pixels, factor: int) -> npt.NDArray[np.float64]:
+def image_ssim(before: Image.Image, after: Image.Image) -> float:
+    """`ssim` of two RGB images of one size."""
+    factor = max(1, round(min(before.size) / _SIDE))
+    x, y = (_luma(image, factor) for image in (before, after))
+    return float(_ssim_map(x, y, min(7, *x.shape)).mean())
+
+
+def _luma(image: Image.Image, factor: int) -> npt.NDArray[np.float64]:
     if factor > 1:
-        return np.asarray(Image.fromarray(image).convert("L").reduce(factor), dtype=np.float64)
-    return np.asarray(image @ np.array([0.299, 0.587, 0.114]), dtype=np.float64)
+        return np.asarray(image.reduce(factor).convert("L"), dtype=np.float64)
+    return np.asarray(np.asarray(image) @ np.array([0.299, 0.587, 0.114]), dtype=np.float64)
 
 
 def _ssim_map(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], window: int) -> npt.NDArray[np.float64]:

@@ -9,12 +9,13 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pueprotect.augment import CropFlip, crop_padding, pad
+from pueprotect.augment import Crop, draw_crops
 from pueprotect.distributed import ALONE, Group
 from pueprotect.models import ARCHITECTURES, Classifier
 from pueprotect.runtime import SILENT, Progress, evaluation_batch, generator, native_bf16
@@ -22,6 +23,31 @@ from pueprotect.weights import noised, trainable
 
 Transform = Callable[[Tensor, torch.Generator], Tensor]
 Prepare = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
+
+
+class Labelled(Protocol):
+    """Labelled images that batches are taken from, wherever and however they are kept."""
+
+    @property
+    def labels(self) -> Tensor:
+        """(N,) int64 in [0, classes)."""
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+
+    @property
+    def size(self) -> int:
+        """Height and width in pixels."""
+
+    @property
+    def device(self) -> str:
+        """Where the images live."""
+
+    def __len__(self) -> int: ...
+
+    def frames(self, index: Tensor) -> Tensor:
+        """A copy of the chosen images: (B, H, W, 3) uint8."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +77,53 @@ class ImageSet:
         """Where the images live."""
         return str(self.images.device)
 
+    def frames(self, index: Tensor) -> Tensor:
+        """A copy of the chosen images: (B, H, W, 3) uint8."""
+        return self.images.permute(0, 2, 3, 1)[index]
+
     def subset(self, index: Tensor | slice) -> ImageSet:
         """The images chosen by an index, mask or slice, in its order."""
         return ImageSet(self.images[index], self.labels[index], self.classes)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some images of a set, which stay where they are.
+
+    Attributes:
+        whole: the set.
+        members: (N,) int64, the images that belong to the part.
+    """
+
+    whole: ImageSet
+    members: Tensor
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    @property
+    def labels(self) -> Tensor:
+        """(N,) int64 in [0, classes)."""
+        return self.whole.labels[self.members]
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return self.whole.classes
+
+    @property
+    def size(self) -> int:
+        """Height and width in pixels."""
+        return self.whole.size
+
+    @property
+    def device(self) -> str:
+        """Where the images live."""
+        return self.whole.device
+
+    def frames(self, index: Tensor) -> Tensor:
+        """A copy of the chosen images: (B, H, W, 3) uint8."""
+        return self.whole.frames(self.members[index])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +137,7 @@ class Recipe:
         weight_decay: L2 penalty.
         clip: largest gradient norm.
         warmup: share of the steps in which the rate rises from a tenth of its peak.
-        augment: random crop and flip.
+        augment: random crop and flip, see `augment.draw_crops`.
     """
 
     epochs: float = 15
@@ -102,12 +172,12 @@ def shared_batches(images: int, batch_size: int, group: Group) -> tuple[int, int
 
 def batches(
     images: int, size: int, stream: torch.Generator, device: str, *, batch_size: int = 64, augment: bool = True
-) -> Iterator[tuple[Tensor, CropFlip]]:
+) -> Iterator[tuple[Tensor, Crop]]:
     """Endless shuffled passes over `images` indices: (index (B,) int64, crop) for each step."""
     while True:
         order = torch.randperm(images, generator=stream, device=device)
         for index in order.split(batch_size):
-            yield index, CropFlip.draw(len(index), size, stream, device, augment)
+            yield index, draw_crops(len(index), size, stream, device, augment)
 
 
 class Trainer:
@@ -200,7 +270,7 @@ def to_float(images: Tensor) -> Tensor:
 
 def train(
     model: Classifier,
-    data: ImageSet,
+    data: Labelled,
     recipe: Recipe,
     *,
     seed: int,
@@ -231,10 +301,10 @@ def train(
     each, epoch = shared_batches(len(data), recipe.batch_size, group)
     total = max(1, round(recipe.epochs * epoch))
     trainer = Trainer(model, recipe, total, group)
-    padded = pad(data.images.permute(0, 2, 3, 1), crop_padding(data.size))
     plan = batches(len(data), data.size, stream, data.device, batch_size=each, augment=recipe.augment)
+    truth = data.labels
     for step, (index, crop) in zip(range(1, total + 1), plan, strict=False):
-        inputs, labels = to_float(crop.apply(padded, index)), data.labels[index]
+        inputs, labels = to_float(crop.apply(data.frames(index))), truth[index]
         if transform is not None:
             inputs = transform(inputs, stream)
         if prepare is not None:
@@ -256,17 +326,16 @@ def average_statistics(model: Classifier, group: Group) -> None:
 
 
 @torch.no_grad()
-def count_correct(model: nn.Module, data: ImageSet, batch_size: int | None = None) -> Tensor:
+def count_correct(model: nn.Module, data: Labelled, batch_size: int | None = None) -> Tensor:
     """Number of rightly classified images as an int64 scalar on the device; non-finite logits are wrong."""
     model.eval()
-    batch_size = batch_size or evaluation_batch(data.device)
-    counts = []
-    for images, labels in zip(data.images.split(batch_size), data.labels.split(batch_size), strict=True):
-        logits = model(to_float(images))
-        counts.append(((logits.argmax(1) == labels) & logits.isfinite().all(1)).sum())
+    labels, counts = data.labels, []
+    for index in torch.arange(len(data), device=data.device).split(batch_size or evaluation_batch(data.device)):
+        logits = model(to_float(data.frames(index).permute(0, 3, 1, 2)))
+        counts.append(((logits.argmax(1) == labels[index]) & logits.isfinite().all(1)).sum())
     return torch.stack(counts).sum()
 
 
-def accuracy(model: nn.Module, data: ImageSet) -> float:
+def accuracy(model: nn.Module, data: Labelled) -> float:
     """Share of rightly classified images in [0, 1]; a count over the whole set, so batch size does not matter."""
     return int(count_correct(model, data)) / len(data)

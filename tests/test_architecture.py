@@ -12,7 +12,7 @@ import pueprotect
 ROOT = Path(pueprotect.__file__).parent
 LAYERS = (
     {"errors", "runtime", "distributed", "suites"},
-    {"artefacts", "rules", "bounds", "deep", "pixels", "metadata", "similarity", "images", "encode"}
+    {"artefacts", "rules", "bounds", "deep", "memory", "pixels", "metadata", "similarity", "images", "encode"}
     | {"digests", "vault", "models", "folding", "weights", "sample", "texture"},
     {"augment", "training", "draws"},
     {"evidence", "records"},
@@ -27,9 +27,9 @@ LAYERS = (
 RANK = {name: number for number, layer in enumerate(LAYERS) for name in layer}
 APART = {"protect", "certify", "surrogates", "attacks"}
 WITHOUT_TORCH = {
-    *("bounds", "deep", "pixels", "metadata", "similarity", "images", "encode", "vault", "sample", "places", "draft"),
-    *("artefacts", "attest", "digests", "policy", "policyfile", "records", "report", "rules", "schemas", "suites"),
-    *("texture", "validity"),
+    *("bounds", "deep", "memory", "pixels", "metadata", "similarity", "images", "encode", "vault", "sample", "places"),
+    *("artefacts", "attest", "digests", "draft", "policy", "policyfile", "records", "report", "rules", "schemas"),
+    *("suites", "texture", "validity"),
 }
 LONGEST = 60
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from pueprotect.augment import CropFlip, blur3, colour, crop_padding, pad
+from pueprotect.augment import Crop, CropFlip, ResizedCrop, blur3, colour, crop_padding, draw_crops
 
 
 @pytest.fixture
@@ -10,16 +10,20 @@ def frames() -> torch.Tensor:
     return torch.randint(0, 256, (6, 16, 16, 3), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
 
 
+def crops(size: int, count: int, seed: int) -> Crop:
+    return draw_crops(count, size, torch.Generator().manual_seed(seed), "cpu")
+
+
 def test_crop_flip_equals_a_plain_loop(frames: torch.Tensor) -> None:
     padding = crop_padding(16)
-    padded = pad(frames, padding)
-    index = torch.tensor([3, 0, 5])
-    crop = CropFlip.draw(3, 16, torch.Generator().manual_seed(2), "cpu")
-    batch = crop.apply(padded, index)
-    for number, image in enumerate(index.tolist()):
-        top = int(crop.rows[number, 0, 0])
-        columns = crop.columns[number, 0].tolist()
-        window = padded[image, top : top + 16, min(columns) : max(columns) + 1]
+    padded = functional.pad(frames, (0, 0, padding, padding, padding, padding))
+    crop = CropFlip.draw(6, 16, torch.Generator().manual_seed(2), "cpu")
+    batch = crop.apply(frames)
+    assert batch.dtype == torch.uint8
+    for number in range(6):
+        top = int(crop.rows[number, 0, 0]) + padding
+        columns = [column + padding for column in crop.columns[number, 0].tolist()]
+        window = padded[number, top : top + 16, min(columns) : max(columns) + 1]
         if columns[0] > columns[-1]:
             window = window.flip(1)
         assert torch.equal(batch[number], window.permute(2, 0, 1))
@@ -28,26 +32,63 @@ def test_crop_flip_equals_a_plain_loop(frames: torch.Tensor) -> None:
 def test_some_flip_and_offsets_cover_the_range() -> None:
     crop = CropFlip.draw(2000, 32, torch.Generator().manual_seed(0), "cpu")
     tops = crop.rows[:, 0, 0]
-    assert set(tops.tolist()) == set(range(9))
+    assert set(tops.tolist()) == set(range(-4, 5))
     flipped = (crop.columns[:, 0, 0] > crop.columns[:, 0, -1]).float().mean()
     assert 0.45 < float(flipped) < 0.55
 
 
-def test_without_augmentation_the_image_is_shown_as_it_is(frames: torch.Tensor) -> None:
-    crop = CropFlip.draw(6, 16, torch.Generator(), "cpu", augment=False)
-    shown = crop.apply(pad(frames, crop_padding(16)), torch.arange(6))
-    assert torch.equal(shown, frames.permute(0, 3, 1, 2))
+@pytest.mark.parametrize("size", [16, 64])
+def test_without_augmentation_the_image_is_shown_as_it_is(size: int) -> None:
+    frames = torch.randint(0, 256, (3, size, size, 3), dtype=torch.uint8)
+    crop = draw_crops(3, size, torch.Generator(), "cpu", augment=False)
+    assert torch.equal(crop.apply(frames), frames.permute(0, 3, 1, 2))
 
 
-def test_adjoint_is_the_transpose(frames: torch.Tensor) -> None:
+@pytest.mark.parametrize("size", [16, 56])
+def test_adjoint_is_the_transpose(size: int) -> None:
     """<crop(x), g> = <x, adjoint(g)> for every image."""
-    x = frames.double()
-    crop = CropFlip.draw(6, 16, torch.Generator().manual_seed(3), "cpu")
-    g = torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
-    shown = crop.apply(pad(x, crop_padding(16)), torch.arange(6))
+    stream = torch.Generator().manual_seed(4)
+    x = torch.rand(6, size, size, 3, generator=stream)
+    g = torch.randn(6, 3, size, size, generator=stream)
+    crop = crops(size, 6, seed=3)
     back = crop.adjoint(g)
     assert back.shape == x.shape
-    torch.testing.assert_close((shown * g).sum((1, 2, 3)), (x * back).sum((1, 2, 3)), rtol=1e-12, atol=1e-8)
+    torch.testing.assert_close((crop.apply(x) * g).sum((1, 2, 3)), (x * back).sum((1, 2, 3)), rtol=1e-4, atol=1e-3)
+
+
+def test_the_kind_of_crop_depends_on_the_size() -> None:
+    assert isinstance(crops(48, 2, 0), CropFlip)
+    assert isinstance(crops(49, 2, 0), ResizedCrop)
+
+
+def test_a_resized_crop_equals_a_bilinear_sampler() -> None:
+    """Against `grid_sample` at the coordinates that the centres of the weights say."""
+    frames = torch.randint(0, 256, (8, 64, 64, 3), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    crop = ResizedCrop.draw(8, 64, torch.Generator().manual_seed(2), "cpu")
+    steps = torch.arange(64.0)
+    y, x = ((weights * steps).sum(2) for weights in (crop.rows, crop.columns))
+    grid = torch.stack([x[:, None, :].expand(-1, 64, -1), y[:, :, None].expand(-1, -1, 64)], dim=3) / 63 * 2 - 1
+    expected = functional.grid_sample(frames.permute(0, 3, 1, 2).float(), grid, align_corners=True)
+    torch.testing.assert_close(crop.apply(frames), expected, rtol=1e-4, atol=0.05)
+
+
+def test_resized_crops_have_the_area_and_aspect_of_photographs() -> None:
+    crop = ResizedCrop.draw(3000, 64, torch.Generator().manual_seed(0), "cpu")
+    steps = torch.arange(64.0)
+    edges = []
+    for weights in (crop.rows, crop.columns):
+        torch.testing.assert_close(weights.sum(2), torch.ones(3000, 64))
+        centres = (weights * steps).sum(2)
+        inner = centres[:, 20:44]  # away from the edges, where centres stop
+        edges.append((inner[:, -1] - inner[:, 0]) / 23)
+    height, width = edges[0], edges[1].abs()
+    area, ratio = height * width, width / height
+    assert 0.34 < float(area.min()) < 0.36
+    assert float(area.max()) > 0.97
+    assert 0.62 < float(area.mean()) < 0.70
+    assert float(ratio.min()) > 0.74
+    assert float(ratio.max()) < 1.35
+    assert 0.45 < float((edges[1] < 0).float().mean()) < 0.55
 
 
 def test_colour_stays_in_range_and_keeps_structure() -> None:

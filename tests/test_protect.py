@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from pueprotect import protect
+from pueprotect.augment import crop_padding, draw_crops
 from pueprotect.errors import InputError
 from pueprotect.models import build
-from pueprotect.training import ImageSet, Recipe
+from pueprotect.training import ImageSet, Part, Recipe
 
 
 def pictures(count: int = 48, size: int = 16, classes: int = 3, seed: int = 0) -> ImageSet:
@@ -32,7 +33,7 @@ def test_noise_is_signed_within_budget_and_clipped(epsilon: int, seed: int) -> N
     images = torch.randint(0, 256, (5, 3, 4, 4), generator=stream, dtype=torch.uint8)
     delta = torch.randint(-epsilon, epsilon + 1, (2, 4, 4, 3), generator=stream).to(torch.int8)
     index = torch.tensor([0, 1, 1, 0, 1])
-    shown = protect.apply(images, delta, index)
+    shown = protect.apply(images.permute(0, 2, 3, 1), delta[index]).permute(0, 3, 1, 2)
     for number in range(5):
         for y, x, c in itertools.product(range(4), range(4), range(3)):
             expected = min(255, max(0, int(images[number, c, y, x]) + int(delta[index[number], y, x, c])))
@@ -71,33 +72,53 @@ def test_weight_noise_changes_the_noise_once_the_surrogate_fits() -> None:
     assert not torch.equal(*results)
 
 
-def test_one_class_wise_step_equals_a_plain_loop() -> None:
+@pytest.mark.parametrize("size", [16, 56])
+def test_one_class_wise_step_equals_a_plain_loop(size: int) -> None:
     """Autograd through crop and flip, image by image, against the batched adjoint and the product with labels."""
-    data = pictures(8)
+    data = pictures(8, size)
     chosen = protect.Settings(method="emn", step_size=0.8)
     optimizer = protect.Optimizer(data, chosen)
     start = optimizer.delta.clone()
-    index = torch.arange(8)
-    crop = protect.CropFlip.draw(8, 16, torch.Generator().manual_seed(3), "cpu")
-    reference = build("resnet8", 3, 16, seed=0, purpose="surrogate").train()
+    crop = draw_crops(8, size, torch.Generator().manual_seed(3), "cpu")
+    reference = build("resnet8", 3, size, seed=0, purpose="surrogate").train()
     trainer = protect.Trainer(optimizer.surrogate, Recipe(), 10)
-    optimizer._step(trainer, index, crop, noisy=False)
+    optimizer._step(trainer, torch.arange(8), crop, noisy=False)
 
-    padding = optimizer.padding
-    shown = []
-    for number in range(8):
-        noisy = data.images[number].permute(1, 2, 0).float() + start[data.labels[number]]
+    noisy = torch.stack([data.images[n].permute(1, 2, 0).float() + start[data.labels[n]] for n in range(8)])
+    noisy.requires_grad_()
+    if size == 16:
+        padding = crop_padding(size)
         inside = functional.pad(noisy, (0, 0, padding, padding, padding, padding))
-        rows, columns = crop.rows[number, :, 0], crop.columns[number, 0]
-        shown.append(inside[rows][:, columns].permute(2, 0, 1).clamp(0, 255) / 255)
-    inputs = torch.stack(shown).requires_grad_()
+        rows, columns = crop.rows + padding, crop.columns + padding
+        shown = torch.stack([inside[n][rows[n, :, 0]][:, columns[n, 0]] for n in range(8)])
+    else:
+        shown = torch.stack([torch.einsum("sh,hwc,tw->stc", crop.rows[n], noisy[n], crop.columns[n]) for n in range(8)])
+    inputs = (shown.permute(0, 3, 1, 2).clamp(0, 255) / 255).detach().requires_grad_()
     functional.cross_entropy(reference(inputs), data.labels).backward()
-    signs = crop.adjoint(protect.fine(inputs.grad)).sign()
+    (carried,) = torch.autograd.grad(shown.permute(0, 3, 1, 2), noisy, protect.fine(inputs.grad))
+    signs = carried.sign()
     for label in range(3):
         members = data.labels == label
         expected = (start[label] - 0.8 * signs[members].mean(0)).clamp(-8, 8)
         different = ((optimizer.delta[label] - expected).abs() > 1e-4).float().mean()
-        assert float(different) < 0.002  # signs of gradients near zero may flip with the order of summation
+        assert float(different) < 0.01  # signs of gradients near zero may flip with the order of summation
+
+
+@pytest.mark.parametrize("mode", ["class-wise", "sample-wise"])
+def test_protected_images_are_looked_at_with_their_noise(mode: str) -> None:
+    whole = pictures(60)
+    members = torch.arange(60)[torch.arange(60) % 4 != 1]
+    optimizer = protect.Optimizer(Part(whole, members), protect.Settings(rounds=3, mode=mode))
+    optimizer.run(3)
+    shown, levels, index = optimizer.protected(), optimizer.levels(), torch.tensor([7, 0, 44])
+    for number, frame in zip(index.tolist(), shown.frames(index), strict=True):
+        row = int(whole.labels[members[number]]) if mode == "class-wise" else number
+        expected = whole.images[members[number]].permute(1, 2, 0).int() + levels[row]
+        assert torch.equal(frame.int(), expected.clamp(0, 255))
+    assert torch.equal(shown.labels, whole.labels[members])
+    alone = protect.Optimizer(whole.subset(members), protect.Settings(rounds=3, mode=mode))
+    alone.run(3)
+    assert torch.equal(alone.levels(), levels), "where the images lie makes no difference"
 
 
 def test_fine_removes_what_is_smooth() -> None:

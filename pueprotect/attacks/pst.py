@@ -35,7 +35,7 @@ from pueprotect.attacks.acm import CEILING, Alarm, Probe, Reading, fine_class_pa
 from pueprotect.attacks.base import Attack, Run, Target, clone, register
 from pueprotect.attacks.linear import without
 from pueprotect.attacks.shallow import noise_shares, relative_deviations
-from pueprotect.augment import blur3, colour, crop_padding, pad
+from pueprotect.augment import blur3, colour
 from pueprotect.models import Classifier
 from pueprotect.runtime import generator
 from pueprotect.training import ImageSet, Trainer, Transform, batches, steps_per_epoch, to_float
@@ -127,7 +127,6 @@ class _Session:
     def take(self, data: ImageSet) -> None:
         """Train on these images from now on."""
         self.data = data
-        self.padded = pad(data.images.permute(0, 2, 3, 1), crop_padding(data.size))
         self.probe = Probe(self.model, data, self.run.target.seed)
 
     def strength(self) -> float:
@@ -141,7 +140,7 @@ class _Session:
         parameters = trainable(self.model)
         plan = batches(len(data), data.size, self.stream, data.device, batch_size=recipe.batch_size)
         for executed, (index, crop) in enumerate(plan, start=1):
-            inputs = to_float(crop.apply(self.padded, index))
+            inputs = to_float(crop.apply(data.frames(index)))
             if self.transform is not None:
                 inputs = self.transform(inputs, self.stream)
             strength = self.strength()
@@ -157,7 +156,7 @@ class _Session:
         if self.strength() > 0.1:
             plan = batches(len(data), data.size, self.stream, data.device, batch_size=512)
             index, crop = next(plan)
-            reestimate_batch_norm(self.model, crop.apply(self.padded, index))
+            reestimate_batch_norm(self.model, crop.apply(data.frames(index)))
         self.run.trained_on = self.data
         self.run.details |= {
             "trace": self.trace, "alarms": self.alarms, "rung": self.rung, "class_patterns_removed": self.cleaned,

@@ -214,7 +214,7 @@ class _Session:
             return Target(self.originals, job.arch, self.recipe, seed)
         needy = find(job.attack).needs == "a clean share"
         share = clean_share(self.originals, settings.clean_fraction, seed) if needy else None
-        return Target(self.evidence.released, job.arch, self.recipe, seed, share, settings.etas)
+        return Target(self.evidence.released, job.arch, self.recipe, seed, share, settings.etas, self.originals)
 
     def key(self, job: Job) -> dict[str, Any]:
         """Everything that a result depends on besides the bytes."""

@@ -3,8 +3,11 @@
 from pueprotect.attacks import (
     adversarial,
     augmented,
+    denoise,
     early_stopping,
+    filtered,
     linear,
+    notch,
     pst,
     recovery,
     squeeze,
@@ -14,6 +17,6 @@ from pueprotect.attacks import (
 from pueprotect.attacks.base import REGISTRY, Attack, AttackResult, Target, find
 
 __all__ = [
-    "REGISTRY", "Attack", "AttackResult", "Target", "adversarial", "augmented", "early_stopping", "find",
-    "linear", "pst", "recovery", "squeeze", "standard", "weight_noise",
+    "REGISTRY", "Attack", "AttackResult", "Target", "adversarial", "augmented", "denoise", "early_stopping",
+    "filtered", "find", "linear", "notch", "pst", "recovery", "squeeze", "standard", "weight_noise",
 ]  # fmt: skip

@@ -41,7 +41,7 @@ SUITES: dict[str, tuple[str, ...]] = {
 # The second version adds attackers who look at the released images before they choose a filter.
 SUITES["standard-v2"] = (
     *SUITES["standard-v1"], "blur-2", "half-size", "blue-drop", "jpeg-colour", "notch", "mid-notch", "equalise",
-    "denoise",
+    "denoise", "known-code",
 )  # fmt: skip
 # Suites whose figures should not hang on one network: they are run with these besides the surrogate's.
 _OTHERS = {"cpu": ("resnet8", "cnn"), "cuda": ("cnn", "vit_tiny")}

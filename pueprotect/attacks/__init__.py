@@ -6,6 +6,7 @@ from pueprotect.attacks import (
     denoise,
     early_stopping,
     filtered,
+    known,
     linear,
     notch,
     pst,
@@ -18,5 +19,5 @@ from pueprotect.attacks.base import REGISTRY, Attack, AttackResult, Target, find
 
 __all__ = [
     "REGISTRY", "Attack", "AttackResult", "Target", "adversarial", "augmented", "denoise", "early_stopping",
-    "filtered", "find", "linear", "notch", "pst", "recovery", "squeeze", "standard", "weight_noise",
+    "filtered", "find", "known", "linear", "notch", "pst", "recovery", "squeeze", "standard", "weight_noise",
 ]  # fmt: skip

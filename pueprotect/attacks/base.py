@@ -22,11 +22,13 @@ from torch import Tensor, nn
 from pueprotect.errors import InputError
 from pueprotect.models import Classifier, build
 from pueprotect.runtime import SILENT, Progress
+from pueprotect.texture import Known
 from pueprotect.training import ImageSet, Recipe, accuracy, count_correct
 from pueprotect.weights import batch_norms
 
 AS_THEY_ARE = "test images as they are"
 CLEAN_BEHIND_IT = "clean images behind the same filter"
+KNOWLEDGE = "knowledge of the protection"
 TRAINING_SAMPLE = 1000
 
 Filter = Callable[[Tensor], Tensor]
@@ -45,6 +47,7 @@ class Target:
         etas: radii of the recovery attack, ascending.
         originals: the clean images of `released`, if known. No attacker holds them: attacks behind a filter measure
             on them what clean data gives behind the same filter.
+        known: the code of the release, for attackers who know the protection; else None.
     """
 
     released: ImageSet
@@ -54,6 +57,7 @@ class Target:
     clean_share: ImageSet | None = None
     etas: tuple[float, ...] = ()
     originals: ImageSet | None = None
+    known: Known | None = None
 
     def fresh(self) -> Classifier:
         """A newly initialised network of the attacker's architecture."""
@@ -176,6 +180,11 @@ class Attack(ABC):
             raise InputError(
                 f"The attack {self.name} needs clean training images: run it on a release made by pueprotect whose "
                 "originals are still in place, or leave it out."
+            )
+        if self.needs == KNOWLEDGE and target.known is None:
+            raise InputError(
+                f"The attack {self.name} needs a code book to know: run it on a release of --method hardened that has "
+                "its vault, or leave it out."
             )
         began = time.perf_counter()
         found = self.filter(target)

@@ -18,6 +18,7 @@ import torch
 
 from pueprotect import __version__, validity
 from pueprotect.attacks import AttackResult, Target, find
+from pueprotect.attacks.base import KNOWLEDGE
 from pueprotect.distributed import ALONE, Group
 from pueprotect.errors import InputError, StaleDataError
 from pueprotect.evidence import Evidence
@@ -25,6 +26,7 @@ from pueprotect.findings import NO_GATES, AuditReport, Gates, Row, clean_row, ju
 from pueprotect.models import ARCHITECTURES, architecture, build
 from pueprotect.runtime import SILENT, Progress, generator
 from pueprotect.suites import TRANSFER
+from pueprotect.texture import Known, code_book
 from pueprotect.training import ImageSet, Recipe, train
 
 CLEAN_LINE = "clean-line"
@@ -127,6 +129,14 @@ def clean_share(originals: ImageSet | None, fraction: float, seed: int) -> Image
     return originals.subset(torch.cat(picked))
 
 
+def known(evidence: Evidence) -> Known | None:
+    """The code of a hardened release; None for any other."""
+    run = evidence.run
+    if run.get("method") != "hardened":
+        return None
+    return Known(code_book(len(run["classes"]), run["seed"]), run["settings"]["epsilon"])
+
+
 def audit(
     evidence: Evidence,
     settings: Settings,
@@ -172,10 +182,13 @@ class _Session:
             self.originals = evidence.originals
         except StaleDataError:  # the audit goes on without a clean line, and says so by a flag
             self.originals = None
+        self.known = known(evidence)
 
     def affordable(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Attacks that can be run, and those of a suite that lack clean images."""
-        names = self.settings.attacks
+        """Attacks that can be run, and those of a suite that lack clean images; what has no book to know is neither."""
+        names = tuple(name for name in self.settings.attacks if self.known or find(name).needs != KNOWLEDGE)
+        if self.settings.suite is None and len(names) < len(self.settings.attacks):
+            raise InputError("The attack known-code needs a code book to know: audit a release of --method hardened.")
         needy = tuple(name for name in names if find(name).needs == "a clean share") if self.originals is None else ()
         if needy and self.settings.suite is None:
             raise InputError(
@@ -214,7 +227,9 @@ class _Session:
             return Target(self.originals, job.arch, self.recipe, seed)
         needy = find(job.attack).needs == "a clean share"
         share = clean_share(self.originals, settings.clean_fraction, seed) if needy else None
-        return Target(self.evidence.released, job.arch, self.recipe, seed, share, settings.etas)
+        return Target(
+            self.evidence.released, job.arch, self.recipe, seed, share, settings.etas, self.originals, self.known
+        )
 
     def key(self, job: Job) -> dict[str, Any]:
         """Everything that a result depends on besides the bytes."""

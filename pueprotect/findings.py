@@ -9,6 +9,7 @@ from typing import Any
 
 from pueprotect import validity
 from pueprotect.attacks import AttackResult
+from pueprotect.attacks.base import CLEAN_BEHIND_IT
 from pueprotect.vault import SCHEMA_VERSION
 
 
@@ -57,6 +58,12 @@ class Row:
         return None if self.failed else statistics.mean(result.best_accuracy for result in self.results)
 
     @property
+    def clean_accuracy_same_filter(self) -> float | None:
+        """Mean over the seeds of what clean images give behind the attack's filter, where that was measured."""
+        found = [result.details.get("points", {}).get(CLEAN_BEHIND_IT) for result in self.results]
+        return None if self.failed or None in found else statistics.mean(found)
+
+    @property
     def seconds(self) -> float:
         """Wall time of all seeds."""
         return sum(result.seconds for result in self.results)
@@ -65,6 +72,7 @@ class Row:
         """One entry of `results`; details are the first seed's."""
         data = asdict(self.result) | {
             "accuracy": self.accuracy, "best_accuracy": self.best_accuracy, "recovered": self.recovered,
+            "clean_accuracy_same_filter": self.clean_accuracy_same_filter,
             "seconds": self.seconds, "flags": list(self.flags),
         }  # fmt: skip
         if len(self.results) > 1 and not self.failed:

@@ -82,6 +82,7 @@ class AuditRow(Artefact):
     accuracy: Share | None
     best_accuracy: Share | None
     recovered: Share | None
+    clean_accuracy_same_filter: Share | None = None
     epochs: float
     seconds: float
     flags: list[str]

@@ -1,7 +1,7 @@
 """Fixed sets of attacks, apart from the attacks themselves so that a policy can name them without torch.
 
 A suite never changes: what a figure of `standard-v1` means must not depend on the year.
-Another attack, another parameter of one, or another order of their seeds makes a `standard-v2`.
+Another attack, another parameter of one, or another order of their seeds makes the next version.
 """
 
 from __future__ import annotations
@@ -13,13 +13,39 @@ from pueprotect.errors import InputError
 SUITES: dict[str, tuple[str, ...]] = {
     "quick": ("standard", "colour", "jpeg-10", "class-mean", "weight-noise", "pst"),
     "standard-v1": (
-        "standard", "early-stopping", "cutout", "mixup", "cutmix", "randaugment", "colour", "blur", "grayscale",
-        "jpeg-10", "jpeg-30", "bit-depth", "ueraser", "at-4", "at-8", "class-mean", "projection", "weight-noise",
-        "weight-noise-short", "shallow-noise", "pst", "pst-colour", "recovery",
+        "standard",
+        "early-stopping",
+        "cutout",
+        "mixup",
+        "cutmix",
+        "randaugment",
+        "colour",
+        "blur",
+        "grayscale",
+        "jpeg-10",
+        "jpeg-30",
+        "bit-depth",
+        "ueraser",
+        "at-4",
+        "at-8",
+        "class-mean",
+        "projection",
+        "weight-noise",
+        "weight-noise-short",
+        "shallow-noise",
+        "pst",
+        "pst-colour",
+        "recovery",
     ),
-}  # fmt: skip
+}
+# The second version adds attackers who look at the released images before they choose a filter.
+SUITES["standard-v2"] = (
+    *SUITES["standard-v1"], "blur-2", "half-size", "blue-drop", "jpeg-colour", "notch", "mid-notch", "equalise",
+    "denoise", "known-code",
+)  # fmt: skip
 # Suites whose figures should not hang on one network: they are run with these besides the surrogate's.
-TRANSFER = {"standard-v1": {"cpu": ("resnet8", "cnn"), "cuda": ("cnn", "vit_tiny")}}
+_OTHERS = {"cpu": ("resnet8", "cnn"), "cuda": ("cnn", "vit_tiny")}
+TRANSFER = {"standard-v1": _OTHERS, "standard-v2": _OTHERS}
 
 
 def suite(name: str) -> tuple[str, ...]:

@@ -1,12 +1,16 @@
 """A texture code in closed form: each class has textures of its own, laid along what each image shows anyway.
 
-No surrogate and no optimisation. Luma: an image is a grid of tiles of 2 x 2 blocks of 8 x 8 pixels, and each tile
-shows one index of the block's DCT, drawn at random from its class's set. The sign follows the image's own coefficient
-and runs on across the blocks of the tile, so it strengthens what is there, differs from image to image and averages
-out over a class: no linear eye finds it. The other classes' indices are pushed against the image. Red and green get
-the luma code. Blue gets a square grating of one frequency for each class, with a phase for each image; greyscale
-images get the luma code alone. The indices survive JPEG of quality 10, as it quantises them the least for the little
-that photographs hold there.
+No surrogate and no optimisation. Luma: every block of 8 x 8 pixels shows one index of the block's DCT that belongs to
+its class. Its sign follows the image's own coefficient and runs on across 2 x 2 blocks, so it strengthens what is
+there, differs from image to image and averages out over a class: no linear eye finds it. The other classes' indices are
+pushed against the image. Red and green get the luma code. Blue gets a square grating of one frequency for each class,
+with a phase for each image; greyscale images get the luma code alone. Up to ten classes own one index each, of those
+that survive JPEG of quality 10 and hold little natural energy. More classes own pairs or triples of indices, of which
+each tile of 2 x 2 blocks draws one.
+
+What it does not do: the indices and the frequencies show in the energies of the released classes, so the key is no
+defence. Who notches them, or knows the book and subtracts what it lays, gets most of the images back (attacks `notch`,
+`known-code`).
 
 No torch: noise is the same on every device.
 """
@@ -34,20 +38,19 @@ LUMA = (0.299, 0.587, 0.114)
 AGAINST = 0.15  # how far the indices of other classes are pushed against the image, relative to the own one
 TYPICAL = 60.0  # levels of a DCT coefficient at which that push is whole
 
-# (row, column) of the block DCT; pairs of one texture at two scales.
-INDICES = (
-    *((0, 2), (0, 4), (2, 0), (4, 0), (0, 3), (0, 5), (3, 0), (5, 0), (2, 2), (3, 3)),
-    *((1, 2), (2, 4), (2, 1), (4, 2), (1, 3), (1, 5), (3, 1), (5, 1), (2, 3), (1, 4)),
-)
-# (horizontal, vertical) in sixteenths of a cycle for each pixel.
+# (row, column) of the block DCT: one for each of up to ten classes, and the pool of sets for more.
+SINGLES = ((0, 3), (3, 0), (0, 4), (5, 0), (2, 2), (3, 1), (1, 3), (3, 2), (1, 4), (4, 1))
+POOL = (*SINGLES, (0, 2), (2, 0), (4, 0), (0, 5), (1, 2), (2, 1), (2, 3), (3, 3), (2, 4), (4, 2))
+# (horizontal, vertical) in sixteenths of a cycle for each pixel; the first ten were measured.
 CHROMA = (
     *((3, 3), (4, 0), (0, 4), (2.2, 2.2), (3, 1.5), (1.5, 3), (0, 2.6), (2.6, 0), (4, 2), (2, 4)),
-    *((4, 4), (5, 1), (1, 5), (5, 3), (3, 5), (0, 5.5), (5.5, 0), (1.2, 1.2)),
+    *((4, 4), (5, 1), (1, 5), (5, 3), (3, 5), (0, 5.5), (5.5, 0), (1.2, 1.2), (5, 5), (6, 2), (2, 6), (6, 4)),
 )
 
 Pixels = npt.NDArray[np.uint8]
 Levels = npt.NDArray[np.int8]
 Floats = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -67,11 +70,16 @@ class Code:
         return len(set(self.luma) - set(other.luma)) + (self.chroma != other.chroma)
 
 
+@dataclass(frozen=True)
+class Known:
+    """What there is to know about one release: the book and the budget in levels."""
+
+    codes: tuple[Code, ...]
+    epsilon: int
+
+
 def code_book(classes: int, key: int) -> tuple[Code, ...]:
     """A code for each class, any two at least two textures apart.
-
-    As long as there are enough indices no two classes share one; beyond, pairs of indices may share one index when
-    their gratings differ.
 
     Args:
         classes: how many.
@@ -80,23 +88,35 @@ def code_book(classes: int, key: int) -> tuple[Code, ...]:
     Raises:
         InputError: more classes than the book separates.
     """
-    rng = np.random.default_rng(child_seed(key, "code-book"))
-    own = [INDICES[start : start + 2] for start in range(0, len(INDICES), 2)]
-    others = [pair for pair in combinations(INDICES, 2) if pair not in own]
+    found: tuple[Code, ...] = ()
+    for members, pool in ((1, SINGLES), (2, POOL), (3, POOL)):
+        found = _apart(classes, members, pool, np.random.default_rng(child_seed(key, "code-book", members)))
+        if len(found) == classes:
+            return found
+    raise InputError(
+        f"{classes} classes are more than the {len(found)} that the texture code can separate; merge classes, or "
+        "protect with --method pue."
+    )
+
+
+def _apart(classes: int, members: int, pool: Sequence[tuple[int, int]], rng: np.random.Generator) -> tuple[Code, ...]:
+    """Up to `classes` codes with sets of this many indices, taken in random order as long as they keep apart."""
+    sets = np.array(list(combinations(range(len(pool)), members)))
+    gratings = len(SINGLES) if members == 1 else len(CHROMA)
+    turns = rng.permutation(gratings)
+    taken = np.zeros((0, len(pool)), dtype=bool)
+    used = np.zeros(0, dtype=int)
     found: list[Code] = []
-    shuffled = [own[i] for i in rng.permutation(len(own))] + [others[i] for i in rng.permutation(len(others))]
-    gratings = [CHROMA[i] for i in rng.permutation(len(CHROMA))]
-    rounds = [(pair, gratings[(turn + number) % len(gratings)]) for turn in range(len(gratings))
-              for number, pair in enumerate(shuffled)]  # fmt: skip
-    for pair, grating in rounds:
-        code = Code(pair, grating)
-        if len(found) < classes and all(code.distance(other) >= 2 for other in found):
-            found.append(code)
-    if len(found) < classes:
-        raise InputError(
-            f"{classes} classes are more than the {len(found)} that the texture code can separate; merge classes, or "
-            "protect with --method pue."
-        )
+    for number, place in enumerate(rng.permutation(len(sets))):
+        if len(found) == classes:
+            break
+        lacking = members - taken[:, sets[place]].sum(1)
+        close = set(used[lacking < 2]) if (lacking >= 1).all() else set(range(gratings))
+        free = [turn for turn in np.roll(turns, -number).tolist() if turn not in close]
+        if free:
+            found.append(Code(tuple(pool[i] for i in sets[place]), CHROMA[free[0]]))
+            taken = np.vstack([taken, np.isin(np.arange(len(pool)), sets[place])])
+            used = np.append(used, free[0])
     return tuple(found)
 
 
@@ -149,7 +169,7 @@ def inverse_block_dct(coefficients: Floats) -> Floats:
     return np.asarray(blocks.swapaxes(2, 3).reshape(count, rows * BLOCK, columns * BLOCK))
 
 
-def texture(images: Pixels, labels: npt.NDArray[np.int64], codes: Sequence[Code], epsilon: int, key: int) -> Levels:
+def texture(images: Pixels, labels: Labels, codes: Sequence[Code], epsilon: int, key: int) -> Levels:
     """The code of each image's class, laid along the image.
 
     Args:
@@ -171,55 +191,115 @@ def texture(images: Pixels, labels: npt.NDArray[np.int64], codes: Sequence[Code]
 
 
 def _laid(
-    images: Pixels, labels: npt.NDArray[np.int64], codes: Sequence[Code], epsilon: int,
-    streams: Sequence[np.random.Generator],
-) -> Levels:  # fmt: skip
+    images: Pixels, labels: Labels, codes: Sequence[Code], epsilon: int, streams: Sequence[np.random.Generator]
+) -> Levels:
+    natural = block_dct(_whole_luma(images))
+    rows, columns = natural.shape[1:3]
+    picked = np.stack([stream.integers(0, len(codes[0].luma), (rows // 2, columns // 2)) for stream in streams])
+    phases = np.stack([stream.uniform(0, 2 * np.pi, 2) for stream in streams])
+    return _joined(images, _luma_code(natural, labels, codes, picked), _grating(images.shape[1], labels, codes, phases)
+                   ) * np.int8(epsilon)  # fmt: skip
+
+
+def guessed(images: Pixels, labels: Labels, codes: Sequence[Code], epsilon: int) -> Levels:
+    """What an attacker who knows the book takes for the noise of released images.
+
+    Each tile is taken to show the index of its class that stands out most against the same index in all images. The
+    phases of the grating are those that fit blue against red and green best.
+
+    Args:
+        images: (N, S, S, 3) uint8, released.
+        labels: (N,) int64.
+        codes: the book.
+        epsilon: the budget in levels.
+
+    Returns:
+        (N, S, S, 3) int8 levels.
+    """
+    natural = block_dct(_whole_luma(images))
+    own = np.stack([_in_groups(natural[..., row, column], row, column) for row, column in _indices(codes)], axis=-1)
+    usual = np.abs(own).mean((0, 1, 2))
+    place = {index: number for number, index in enumerate(_indices(codes))}
+    members = np.array([[place[index] for index in code.luma] for code in codes])[labels]  # (N, indices of a class)
+    outstanding = np.take_along_axis(np.abs(own) / usual, members[:, None, None, :], axis=-1)
+    code = _luma_code(natural, labels, codes, outstanding.argmax(-1))
+    shown = images.astype(np.float32)
+    blue = shown[..., 2] - shown[..., :2].mean(-1)
+    grating = _grating(images.shape[1], labels, codes, _phases(blue, labels, codes))
+    return _joined(images, code, grating) * np.int8(epsilon)
+
+
+def _whole_luma(images: Pixels) -> Floats:
+    """Luma (N, S', S') with S' whole tiles, by reflection."""
     size = images.shape[1]
     missing = -size % TILE
     luma = images.astype(np.float32) @ np.array(LUMA, dtype=np.float32)
-    whole = np.pad(luma, ((0, 0), (0, missing), (0, missing)), mode="reflect" if missing < size else "edge")
+    return np.pad(luma, ((0, 0), (0, missing), (0, missing)), mode="reflect" if missing < size else "edge")
+
+
+def _indices(codes: Sequence[Code]) -> list[tuple[int, int]]:
+    return sorted({index for code in codes for index in code.luma})
+
+
+def _joined(images: Pixels, code: Levels, grating: Levels) -> Levels:
+    """Luma code in red and green and the grating in blue; greyscale images get the code in all three."""
+    size = images.shape[1]
     noise = np.empty(images.shape, dtype=np.int8)
-    noise[..., :2] = _luma_code(whole, labels, codes, epsilon, streams)[:, :size, :size, None]
-    noise[..., 2] = _grating(size, labels, codes, epsilon, streams)
+    noise[..., :2] = code[:, :size, :size, None]
+    noise[..., 2] = grating
     grey = (images == images[..., :1]).all((1, 2, 3))
     noise[grey, ..., 2] = noise[grey, ..., 0]
     return noise
 
 
-def _luma_code(
-    luma: Floats, labels: npt.NDArray[np.int64], codes: Sequence[Code], epsilon: int,
-    streams: Sequence[np.random.Generator],
-) -> Levels:  # fmt: skip
-    natural = block_dct(luma)
-    rows, columns = natural.shape[1:3]
-    picked = np.stack([stream.integers(0, len(codes[0].luma), (rows // 2, columns // 2)) for stream in streams])
-    picked = picked.repeat(2, axis=1).repeat(2, axis=2)
+def _luma_code(natural: Floats, labels: Labels, codes: Sequence[Code], picked: npt.NDArray[np.int64]) -> Levels:
+    """Signs of the pattern (N, S', S') for block coefficients and, for each tile, which index of the class it shows."""
+    shown = picked.repeat(2, axis=1).repeat(2, axis=2)
     wanted = np.zeros_like(natural)
-    for row, column in sorted({index for code in codes for index in code.luma}):
+    for row, column in _indices(codes):
         here = natural[..., row, column]
         places = np.array([code.luma.index((row, column)) if (row, column) in code.luma else -1 for code in codes])
-        own = picked == places[labels][:, None, None]
-        against = -AGAINST * np.clip(here / TYPICAL, -1, 1)
-        wanted[..., row, column] = np.where(own, _signs(here, row, column), against)
-    return np.where(inverse_block_dct(wanted) < 0, -epsilon, epsilon).astype(np.int8)
+        own = shown == places[labels][:, None, None]
+        along = np.where(_in_groups(here, row, column) < 0, np.float32(-1), np.float32(1))
+        along = along.repeat(2, axis=1).repeat(2, axis=2) * _alternation(here.shape, row, column)
+        wanted[..., row, column] = np.where(own, along, -AGAINST * np.clip(here / TYPICAL, -1, 1))
+    return _signs(inverse_block_dct(wanted))
 
 
-def _signs(coefficients: Floats, row: int, column: int) -> Floats:
-    """Signs (N, h, w) that follow the image and let the cosine run on within each group of 2 x 2 blocks."""
+def _signs(pattern: Floats) -> Levels:
+    return np.where(pattern < 0, np.int8(-1), np.int8(1))
+
+
+def _alternation(shape: tuple[int, ...], row: int, column: int) -> Floats:
+    """Signs (h, w) with which the cosine of one block runs on in the next."""
+    parity = np.arange(shape[1])[:, None] * row + np.arange(shape[2]) * column
+    return (1 - 2 * (parity % 2)).astype(np.float32)
+
+
+def _in_groups(coefficients: Floats, row: int, column: int) -> Floats:
+    """How much of the running cosine each tile holds: (N, h, w) -> (N, h / 2, w / 2)."""
     count, rows, columns = coefficients.shape
-    parity = np.arange(rows)[:, None] * row + np.arange(columns) * column
-    alternation = (1 - 2 * (parity % 2)).astype(np.float32)
-    groups = (alternation * coefficients).reshape(count, rows // 2, 2, columns // 2, 2).sum((2, 4))
-    signs = np.where(groups < 0, np.float32(-1), np.float32(1))
-    return np.asarray(signs.repeat(2, axis=1).repeat(2, axis=2) * alternation)
+    alternating = coefficients * _alternation(coefficients.shape, row, column)
+    return np.asarray(alternating.reshape(count, rows // 2, 2, columns // 2, 2).sum((2, 4)))
 
 
-def _grating(
-    size: int, labels: npt.NDArray[np.int64], codes: Sequence[Code], epsilon: int,
-    streams: Sequence[np.random.Generator],
-) -> Levels:  # fmt: skip
-    phases = np.stack([stream.uniform(0, 2 * np.pi, 2) for stream in streams])
+def _angles(size: int, labels: Labels, codes: Sequence[Code]) -> npt.NDArray[np.float64]:
+    """Angles of the gratings without phases: (N, 2, S), horizontal first."""
     frequencies = np.array([code.chroma for code in codes])[labels]
-    angles = 2 * np.pi / 16 * frequencies[:, :, None] * np.arange(size) + phases[:, :, None]
-    across, down = np.cos(angles).astype(np.float32).swapaxes(0, 1)
-    return np.where(down[:, :, None] * across[:, None, :] < 0, -epsilon, epsilon).astype(np.int8)
+    return np.asarray(2 * np.pi / 16 * frequencies[:, :, None] * np.arange(size))
+
+
+def _grating(size: int, labels: Labels, codes: Sequence[Code], phases: npt.NDArray[np.float64]) -> Levels:
+    """Signs of the square grating (N, S, S) with phases (N, 2)."""
+    across, down = np.cos(_angles(size, labels, codes) + phases[:, :, None]).astype(np.float32).swapaxes(0, 1)
+    return _signs(down[:, :, None] * across[:, None, :])
+
+
+def _phases(blue: Floats, labels: Labels, codes: Sequence[Code]) -> npt.NDArray[np.float64]:
+    """The phases (N, 2) at which the grating of each image's class fits (N, S, S) best."""
+    angles = _angles(blue.shape[1], labels, codes)
+    waves = np.stack([np.cos(angles), -np.sin(angles)], axis=1)  # (N, 2 of a phase, 2 of a direction, S)
+    fit = waves[:, :, 1] @ blue @ waves[:, :, 0].swapaxes(1, 2)
+    down, _, across = np.linalg.svd(fit)
+    best = np.stack([across[:, 0], down[:, :, 0]], axis=1)  # unit vectors (cos, sin) of each direction's phase
+    return np.asarray(np.arctan2(best[..., 1], best[..., 0]))

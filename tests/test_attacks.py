@@ -1,12 +1,17 @@
+from dataclasses import replace
+
 import pytest
 import torch
-from toy import stripes, target
+from toy import shades, stripes, target
 
 from pueprotect.attacks import REGISTRY, Target, find
-from pueprotect.attacks.base import Attack, Run, distance, register
+from pueprotect.attacks.base import KNOWLEDGE, Attack, Run, distance, register
+from pueprotect.attacks.filtered import Filtered
+from pueprotect.attacks.known import KnownCode
 from pueprotect.attacks.recovery import ALONE, SEARCH, project
 from pueprotect.errors import InputError
 from pueprotect.models import Classifier, build
+from pueprotect.texture import Known, code_book
 from pueprotect.training import Recipe, accuracy
 from pueprotect.weights import trainable
 
@@ -14,13 +19,16 @@ from pueprotect.weights import trainable
 @pytest.mark.parametrize("name", sorted(REGISTRY))
 def test_every_attack(name: str) -> None:
     """Learns what is learnable, is graded by the base class, repeats with its seed, and describes itself."""
-    attack, test = REGISTRY[name], stripes(40, seed=1)
-    result = attack.run(target(), test)
+    attack = REGISTRY[name]
+    known = Known(code_book(2, 0), 8) if attack.needs == KNOWLEDGE else None
+    drawn = shades if isinstance(attack, Filtered | KnownCode) else stripes  # filters may take stripes away, and should
+    test = drawn(40, seed=1)
+    result = attack.run(replace(target(drawn=drawn), known=known), test)
     assert result.attack == name
     assert result.accuracy >= 0.8
     assert result.best_accuracy >= result.accuracy
     assert result.flags == ()
-    assert attack.run(target(), test).accuracy == result.accuracy
+    assert attack.run(replace(target(drawn=drawn), known=known), test).accuracy == result.accuracy
     assert attack.about.split()[0].endswith("s"), "an attacker who ..."
     assert attack.source
     assert attack.needs in ("nothing", "a clean share", "knowledge of the protection")
@@ -36,7 +44,7 @@ def test_every_attack(name: str) -> None:
 
         def finish(self, note: str = "") -> None: ...
 
-    attack.run(target(epochs=1), test, Count())
+    attack.run(replace(target(epochs=1, drawn=drawn, known=True), known=known), test, Count())
     assert 0 < sum(steps[1:]) <= -steps[0]
 
 
@@ -60,6 +68,11 @@ def test_attacks_do_not_grade_themselves() -> None:
     test = stripes(40, seed=1)
     result = Liar().run(target(), test)
     assert result.accuracy == accuracy(target().fresh(), test)
+
+
+def test_knowing_the_code_needs_a_code() -> None:
+    with pytest.raises(InputError, match="--method hardened"):
+        find("known-code").run(target(), stripes(8))
 
 
 def test_recovery_needs_clean_images_and_shows_what_they_give_alone() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Release
+from conftest import Release, run_command
 from toy import stripes
 
 from pueprotect import audit as module
@@ -18,11 +18,13 @@ from pueprotect.audit import (
     default_archs,
     default_epochs,
     duration,
+    known,
     seconds_per_step,
 )
 from pueprotect.distributed import Group
 from pueprotect.errors import InputError
 from pueprotect.evidence import open_release
+from pueprotect.texture import code_book
 from pueprotect.training import ImageSet, Recipe
 from pueprotect.vault import Vault
 
@@ -202,6 +204,27 @@ def test_a_suite_leaves_out_what_needs_originals_and_an_attack_by_name_is_refuse
     assert [row.result.attack for row in report.rows] == ["standard"]
     assert {"suite-incomplete", "no-clean-line", "coverage-unknown"} <= set(report.flags)
     assert not report.complete
+
+
+def test_an_attacker_who_knows_the_code_meets_hardened_releases_alone(release: Release, tmp_path: Path) -> None:
+    names = ("standard", "known-code")
+    own = open_release(release.copy(tmp_path).out, device="cpu")
+    with pytest.raises(InputError, match="known-code needs a code book"):
+        audit(own, Settings(attacks=names, **QUICKLY))  # type: ignore[arg-type]
+    report = audit(own, Settings(attacks=names, **(QUICKLY | {"suite": "standard-v2"})))  # type: ignore[arg-type]
+    assert [row.result.attack for row in report.rows] == ["standard"]
+    assert report.complete, "there is no book to know"
+    wanted = ("--method", "hardened", "--size", "16", "--preset", "quick", "--release-anyway")
+    assert run_command("protect", release.src, "--out", tmp_path / "hard", *wanted).code == 0
+    hard = open_release(tmp_path / "hard", device="cpu")
+    found = known(hard)
+    assert found is not None
+    assert found.codes == code_book(3, 0)
+    assert found.epsilon == 8
+    report = audit(hard, Settings(attacks=("known-code", "half-size"), **QUICKLY))  # type: ignore[arg-type]
+    rows = {row.result.attack: row.as_json() for row in report.rows}
+    assert rows["known-code"]["clean_accuracy_same_filter"] is None
+    assert 0 <= rows["half-size"]["clean_accuracy_same_filter"] <= 1
 
 
 def test_flags_of_the_data(release: Release, tmp_path: Path) -> None:

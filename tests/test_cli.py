@@ -498,7 +498,7 @@ OUT_OF_RANGE = [
     ("certify", ["--vault", "nowhere"], "--vault nowhere"),
     ("audit", ["--attack", "standart"], "standard"),
     ("audit", ["--suite", "full"], "quick"),
-    ("audit", ["--suite", "standard-v2"], "standard-v1"),
+    ("audit", ["--suite", "standard-v9"], "standard-v1"),
     ("audit", ["--attack", "jpeg"], "jpeg-10"),
     ("audit", ["--seeds", "0"], "--seeds"),
     ("audit", ["--clean-fraction", "0"], "--clean-fraction"),

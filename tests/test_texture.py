@@ -30,14 +30,19 @@ def test_the_block_transform_is_the_orthonormal_dct() -> None:
     assert np.allclose(texture.inverse_block_dct(found), planes, atol=1e-3)
 
 
-@given(st.integers(2, 100), st.integers(0, 2**31))
+@given(st.one_of(st.integers(2, 30), st.sampled_from([100, 150, 400])), st.integers(0, 2**31))
 @settings(max_examples=20, deadline=None)
 def test_any_two_codes_differ_in_two_textures(classes: int, key: int) -> None:
     book = code_book(classes, key)
     assert len(book) == classes
+    assert {len(code.luma) for code in book} == {1 if classes <= 10 else 2 if classes <= 100 else len(book[0].luma)}
     for number, code in enumerate(book):
         assert all(code.distance(other) >= 2 for other in book[:number])
     assert code_book(classes, key) == book
+
+
+def test_a_thousand_classes_have_a_code() -> None:
+    assert len(set(code_book(1000, 0))) == 1000
 
 
 def test_another_key_gives_another_book() -> None:
@@ -91,6 +96,18 @@ def test_luma_strengthens_the_indices_of_its_class_along_the_image() -> None:
     natural = texture.block_dct(images.astype(np.float32) @ np.array(texture.LUMA, dtype=np.float32))
     meeting = (texture.block_dct(noise) * natural)[labels == 0].sum((0, 1, 2))
     assert meeting[0, 3] > 0, "with the image"
+
+
+@pytest.mark.parametrize("classes", [4, 40, 300])
+def test_who_knows_the_book_finds_the_noise(classes: int) -> None:
+    """The code is no secret to whoever has the key; the README says so with the attack `known-code`."""
+    images, labels, book = pictures(80), np.arange(80) % classes, code_book(classes, 0)
+    noise = texture.texture(images, labels, book, 8, 0)
+    released = np.clip(images.astype(int) + noise, 0, 255).astype(np.uint8)
+    found = texture.guessed(released, labels, book, 8)
+    assert (found == noise).mean() > 0.9
+    other = texture.guessed(released, labels, code_book(classes, 1), 8)
+    assert (other == noise).mean() < 0.75
 
 
 def test_greyscale_gets_luma_alone_in_every_channel() -> None:

@@ -1,5 +1,7 @@
 """Tiny sets for tests of attacks, and two protections by other hands, written from their papers' description."""
 
+from collections.abc import Callable
+
 import torch
 
 from pueprotect.attacks import Target
@@ -23,10 +25,21 @@ def stripes(count: int = 64, size: int = 16, seed: int = 0) -> ImageSet:
     return image_set(shown[:, None].expand(-1, 3, -1, -1), labels, 2)
 
 
-def target(arch: str = "resnet8", epochs: float = 5) -> Target:
+def shades(count: int = 64, size: int = 16, seed: int = 0) -> ImageSet:
+    """Dark and bright images with grain: what no filter of textures takes away."""
+    stream = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % 2
+    grain = 60 * torch.rand((count, 3, size, size), generator=stream)
+    return image_set(30 + 130.0 * labels.view(-1, 1, 1, 1) + grain, labels, 2)
+
+
+def target(
+    arch: str = "resnet8", epochs: float = 5, drawn: Callable[..., ImageSet] = stripes, *, known: bool = False
+) -> Target:
     return Target(
-        stripes(), arch, Recipe(epochs=epochs, batch_size=16), 0, clean_share=stripes(16, seed=2), etas=(0.1, 0.5)
-    )
+        drawn(), arch, Recipe(epochs=epochs, batch_size=16), 0, clean_share=drawn(16, seed=2), etas=(0.1, 0.5),
+        originals=drawn() if known else None,
+    )  # fmt: skip
 
 
 def noise(count: int = 64, size: int = 16, classes: int = 2, seed: int = 0) -> ImageSet:

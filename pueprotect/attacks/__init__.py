@@ -3,8 +3,12 @@
 from pueprotect.attacks import (
     adversarial,
     augmented,
+    denoise,
     early_stopping,
+    filtered,
+    known,
     linear,
+    notch,
     pst,
     recovery,
     squeeze,
@@ -14,6 +18,6 @@ from pueprotect.attacks import (
 from pueprotect.attacks.base import REGISTRY, Attack, AttackResult, Target, find
 
 __all__ = [
-    "REGISTRY", "Attack", "AttackResult", "Target", "adversarial", "augmented", "early_stopping", "find",
-    "linear", "pst", "recovery", "squeeze", "standard", "weight_noise",
+    "REGISTRY", "Attack", "AttackResult", "Target", "adversarial", "augmented", "denoise", "early_stopping",
+    "filtered", "find", "known", "linear", "notch", "pst", "recovery", "squeeze", "standard", "weight_noise",
 ]  # fmt: skip

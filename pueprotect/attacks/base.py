@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
@@ -22,11 +22,16 @@ from torch import Tensor, nn
 from pueprotect.errors import InputError
 from pueprotect.models import Classifier, build
 from pueprotect.runtime import SILENT, Progress
+from pueprotect.texture import Known
 from pueprotect.training import ImageSet, Recipe, accuracy, count_correct
 from pueprotect.weights import batch_norms
 
 AS_THEY_ARE = "test images as they are"
+CLEAN_BEHIND_IT = "clean images behind the same filter"
+KNOWLEDGE = "knowledge of the protection"
 TRAINING_SAMPLE = 1000
+
+Filter = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,9 @@ class Target:
         seed: everything random is a function of it.
         clean_share: clean labelled training images, for attacks that need them; else None.
         etas: radii of the recovery attack, ascending.
+        originals: the clean images of `released`, if known. No attacker holds them: attacks behind a filter measure
+            on them what clean data gives behind the same filter.
+        known: the code of the release, for attackers who know the protection; else None.
     """
 
     released: ImageSet
@@ -48,6 +56,8 @@ class Target:
     seed: int
     clean_share: ImageSet | None = None
     etas: tuple[float, ...] = ()
+    originals: ImageSet | None = None
+    known: Known | None = None
 
     def fresh(self) -> Classifier:
         """A newly initialised network of the attacker's architecture."""
@@ -87,12 +97,14 @@ class AttackResult:
 class Run:
     """One run of one attack: its target, and where its networks are shown.
 
-    An attack that trains on other images than the released ones says so in `trained_on`.
+    An attack that trains on other images than the released ones says so in `trained_on`. `filter` is what the attack
+    made of `Attack.filter` for this target: test images went through it.
     """
 
     target: Target
     _test: ImageSet
     progress: Progress = SILENT
+    filter: Filter = field(default=lambda images: images)
     flags: list[str] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
     trained_on: ImageSet | None = None
@@ -148,6 +160,10 @@ class Attack(ABC):
         """What happens to every image, of training and test, before the network: (N, 3, H, W) uint8 -> the same."""
         return images
 
+    def filter(self, target: Target) -> Filter:
+        """The squeeze of this attack; overridden where it is first found from what the attacker holds."""
+        return self.squeeze
+
     def run(self, target: Target, test: ImageSet, progress: Progress = SILENT, label: str = "") -> AttackResult:
         """Train and evaluate on clean test images.
 
@@ -165,10 +181,16 @@ class Attack(ABC):
                 f"The attack {self.name} needs clean training images: run it on a release made by pueprotect whose "
                 "originals are still in place, or leave it out."
             )
-        squeezed = self.squeeze(test.images)
-        plain = squeezed is test.images
-        run = Run(target, test if plain else replace(test, images=squeezed), progress)
+        if self.needs == KNOWLEDGE and target.known is None:
+            raise InputError(
+                f"The attack {self.name} needs a code book to know: run it on a release of --method hardened that has "
+                "its vault, or leave it out."
+            )
         began = time.perf_counter()
+        found = self.filter(target)
+        squeezed = found(test.images)
+        plain = squeezed is test.images
+        run = Run(target, test if plain else replace(test, images=squeezed), progress, found)
         progress.start(label or f"attack {self.name} ({target.arch})", self.steps(target))
         model = self.train(run)
         final = accuracy(model, run._test)

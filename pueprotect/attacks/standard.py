@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from torch import nn
+
 from pueprotect.attacks.base import Attack, Run, Target, register
 from pueprotect.models import Classifier
 from pueprotect.training import ImageSet, Prepare, Transform, train
@@ -30,11 +32,15 @@ class Plain(Attack):
 
     def train(self, run: Run) -> Classifier:
         """Plain training with these changes."""
+        run.trained_on = self.images(run.target)
+        return self.learn(run, run.trained_on, on_epoch=run.epoch)
+
+    def learn(self, run: Run, data: ImageSet, on_epoch: Callable[[nn.Module], None] | None = None) -> Classifier:
+        """Train a fresh network on these images."""
         target = run.target
-        run.trained_on = self.images(target)
         return train(
-            target.fresh(), run.trained_on, self.recipe(target), seed=target.seed, transform=self.transform(target),
-            prepare=self.prepare(target), deviations=self.deviations(), on_epoch=run.epoch, progress=run.progress,
+            target.fresh(), data, self.recipe(target), seed=target.seed, transform=self.transform(target),
+            prepare=self.prepare(target), deviations=self.deviations(), on_epoch=on_epoch, progress=run.progress,
         )  # fmt: skip
 
 

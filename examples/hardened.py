@@ -1,0 +1,154 @@
+"""Measures protections against the attacks of standard-v2, one cell at a time, and prints methods by attacks.
+
+    python examples/hardened.py run DATA STORE [--methods hardened pue ...] [--attacks notch ...] [--seeds 0 1 2]
+    python examples/hardened.py table STORE [--arch resnet8]
+
+DATA holds train/<class>/*.jpg and test/<class>/*.jpg, as for results.py. Figures are counted on every second test
+image: the other half is the one that choices were made on. Each cell is one JSON file in STORE, written when it is
+finished, so runs can be stopped, repeated and shared between processes. `clean` is the clean upper line; lsp and
+ops are the tests' versions of Linearly Separable Perturbations and One-Pixel Shortcuts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from pueprotect.attacks import Target, find
+from pueprotect.attacks.base import AS_THEY_ARE, CLEAN_BEHIND_IT, KNOWLEDGE
+from pueprotect.audit import clean_share, known
+from pueprotect.evidence import Evidence, open_release
+from pueprotect.runtime import choose_device, device_name
+from pueprotect.suites import SUITES
+from pueprotect.training import ImageSet, Recipe
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
+from toy import lsp, one_pixel_shortcut
+
+RELEASES = {
+    "hardened": ["--method", "hardened"],
+    "hardened-16": ["--method", "hardened", "--epsilon", "16/255"],
+    "pue": ["--method", "pue"],
+    "pue-sample": ["--method", "pue", "--mode", "sample-wise"],
+    "emn": ["--method", "emn"],
+}
+FIXTURES = {"clean": lambda data: data, "lsp": lsp, "ops": one_pixel_shortcut}
+METHODS = (*FIXTURES, *RELEASES)
+
+
+def opened(data: Path, store: Path, method: str, seed: int) -> Evidence:
+    """The release of a method and seed, made on first use, measured on half of DATA/test."""
+    out = store / f"{method}-{seed}"
+    if not (out.with_name(out.name + ".vault") / "run.json").exists():
+        command = [sys.executable, "-m", "pueprotect", "protect", str(data / "train"), "--out", str(out)]
+        command += ["--format", "png", "--seed", str(seed), "--release-anyway", "--json", *RELEASES[method]]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        (store / f"protect-{method}-{seed}.json").write_text(done.stdout)
+    evidence = open_release(out, test=data / "test", device=choose_device().name)
+    evidence.test = evidence.test.subset(slice(1, None, 2))
+    return evidence
+
+
+def cell(data: Path, store: Path, method: str, name: str, arch: str, seed: int, epochs: float) -> dict[str, object]:
+    """One attack on one release, and on clean images behind the same filter where the attack has one."""
+    evidence = opened(data, store, method if method in RELEASES else "hardened", seed)
+    originals = evidence.originals
+    assert originals is not None
+    released: ImageSet = evidence.released if method in RELEASES else FIXTURES[method](originals)
+    share = clean_share(originals, 0.2, seed) if find(name).needs == "a clean share" else None
+    # The attacker's seed is not the owner's: their networks must not start from the same weights.
+    target = Target(
+        released, arch, Recipe(epochs=epochs), seed + 100, share, (0.5, 1.0, 2.0),
+        originals=None if method == "clean" else originals, known=known(evidence) if "hardened" in method else None,
+    )  # fmt: skip
+    result = find(name).run(target, evidence.test)
+    points = result.details.get("points", {})
+    kept = {place: points[place] for place in (AS_THEY_ARE, CLEAN_BEHIND_IT) if place in points}
+    return {"accuracy": result.accuracy, "best": result.best_accuracy, "seconds": result.seconds, **kept}
+
+
+def place(store: Path, method: str, name: str, arch: str, seed: int) -> Path:
+    """The JSON file of one cell."""
+    return store / f"{method}_{name}_{arch}_{seed}.json"
+
+
+def run(data: Path, store: Path, wanted: argparse.Namespace) -> None:
+    """Measure every cell that is not there yet, the first seed of all cells first."""
+    store.mkdir(parents=True, exist_ok=True)
+    cells = ((seed, arch, name, method) for seed in wanted.seeds for arch in wanted.archs
+             for name in wanted.attacks for method in wanted.methods)  # fmt: skip
+    for seed, arch, name, method in cells:
+        file = place(store, method, name, arch, seed)
+        if file.exists() or (find(name).needs == KNOWLEDGE and "hardened" not in method):
+            continue
+        result = cell(data, store, method, name, arch, seed, wanted.epochs)
+        file.write_text(json.dumps(result | {"epochs": wanted.epochs}, indent=1))
+        print(f"{method} | {name} | {arch} | seed {seed} | {result['accuracy']:.4f}", flush=True)
+
+
+def figure(values: list[float]) -> str:
+    """Percent: the mean, and the spread over seeds where there are several."""
+    spread = f" ({100 * min(values):.0f}-{100 * max(values):.0f})" if len(values) > 1 else ""
+    return f"{100 * statistics.mean(values):.0f}{spread}"
+
+
+def entry(cells: list[dict[str, float]]) -> str:
+    """End of training / best pass, and what clean images give behind the same filter."""
+    if not cells:
+        return ""
+    shown = f"{figure([cell['accuracy'] for cell in cells])} / {figure([cell['best'] for cell in cells])}"
+    beside = [cell[CLEAN_BEHIND_IT] for cell in cells if CLEAN_BEHIND_IT in cell]
+    return f"{shown} [{figure(beside)}]" if beside else shown
+
+
+def table(store: Path, arch: str) -> None:
+    """Print what the store holds as Markdown."""
+    print(f"torch {torch.__version__}, {device_name('cpu')}, {os.cpu_count()} cores, attackers' network {arch}")
+    print("\nPercent clean test accuracy: end / best pass [clean images behind the same filter]\n")
+    found = {
+        (method, name): [json.loads(file.read_text()) for seed in range(10)
+                         if (file := place(store, method, name, arch, seed)).exists()]
+        for method in METHODS for name in SUITES["standard-v2"]
+    }  # fmt: skip
+    methods = [method for method in METHODS if any(found[method, name] for name in SUITES["standard-v2"])]
+    print(f"| attack | {' | '.join(methods)} |\n|---|{'---|' * len(methods)}")
+    for name in SUITES["standard-v2"]:
+        entries = [entry(found[method, name]) for method in methods]
+        if any(entries):
+            print(f"| {name} | {' | '.join(entries)} |")
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True, dest="command")
+    measure = commands.add_parser("run")
+    measure.add_argument("data", type=Path)
+    measure.add_argument("store", type=Path)
+    measure.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS, metavar="METHOD")
+    measure.add_argument("--attacks", nargs="+", default=list(SUITES["standard-v2"]), metavar="ATTACK")
+    measure.add_argument("--archs", nargs="+", default=["resnet8", "cnn"], metavar="ARCH")
+    measure.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    measure.add_argument("--epochs", type=float, default=15)
+    measure.add_argument("--threads", type=int, default=torch.get_num_threads())
+    show = commands.add_parser("table")
+    show.add_argument("store", type=Path)
+    show.add_argument("--arch", default="resnet8")
+    wanted = parser.parse_args()
+    if wanted.command == "table":
+        table(wanted.store, wanted.arch)
+    else:
+        torch.set_num_threads(wanted.threads)
+        os.environ["OMP_NUM_THREADS"] = str(wanted.threads)
+        run(wanted.data, wanted.store, wanted)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,7 @@
 """Compares what protection costs: this package's default against a plain implementation of the published schedule.
 
     python examples/benchmarks/protect.py DATA [--draw-share 0.01] [--epochs 15] [--seed 0] [--threads 1]
+    python examples/benchmarks/protect.py --scale [--threads 1]
 
 DATA holds train/<class>/* and test/<class>/* of 32 px images. Cost is counted in forward+backward passes of one
 image. The published PUE schedule (Wang et al., NDSS 2025; class-wise): in each round 20 batches of 128 for the
@@ -8,11 +9,15 @@ surrogate and one step of 0.8/255 for the noise on every image, both under weigh
 surrogate knows half of the protected images, with 100 and 10 draws for each level; it ends when the surrogate's error
 is at most 0.1. All those draws take hours on a CPU: `--draw-share` makes fewer of them and counts the passes that all
 would have taken. Afterwards networks are trained plainly on both results and measured on clean test images.
+
+`--scale` times one round on 5,000 and on 50,000 random images, alternating, and compares the cost of an image.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
+import time
 from pathlib import Path
 
 import torch
@@ -23,7 +28,7 @@ from pueprotect.evidence import image_set
 from pueprotect.images import read_folder, scan, stratified_holdout
 from pueprotect.models import build
 from pueprotect.options import Options
-from pueprotect.protect import Optimizer
+from pueprotect.protect import Optimizer, Settings
 from pueprotect.runtime import device_name
 from pueprotect.training import ImageSet, Recipe, accuracy, train
 
@@ -110,16 +115,41 @@ def plainly(images: ImageSet, test: ImageSet, arch: str, epochs: float, seed: in
     return accuracy(train(model, images, Recipe(epochs=epochs), seed=seed + 100), test)
 
 
+def compare_sizes(sizes: tuple[int, int] = (5_000, 50_000), repeats: int = 2) -> None:
+    """Print wall and processor time for each image of a round, small set and large."""
+    taken: dict[int, list[tuple[float, float]]] = {size: [] for size in sizes}
+    for _ in range(repeats):
+        for size in sizes:
+            stream = torch.Generator().manual_seed(0)
+            frames = torch.randint(0, 256, (size, 32, 32, 3), generator=stream, dtype=torch.uint8)
+            own = Optimizer(ImageSet(frames.permute(0, 3, 1, 2), torch.arange(size) % 10, 10), Settings(rounds=1))
+            wall, processor = time.perf_counter(), time.process_time()
+            own.run(1)
+            taken[size].append((time.perf_counter() - wall, time.process_time() - processor))
+    print("| images | wall, ms for each image | processor, ms for each image |\n|---|---|---|")
+    cost = {}
+    for size, runs in taken.items():
+        walls, processors = zip(*runs, strict=True)
+        cost[size] = 1000 * statistics.median(processors) / size
+        print(f"| {size} | {1000 * statistics.median(walls) / size:.2f} | {cost[size]:.2f} |")
+    print(f"\nlarge / small, processor time of an image: {cost[sizes[1]] / cost[sizes[0]]:.2f}")
+
+
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
+    parser.add_argument("data", type=Path, nargs="?")
+    parser.add_argument("--scale", action="store_true")
     parser.add_argument("--draw-share", type=float, default=0.01)
     parser.add_argument("--epochs", type=float, default=15)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     wanted = parser.parse_args()
     torch.set_num_threads(wanted.threads)
+    if wanted.scale:
+        return compare_sizes()
+    if wanted.data is None:
+        parser.error("name the data folder")
     everything, test = folder(wanted.data / "train"), folder(wanted.data / "test")
     names = tuple(str(label) for label in range(everything.classes))
     held = torch.from_numpy(stratified_holdout(everything.labels.numpy(), 0.2, wanted.seed, names))

@@ -269,6 +269,15 @@ def _room(shape: tuple[int, ...], cache: Path | None) -> Pixels:
     return made
 
 
+def compacted(pixels: Pixels, wanted: Sequence[bool]) -> Pixels:
+    """The wanted rows of `pixels` in their order, moved together where they lie: a set may fill half the memory."""
+    rows = np.flatnonzero(wanted)
+    for start in range(0, len(rows), 1024):
+        part = rows[start : start + 1024]
+        pixels[start : start + len(part)] = pixels[part]
+    return pixels[: len(rows)]
+
+
 def load(
     folder: ImageFolder, size: int, *, workers: int = 0, progress: Progress = SILENT, label: str = "read"
 ) -> Pixels:

@@ -224,7 +224,7 @@ def _read(src: Path, options: Options, device: Device, progress: Progress, cache
     if loaded.unusable:
         usable = folder.without(loaded.unusable)
         remaining = {entry.path for entry in usable.entries}
-        pixels = pixels[[entry.path in remaining for entry in folder.entries]]
+        pixels = image_files.compacted(pixels, [entry.path in remaining for entry in folder.entries])
         folder = usable
     held = image_files.stratified_holdout(folder.labels, options.holdout, options.seed, folder.classes)
     job = _Job(

@@ -6,7 +6,8 @@
 `photos` runs the whole of `protect` on the first photographs of DATA, with one round. Run it with two counts: the
 difference is what an image costs. `cache` makes a working cache of that many images on disk, as `protect` does for
 sets that take more than 512 MiB, and takes a few steps of everything that `protect` does with it: how many steps there
-are does not change what is held. Pages of the cache count, though the system may drop them when memory is short.
+are does not change what is held. All pages of the cache count, for it was written here, though the system may drop them
+when memory is short.
 """
 
 from __future__ import annotations
@@ -67,10 +68,6 @@ def cache(count: int, size: int) -> None:
     optimizer.run(1)
     protected = optimizer.protected()
     train(optimizer.surrogate, protected, Recipe(epochs=STEPS * 64 / len(protected)), seed=0)
-    # Every image is looked at once: all pages of the cache are in memory afterwards.
-    for part in (protected, holdout):
-        for index in torch.arange(len(part)).split(128):
-            part.frames(index)
     few = Part(whole, holdout.members[:512])
     print(f"accuracy {accuracy(optimizer.surrogate, few):.0%} on 512 of the holdout (noise: about chance)")
 

@@ -24,7 +24,7 @@ from pueprotect.errors import ImageError, InputError
 from pueprotect.images import ImageFolder
 from pueprotect.memory import shared
 from pueprotect.metadata import Descriptions, descriptions
-from pueprotect.pixels import AnyPixels, Picture, content_of, decode, opened, picture_of
+from pueprotect.pixels import HEIC_SUFFIXES, AnyPixels, Picture, content_of, decode, opened, picture_of
 from pueprotect.similarity import deviation, image_deviation, image_ssim, ssim
 
 FileFormat = Literal["keep", "png"]
@@ -44,6 +44,9 @@ _SAVE: dict[str, dict[str, Any]] = {
     "BMP": {},
     "TIFF": {"compression": "tiff_lzw"},
 }
+
+
+_RELEASED_AS = {"HEIF": "JPEG"}  # for which the quality at which noise survives can be chosen
 
 
 @dataclass(frozen=True)
@@ -68,24 +71,27 @@ class Realised:
 
 
 def released_name(path: str, file_format: FileFormat) -> str:
-    """The path of the released file for the image at `path`, both relative and POSIX."""
-    return PurePosixPath(path).with_suffix(".png").as_posix() if file_format == "png" else path
+    """The path of the released file for the image at `path`, both relative and POSIX; HEIC becomes JPEG."""
+    old = PurePosixPath(path)
+    if file_format == "png":
+        return old.with_suffix(".png").as_posix()
+    return old.with_suffix(".jpg").as_posix() if old.suffix.lower() in HEIC_SUFFIXES else path
 
 
 def released_names(folder: ImageFolder, file_format: FileFormat) -> list[str]:
     """The released path of every entry, in order.
 
     Raises:
-        InputError: two images would be written to one file, letter case aside.
+        InputError: two images would be written to one file; where suffixes change, letter case aside.
     """
+    names = [released_name(entry.path, file_format) for entry in folder.entries]
+    changed = file_format == "png" or any(n != entry.path for n, entry in zip(names, folder.entries, strict=True))
     owners: dict[str, str] = {}
-    names = []
-    for entry in folder.entries:
-        name = released_name(entry.path, file_format)
-        key = name.casefold() if file_format == "png" else name
+    for name, entry in zip(names, folder.entries, strict=True):
+        key = name.casefold() if changed else name
         if (other := owners.setdefault(key, entry.path)) != entry.path:
-            raise InputError(f"{other} and {entry.path} would both become {name}; rename one or use --format keep.")
-        names.append(name)
+            mend = "rename one or use --format keep" if file_format == "png" else "rename one"
+            raise InputError(f"{other} and {entry.path} would both become {name}; {mend}.")
     return names
 
 
@@ -116,11 +122,11 @@ class Encoder:
     ) -> Realised:
         """Write `source` plus noise to `target` and measure the file that was written.
 
-        Pixels are stored upright and the orientation tag is dropped, so that viewers show both files alike. Alpha, bit
-        depth and the ICC profile are kept; greyscale stays greyscale and gets the mean of the three channels; palettes
-        become RGB(A), CMYK becomes sRGB. PNG, WebP, BMP and TIFF are written lossless: there no pixel moves by more
-        than `epsilon`. JPEG adds its own rounding on top. The file appears under its name only once it is complete and
-        measured; its times are those of writing.
+        Pixels are stored upright and the orientation tag is dropped, so that viewers show both files alike. Alpha,
+        bit depth and the ICC profile are kept; greyscale stays greyscale and gets the mean of the three channels;
+        palettes become RGB(A), CMYK becomes sRGB, HEIC becomes JPEG. PNG, WebP, BMP and TIFF are written lossless:
+        there no pixel moves by more than `epsilon`. JPEG adds its own rounding on top. The file appears under its
+        name only once it is complete and measured; its times are those of writing.
 
         Args:
             source: the original.
@@ -174,7 +180,7 @@ class Encoder:
 
     def container(self, before: Picture) -> str:
         """The container that a picture is released in."""
-        return "PNG" if self.file_format == "png" else before.container
+        return "PNG" if self.file_format == "png" else _RELEASED_AS.get(before.container, before.container)
 
     def encoded(self, before: Picture, noise: Levels, kept: Descriptions, source: Path) -> bytes:
         """The bytes of the released file, made in memory.
@@ -194,6 +200,8 @@ class Encoder:
             OSError: they cannot be written.
         """
         container = self.container(before)
+        if container == "JPEG" and "A" in before.kind[0]:
+            raise ImageError(f"{source}: JPEG does not keep its transparency; use --format png.")
         # The JPEG encoder takes Pillow's own layout, with a filler beside red, green and blue.
         filled = shared(before.content) if container == "JPEG" and isinstance(before.content, Image.Image) else None
         pixels = lay(before.pixels if filled is None else filled, noise, self.epsilon)
@@ -350,7 +358,9 @@ def choose_quality(pictures: Iterable[tuple[Path, Levels]], epsilon: int) -> Qua
     Raises:
         ImageError: an original cannot be read.
     """
-    tried = [(picture, noise) for path, noise in pictures if (picture := decode(path)).container == "JPEG"]
+    encoder = Encoder(epsilon=epsilon)
+    decoded = [(decode(path), noise) for path, noise in pictures]
+    tried = [(picture, noise) for picture, noise in decoded if encoder.container(picture) == "JPEG"]
     choice = None
     for quality in JPEG_QUALITIES if tried else ():
         found = np.median([_survival(picture, noise, epsilon, quality) for picture, noise in tried], axis=0)

@@ -15,10 +15,12 @@ import numpy.typing as npt
 
 from pueprotect.errors import ImageError, InputError, UnusableImages
 from pueprotect.memory import kept_blocks
-from pueprotect.pixels import Pixels, identify, working_copy
+from pueprotect.pixels import FORMATS, HEIC_SUFFIXES, Pixels, identify, working_copy
 from pueprotect.runtime import SILENT, Progress, child_seed
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+if "HEIF" in FORMATS:
+    SUFFIXES |= HEIC_SUFFIXES
 # Pictures that this package cannot write; a folder that holds them would otherwise lose them without a word.
 OTHER_PICTURES = frozenset(
     f".{suffix}"
@@ -92,6 +94,8 @@ def scan(root: str | Path, labels_csv: str | Path | None = None, *, depth: int =
     if not root.is_dir():
         raise InputError(f"{root} is a file; name the folder that holds the images.")
     found = _walk(root)
+    if not found.images and found.unsupported:
+        raise InputError(f"{root} holds no images that can be released. {found.unsupported[0][1]}")
     if not found.images:
         raise InputError(f"{root} holds no images; supported suffixes are {', '.join(sorted(SUFFIXES))}.")
     if labels_csv is not None:
@@ -153,7 +157,10 @@ def _walk(root: Path) -> _Found:
             elif suffix in SUFFIXES:
                 found.unsupported.append((short, f"{path} is no regular file; put the picture itself in its place."))
             elif suffix in OTHER_PICTURES:
-                why = f"{path}: {suffix[1:].upper()} files cannot be released; save it as JPEG or PNG, or remove it."
+                what = "cannot be released"
+                if suffix in HEIC_SUFFIXES:
+                    what = "cannot be read without the extra, pip install 'pueprotect[heic]'"
+                why = f"{path}: {suffix[1:].upper()} files {what}; save it as JPEG or PNG, or remove it."
                 found.unsupported.append((short, why))
             else:
                 found.ignored.append(short)
@@ -199,7 +206,7 @@ class Loaded:
         pixels: (N, S, S, 3) uint8 in the order of the folder's entries; rows of unusable images are undefined.
         digests: SHA-256 of each usable file by its path.
         unusable: path of each file that cannot be protected, and one sentence of why.
-        converted: paths of palette and of CMYK images, by these two names.
+        converted: paths of palette, CMYK and HEIC images, by these names.
     """
 
     pixels: Pixels
@@ -267,6 +274,15 @@ def _room(shape: tuple[int, ...], cache: Path | None) -> Pixels:
     finally:
         path.unlink(missing_ok=True)  # the mapping keeps it alive, and nothing is left when the process dies
     return made
+
+
+def compacted(pixels: Pixels, wanted: Sequence[bool]) -> Pixels:
+    """The wanted rows of `pixels` in their order, moved together where they lie: a set may fill half the memory."""
+    rows = np.flatnonzero(wanted)
+    for start in range(0, len(rows), 1024):
+        part = rows[start : start + 1024]
+        pixels[start : start + len(part)] = pixels[part]
+    return pixels[: len(rows)]
 
 
 def load(

@@ -1,10 +1,10 @@
 """One image file and its pixels. No torch.
 
-Only the standard containers are opened (JPEG, PNG, WebP, BMP, TIFF), told apart by content and not by suffix.
-Pixels are delivered as viewers show them: upright, palettes as colours, CMYK through its own profile. What could not be
-released faithfully (several frames, CMYK without a profile, bilevel, floating point) is refused by name instead of
-being converted quietly. A JPEG with a second embedded picture (MPO: gain maps, stereo pairs) counts as its first
-picture, as in every viewer; the second is not released.
+Only the standard containers are opened (JPEG, PNG, WebP, BMP, TIFF; HEIC with the extra `heic`), told apart by
+content and not by suffix. Pixels are delivered as viewers show them: upright, palettes as colours, CMYK through its
+own profile. What could not be released faithfully (several frames, CMYK without a profile, bilevel, floating point)
+is refused by name instead of being converted quietly. A JPEG with a second embedded picture (MPO: gain maps, stereo
+pairs) counts as its first picture, as in every viewer; the second is not released.
 """
 
 from __future__ import annotations
@@ -23,11 +23,20 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from pueprotect import deep
 from pueprotect.errors import ImageError
 
+try:
+    import pillow_heif
+except ImportError:  # the extra `heic` is not installed
+    pillow_heif = None
+
 Pixels = npt.NDArray[np.uint8]
 AnyPixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
 MODES = frozenset({"RGB", "RGBA", "L", "LA", "P", "PA"})
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+HEIC_SUFFIXES = frozenset({".heic", ".heif"})
+FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+if pillow_heif is not None:
+    pillow_heif.register_heif_opener()
+    FORMATS += ("HEIF",)
 
 
 @dataclass(frozen=True)
@@ -36,9 +45,9 @@ class Picture:
 
     Attributes:
         content: an image in mode L, LA, RGB or RGBA; or 16-bit `pixels`.
-        container: JPEG, PNG, WEBP, BMP or TIFF.
+        container: JPEG, PNG, WEBP, BMP, TIFF or HEIF.
         icc: colour profile of `pixels`, if any.
-        converted: `palette` or `CMYK` where the stored mode is not the one of `pixels`, else empty.
+        converted: `palette` or `CMYK` where the stored mode is not the one of `pixels`, `HEIC`, else empty.
     """
 
     content: Image.Image | npt.NDArray[np.uint16]
@@ -113,6 +122,8 @@ def _refuse_unfaithful(image: Image.Image, name: Path) -> None:
     frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
     if frames > 1:
         raise ImageError(f"{name} has {frames} frames; save the one that matters as a single image.")
+    if (depth := image.info.get("bit_depth", 8)) > 8 and image.format == "HEIF":
+        raise ImageError(f"{name}: HEIC of {depth} bits is not supported; save it as 16-bit PNG or 8-bit JPEG.")
     if image.mode == "CMYK":
         if not image.info.get("icc_profile"):
             raise ImageError(f"{name}: mode CMYK without a colour profile has no defined colours; convert it to RGB.")
@@ -157,8 +168,12 @@ def picture_of(image: Image.Image) -> Picture:
         return Picture(deep.pixels_of(image), container, icc)
     if image.mode == "CMYK":
         return Picture(_upright(_through_profile(image)), container, None, "CMYK")
-    converted = "palette" if image.mode in ("P", "PA") else ""
+    converted = _conversion(image)
     return Picture(_plain(_upright(image)), container, icc, converted)
+
+
+def _conversion(image: Image.Image) -> str:
+    return "HEIC" if image.format == "HEIF" else "palette" if image.mode in ("P", "PA") else ""
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -187,7 +202,7 @@ def _array(image: Image.Image) -> Pixels:
 
 
 def container_of(image: Image.Image) -> str:
-    """The container of an opened image: JPEG, PNG, WEBP, BMP or TIFF."""
+    """The container of an opened image, as `Picture.container`."""
     return "JPEG" if image.format == "MPO" else str(image.format)
 
 
@@ -227,7 +242,7 @@ def working_copy(path: Path, size: int, content: bytes | None = None) -> tuple[P
         elif image.mode == "CMYK":
             rgb, converted = _upright(_through_profile(image)), "CMYK"
         else:
-            converted = "palette" if image.mode in ("P", "PA") else ""
+            converted = _conversion(image)
             if image.format in ("JPEG", "MPO") and min(image.size) >= 2 * size:
                 image.draft(None, (2 * size, 2 * size))
             rgb = _plain(_upright(image))

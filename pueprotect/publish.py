@@ -73,7 +73,7 @@ class Writer:
         jpegs = [
             number
             for number, entry in enumerate(self.folder.entries)
-            if Path(entry.path).suffix.lower() in (".jpg", ".jpeg")
+            if Path(self.names[number]).suffix.lower() in (".jpg", ".jpeg")
         ]
         rng = np.random.default_rng(child_seed(self.seed, "quality"))
         picked = sorted(rng.permutation(jpegs)[:QUALITY_SAMPLE].tolist()) if jpegs else []

@@ -236,7 +236,7 @@ def _read(src: Path, options: Options, device: Device, ranks: int, progress: Pro
     if loaded.unusable:
         usable = folder.without(loaded.unusable)
         remaining = {entry.path for entry in usable.entries}
-        pixels = pixels[[entry.path in remaining for entry in folder.entries]]
+        pixels = image_files.compacted(pixels, [entry.path in remaining for entry in folder.entries])
         folder = usable
     held = image_files.stratified_holdout(folder.labels, options.holdout, options.seed, folder.classes)
     job = _Job(
@@ -338,9 +338,10 @@ def _warnings(job: _Job, result: dict[str, Any], vault: Path, rows: list[Manifes
     if skipped := job.folder.unsupported:
         found.append(f"Pictures left out: {len(skipped)}, such as {skipped[0][0]}: {skipped[0][1]}")
     for how, paths in sorted(job.converted.items()):
-        found.append(
-            f"Images in {how} mode that become RGB{'(A)' * (how == 'palette')}: {len(paths)}, such as {paths[0]}."
-        )
+        what = f"Images in {how} mode that become RGB{'(A)' * (how == 'palette')}"
+        if how == "HEIC":
+            what = f"HEIC images that are released as {'PNG' if job.options.file_format == 'png' else 'JPEG'}"
+        found.append(f"{what}: {len(paths)}, such as {paths[0]}.")
     if job.twins:
         one, other = job.twins[0]
         found.append(

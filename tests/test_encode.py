@@ -303,6 +303,29 @@ def test_released_names_keep_or_change_the_suffix():
     assert released_names(folder, "png") == ["a/x.png", "b/y.v2.png"]
 
 
+def test_heic_becomes_jpeg_in_name_and_content(tmp_path):
+    pytest.importorskip("pillow_heif")
+    Image.fromarray(photo(64, 64)).save(tmp_path / "a.heic", "HEIF", quality=90)
+    result = protect_file(tmp_path / "a.heic", tmp_path / "a.jpg", noise(), epsilon_levels=8)
+    assert identify(tmp_path / "a.jpg")[2:] == ("RGB", "JPEG")
+    assert 8 <= result.linf < 25
+    assert encode.choose_quality([(tmp_path / "a.heic", noise())], 8).files == 1
+    protect_file(tmp_path / "a.heic", tmp_path / "a.png", noise(), epsilon_levels=8, file_format="png")
+    assert identify(tmp_path / "a.png")[3] == "PNG"
+    Image.fromarray(np.dstack([photo(64, 64), photo(64, 64)[..., :1]])).save(tmp_path / "t.heic", "HEIF", quality=90)
+    with pytest.raises(ImageError, match=r"t\.heic: JPEG does not keep its transparency; use --format png"):
+        protect_file(tmp_path / "t.heic", tmp_path / "t.jpg", noise(), epsilon_levels=8)
+
+
+def test_released_names_of_heic():
+    folder = ImageFolder(Path("r"), ("a",), (ImageEntry("a/x.HEIC", 0), ImageEntry("a/y.JPG", 0)))
+    assert released_names(folder, "keep") == ["a/x.jpg", "a/y.JPG"]
+    for other in ("a/x.jpg", "a/X.JPG"):
+        folder = ImageFolder(Path("r"), ("a",), (ImageEntry("a/x.heic", 0), ImageEntry(other, 0)))
+        with pytest.raises(InputError, match=r"a/x\.heic and a/[xX]\.(jpg|JPG) would both become .*rename one\.$"):
+            released_names(folder, "keep")
+
+
 @pytest.mark.parametrize("other", ["a/x.png", "a/X.webp"])
 def test_released_names_refuse_collisions(other):
     folder = ImageFolder(Path("r"), ("a",), (ImageEntry("a/x.jpg", 0), ImageEntry(other, 0)))

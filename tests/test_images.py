@@ -13,6 +13,7 @@ from PIL import Image
 from pueprotect.errors import ImageError, InputError
 from pueprotect.images import (
     ImageEntry,
+    compacted,
     load,
     read_folder,
     scan,
@@ -336,3 +337,12 @@ def test_equal_pictures_of_other_classes_are_twins(tmp_path):
     put(tmp_path / "ant" / "0.png", photo(seed=9))
     put(tmp_path / "ant" / "1.png", photo(seed=9))
     assert twins(folder, load(folder, 8)) == [("ant/2.png", "bee/2.png")]
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=3000))
+def test_wanted_rows_move_together_where_they_lie(wanted):
+    pixels = np.arange(len(wanted), dtype=np.uint32)[:, None]
+    expected = pixels[np.array(wanted)]
+    found = compacted(pixels, wanted)
+    assert np.array_equal(found, expected)
+    assert np.shares_memory(found, pixels) or not any(wanted)

@@ -9,8 +9,9 @@ import pytest
 from conftest import photo, put
 from PIL import Image, ImageCms
 
+from pueprotect import images, pixels
 from pueprotect.encode import Encoder
-from pueprotect.errors import ImageError
+from pueprotect.errors import ImageError, InputError
 from pueprotect.images import scan
 from pueprotect.pixels import decode, decode_rgb, working_copy
 
@@ -263,7 +264,8 @@ def test_a_large_jpeg_is_decoded_at_a_fraction_for_its_working_copy(tmp_path, mo
     assert len(drafted) == 1
 
 
-def test_other_pictures_are_listed_as_unsupported(tmp_path):
+def test_other_pictures_are_listed_as_unsupported(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "SUFFIXES", images.SUFFIXES - pixels.HEIC_SUFFIXES)  # as without the extra
     for name in ("ant/a.png", "bee/b.png"):
         put(tmp_path / name)
     for name in ("ant/live.HEIC", "bee/move.gif"):
@@ -272,10 +274,42 @@ def test_other_pictures_are_listed_as_unsupported(tmp_path):
     found = dict(scan(tmp_path).unsupported)
     assert set(found) == {"ant/live.HEIC", "bee/move.gif", "ant/pipe.jpg"}
     assert "HEIC" in found["ant/live.HEIC"]
+    assert "pip install 'pueprotect[heic]'" in found["ant/live.HEIC"]
+    assert "GIF files cannot be released" in found["bee/move.gif"]
     assert "no regular file" in found["ant/pipe.jpg"]
+    (tmp_path / "only/phone").mkdir(parents=True)
+    (tmp_path / "only/phone/live.heic").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"live\.heic: HEIC .*pip install 'pueprotect\[heic\]'"):
+        scan(tmp_path / "only")
 
 
 def test_an_image_in_memory_needs_no_file(tmp_path):
     buffer = io.BytesIO()
     Image.fromarray(photo()).save(buffer, "PNG")
     assert np.array_equal(decode(tmp_path / "none.png", buffer.getvalue()).pixels, photo())
+
+
+def heic(path, image, **options):
+    pytest.importorskip("pillow_heif")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, "HEIF", quality=90, **options)
+    return path
+
+
+def test_heic_is_read_as_viewers_show_it_and_named(tmp_path):
+    """The standard turns HEIC pictures by a property of the container; the tag in EXIF counts for nothing."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    source = heic(tmp_path / "a.heic", Image.fromarray(photo(64, 96)), exif=exif)
+    picture = decode(source)
+    assert (picture.container, picture.converted, picture.kind) == ("HEIF", "HEIC", ("RGB", (64, 96)))
+    assert np.abs(picture.rgb.astype(int) - photo(64, 96)).mean() < 12
+    copy, converted = working_copy(source, 16)
+    assert (copy.shape, converted) == ((16, 16, 3), "HEIC")
+
+
+def test_heic_of_more_than_8_bits_is_refused(tmp_path):
+    deep = Image.fromarray(photo(32, 32)[..., 0].astype(np.uint16) * 257)
+    source = heic(tmp_path / "a.heic", deep)
+    with pytest.raises(ImageError, match=r"a\.heic: HEIC of 1[02] bits"):
+        decode(source)

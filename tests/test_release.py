@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from conftest import CLASSES, Release, tree, write_photos
 from PIL import Image
 
@@ -21,7 +22,7 @@ from pueprotect.places import check_places, refuse_released
 from pueprotect.publish import SSIM_SAMPLE
 from pueprotect.release import Report, protect_folder
 from pueprotect.runtime import Silent, choose_device
-from pueprotect.training import ImageSet
+from pueprotect.training import Labelled
 from pueprotect.vault import Vault
 
 SMALL = Options(preset="quick", rounds=1, size=16, release_anyway=True, workers=2)
@@ -107,18 +108,20 @@ def test_files_that_are_not_images_are_named_and_left_out(tmp_path: Path) -> Non
 def test_the_holdout_is_never_seen_in_training(
     mode: protect.Mode, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[ImageSet] = []
-    checked: list[ImageSet] = []
+    seen: list[Labelled] = []
+    checked: list[Labelled] = []
     made, check = protect.Optimizer.__post_init__, protect.self_check
 
     def spy(self: protect.Optimizer) -> None:
         seen.append(self.data)
         made(self)
 
-    def spy_check(shown: ImageSet, holdout: ImageSet, *rest: Any, **named: Any) -> protect.SelfCheck:
-        assert int((shown.images.short() - seen[0].images.short()).abs().max()) <= 8, (
-            "the training images and their noise"
-        )
+    def frames(data: Labelled) -> torch.Tensor:
+        return data.frames(torch.arange(len(data)))
+
+    def spy_check(shown: Labelled, holdout: Labelled, *rest: Any, **named: Any) -> protect.SelfCheck:
+        gap = (frames(shown).short() - frames(seen[0]).short()).abs()
+        assert 0 < int(gap.max()) <= 8, "the training images and their noise"
         checked.append(holdout)
         return check(shown, holdout, *rest, **named)
 
@@ -127,8 +130,8 @@ def test_the_holdout_is_never_seen_in_training(
     monkeypatch.setattr(protect, "SELF_CHECK_MARGIN", 1.0)
     protected(photos, tmp_path / "out", mode=mode, rounds=2)
 
-    def pictures(data: ImageSet) -> set[bytes]:
-        return {image.permute(1, 2, 0).contiguous().numpy().tobytes() for image in data.images}
+    def pictures(data: Labelled) -> set[bytes]:
+        return {image.numpy().tobytes() for image in frames(data)}
 
     def originals(split: str) -> set[bytes]:
         rows = [row for row in manifest(tmp_path / "out.vault") if row["split"] == split]

@@ -1,0 +1,119 @@
+"""Attacks protected photographs at their full size, as a user of the files would train on them.
+
+    python examples/photos.py PLACE [--per-class 150] [--epochs 60] [--arch resnet8 --arch cnn]
+
+Draws the sample at 512 pixels (`pueprotect sample --size 512`) and protects it, unless PLACE holds both already. The
+attacker then reads the released files at their full size and trains at 64 pixels through torchvision's
+RandomResizedCrop and a flip; the clean line trains so on the originals of the same files. Accuracy is counted on the
+originals of the holdout, reduced to 64 pixels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+
+from pueprotect.augment import RATIO, lent_stream
+from pueprotect.models import build
+from pueprotect.options import Options
+from pueprotect.pixels import decode_rgb, working_copy
+from pueprotect.release import protect_folder
+from pueprotect.runtime import choose_device, generator
+from pueprotect.sample import write_sample
+from pueprotect.training import ImageSet, Recipe, Trainer, accuracy, to_float
+from pueprotect.vault import ManifestRow, Vault, default_vault
+
+SIZE = 64
+
+
+def release(place: Path, chosen: argparse.Namespace) -> Path:
+    """The released folder, made on first use."""
+    photos, out = place / "photos", place / "shared"
+    if not photos.exists():
+        write_sample(photos, per_class=chosen.per_class, size=512)
+    if not out.exists():
+        # Released even when the self-check fails: here the attack below is what is asked.
+        options = Options(seed=chosen.seed, release_anyway=True)
+        began = time.perf_counter()
+        made = protect_folder(photos, out, options=options, device=choose_device("cpu"))
+        check = made.result["self_check"]
+        print(f"protected in {time.perf_counter() - began:.0f} s; self-check {check['accuracy']:.1%}", end=", ")
+        print(f"limit {check['limit']:.1%}, realised {json.dumps(made.result['realised'])}", flush=True)
+    return out
+
+
+def labels_of(rows: list[ManifestRow], classes: list[str]) -> Tensor:
+    """The class index of each row: (N,) int64."""
+    return torch.tensor([classes.index(row.class_name) for row in rows])
+
+
+def trained(images: list[Tensor], labels: Tensor, test: ImageSet, arch: str, chosen: argparse.Namespace) -> list[float]:
+    """Train plainly through RandomResizedCrop; clean test accuracy after each tenth of the training."""
+    seed = chosen.seed + 100
+    model = build(arch, test.classes, SIZE, seed=seed, purpose="attacker")
+    recipe = Recipe(epochs=chosen.epochs)
+    total = recipe.steps(len(images))
+    trainer, found = Trainer(model, recipe, total), list[float]()
+    stream = generator(seed, "photos")
+    look = v2.Compose(
+        [v2.RandomResizedCrop(SIZE, (chosen.scale, 1.0), RATIO, antialias=True), v2.RandomHorizontalFlip()]
+    )
+    order = torch.empty(0, dtype=torch.int64)
+    for step in range(1, total + 1):
+        if not len(order):
+            order = torch.randperm(len(images), generator=stream)
+        index, order = order[: recipe.batch_size], order[recipe.batch_size :]
+        with lent_stream(stream):
+            batch = torch.stack([look(images[number]) for number in index.tolist()])
+        trainer.step(to_float(batch).contiguous(memory_format=torch.channels_last), labels[index])
+        if step % max(1, total // 10) == 0 or step == total:
+            found.append(accuracy(model, test))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("place", type=Path)
+    parser.add_argument("--per-class", type=int, default=150)
+    parser.add_argument("--epochs", type=float, default=60)
+    parser.add_argument("--scale", type=float, default=0.35, help="smallest area of a crop; torchvision's own is 0.08")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--arch", action="append")
+    parser.add_argument("--only", choices=("clean originals", "released files"))
+    chosen = parser.parse_args()
+    out = release(chosen.place, chosen)
+    vault = Vault(default_vault(out))
+    run, rows = vault.run(), vault.read_manifest()
+    train = [row for row in rows if row.split == "train"]
+    held = [row for row in rows if row.split == "holdout"]
+    source = Path(run["source"])
+    pixels = np.stack([working_copy(source / row.source_path, SIZE)[0] for row in held])
+    test = ImageSet(torch.from_numpy(pixels).permute(0, 3, 1, 2), labels_of(held, run["classes"]), len(run["classes"]))
+    chance = float(torch.bincount(test.labels).max()) / len(test)
+    kinds = {
+        "clean originals": [source / row.source_path for row in train],
+        "released files": [out / row.path for row in train],
+    }
+    steps = Recipe(epochs=chosen.epochs).steps(len(train))
+    print(f"{len(train)} photographs, {len(test)} to measure on, chance {chance:.1%}, {steps} steps of training")
+    for kind, paths in kinds.items():
+        if chosen.only not in (None, kind):
+            continue
+        images = [torch.from_numpy(decode_rgb(path).copy()).permute(2, 0, 1) for path in paths]
+        for arch in chosen.arch or ["resnet8", "cnn"]:
+            began = time.perf_counter()
+            found = trained(images, labels_of(train, run["classes"]), test, arch, chosen)
+            along = " ".join(f"{100 * value:.0f}" for value in found)
+            print(f"{kind:15}  {arch:8}  {found[-1]:6.1%} at the end, {max(found):6.1%} at best", end="  ")
+            print(f"({along}; {time.perf_counter() - began:.0f} s)", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -102,7 +102,7 @@ def audit(
             print_json(report.as_json())
         else:
             _show(report, evidence)
-            hint(f"pueprotect report {folder}")
+            hint("report", folder, vault=vault)
     return _outcome(report, max_accuracy, max_recovered)
 
 

@@ -112,7 +112,7 @@ def certify(
                 print_json(data)
             else:
                 _show(report)
-                hint(f"pueprotect audit {folder}")
+                hint("audit", folder, vault=vault, test=test)
         return _outcome(data, max_learnability, asked=eta is not None, speak=group.leads)
 
 

@@ -198,7 +198,7 @@ def report(
     if with_originals:
         note("note: this report shows originals and noise; whoever has it can undo the protection of those images.")
     if not chosen:
-        hint(f"pueprotect check {folder} --policy {DEFAULT_POLICY}")
+        hint("check", folder, vault=vault, policy=DEFAULT_POLICY)
     return 0
 
 

@@ -161,7 +161,7 @@ def protect(
         return INCONCLUSIVE
     if not check["passed"]:
         note(f"note: {weak}; released all the same, as asked.")
-    hint(f"pueprotect certify {out_dir} --baseline")
+    hint("certify", out_dir, "--baseline", vault=vault)
     return 0
 
 

@@ -26,7 +26,7 @@ def sample(
 
     count = write_sample(folder, per_class=per_class, size=size, seed=seed)
     out.print(f"{count} images under {escape(str(folder))}", soft_wrap=True)
-    hint(f"pueprotect protect {folder} --out {folder}-shared")
+    hint("protect", folder, out=Path(f"{folder}-shared"))
     return 0
 
 

@@ -61,16 +61,19 @@ def released_files(root: Path) -> set[str]:
     Raises:
         InputError: a folder cannot be listed.
     """
-
-    def refuse(error: OSError) -> None:
-        raise InputError(f"{error.filename} cannot be listed ({error.strerror}); check its permissions.") from error
-
     found: set[str] = set()
-    for folder, subfolders, files in os.walk(root, onerror=refuse):
-        links = [name for name in subfolders if Path(folder, name).is_symlink()]
-        below = Path(folder).relative_to(root).as_posix()
-        prefix = "" if below == "." else f"{below}/"
-        found.update(prefix + name for name in [*files, *links])
+    folders = [""]
+    while folders:
+        below = folders.pop()
+        try:
+            with os.scandir(os.path.join(root, below)) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(f"{below}{entry.name}/")
+                    else:
+                        found.add(below + entry.name)
+        except OSError as error:
+            raise InputError(f"{error.filename} cannot be listed ({error.strerror}); check its permissions.") from error
     return found
 
 
@@ -135,5 +138,7 @@ def data_digest(digests: Mapping[str, str]) -> str:
 
 def _sum_line(path: str, digest: str) -> bytes:
     """What `sha256sum` prints for a file: a leading backslash says that the name holds escapes."""
-    escaped = path.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
-    return f"{'' if escaped == path else chr(92)}{digest}  {escaped}\n".encode("utf-8", "surrogateescape")
+    if "\\" in path or "\n" in path or "\r" in path:
+        path = path.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+        digest = f"\\{digest}"
+    return f"{digest}  {path}\n".encode("utf-8", "surrogateescape")

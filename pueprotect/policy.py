@@ -17,7 +17,7 @@ from pueprotect.suites import SUITES
 from pueprotect.vault import default_vault
 
 if TYPE_CHECKING:
-    from pueprotect.artefacts import Certificate
+    from pueprotect.artefacts import Certificate, Point
     from pueprotect.records import Line, Records
     from pueprotect.vault import ManifestRow
 
@@ -152,9 +152,16 @@ def certificate_verdict(rules: CertifyRules, found: Certificate, command: str | 
     """The bound of a certificate that counts, against `max_learnability`."""
     assert rules.max_learnability is not None
     point = found.at(rules.eta)
-    bound = point.certified_learnability if point else None
     what = f"certified learnability at eta {point.eta if point else rules.eta:g}"
-    return at_most("certify.max_learnability", bound, rules.max_learnability, what, command)
+    what += " for the population" if rules.bound == "population" else ""
+    return at_most("certify.max_learnability", _bound(rules, point), rules.max_learnability, what, command)
+
+
+def _bound(rules: CertifyRules, point: Point | None) -> float | None:
+    """The figure of a radius that the policy looks at."""
+    if point is None:
+        return None
+    return point.population if rules.bound == "population" else point.certified_learnability
 
 
 def _certify(rules: CertifyRules, records: Records) -> Iterator[Verdict]:
@@ -177,9 +184,8 @@ def _certify(rules: CertifyRules, records: Records) -> Iterator[Verdict]:
                       None if enough else command)  # fmt: skip
     if rules.min_baseline is not None:
         point = found.baseline.at(rules.eta) if found.baseline else None
-        bound = point.certified_learnability if point else None
         what = "the clean baseline's bound"
-        yield at_least("certify.min_baseline", bound, rules.min_baseline, what, command)
+        yield at_least("certify.min_baseline", _bound(rules, point), rules.min_baseline, what, command)
 
 
 def _certify_options(rules: CertifyRules, found: Certificate | None) -> list[str]:

@@ -26,7 +26,7 @@ _Rules = TypeVar("_Rules", bound=_Section)
 
 
 class CertifyRules(_Section):
-    """Limits on the certificate; those of `q`, `eta` and `alpha` say which certificate counts."""
+    """Limits on the certificate; `q`, `eta`, `alpha` and `bound` say which of its figures count."""
 
     q: Annotated[
         float | None,
@@ -38,6 +38,10 @@ class CertifyRules(_Section):
     alpha: Annotated[
         float, Field(gt=0, lt=0.5, description="largest failure probability that counts: a number between 0 and 0.5")
     ] = 0.01
+    bound: Annotated[
+        Literal["holdout", "population"],
+        Field(description="of accuracy on the clean holdout, or on what it was drawn from: holdout or population"),
+    ] = "holdout"
     max_learnability: Annotated[Share | None, Field(description="largest bound that passes: a number from 0 to 1")] = (
         None
     )

@@ -118,7 +118,7 @@ helps = {name: CliRunner().invoke(app, [name, "--help"]) for name in names}
 print(json.dumps({
     "codes": {name: result.exit_code for name, result in helps.items()},
     "helps": {name: result.output for name, result in helps.items()},
-    "loaded": sorted({"torch", "torchvision", "scipy", "PIL"} & set(sys.modules)),
+    "loaded": sorted({"torch", "torchvision", "scipy", "PIL", "rich"} & set(sys.modules)),
 }))
 """
 OPTIONS = {

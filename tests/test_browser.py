@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Evidence
+from conftest import Evidence, run_command
 from test_report import POLICY
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -54,15 +54,17 @@ parent.document.title = "FOUND" + JSON.stringify(found);
 """
 
 
-@pytest.fixture
-def page(evidence: Evidence, tmp_path: Path) -> Path:
-    from conftest import run_command
-
-    (tmp_path / "policy.yaml").write_text(POLICY)
-    target = tmp_path / "page.html"
-    done = run_command("report", evidence.out, "--out", target, "--policy", tmp_path / "policy.yaml")
+def written(evidence: Evidence, *words: str) -> Path:
+    place = evidence.vault.parent
+    (place / "policy.yaml").write_text(POLICY)
+    done = run_command("report", evidence.out, "--out", place / "page.html", "--policy", place / "policy.yaml", *words)
     assert done.code == 0, done.stderr
-    return target
+    return place / "page.html"
+
+
+@pytest.fixture
+def page(evidence: Evidence) -> Path:
+    return written(evidence)
 
 
 def browse(page: Path, place: Path, width: int) -> tuple[str, list[str]]:
@@ -74,8 +76,11 @@ def browse(page: Path, place: Path, width: int) -> tuple[str, list[str]]:
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
-def test_the_page_as_it_is_loads_without_a_word_on_the_console(page: Path, tmp_path: Path) -> None:
-    document, said = browse(page, tmp_path, 1280)
+@pytest.mark.parametrize("words", [(), ("--with-originals",)])
+def test_the_page_as_it_is_loads_without_a_word_on_the_console(
+    words: tuple[str, ...], evidence: Evidence, tmp_path: Path
+) -> None:
+    document, said = browse(written(evidence, *words), tmp_path, 1280)
     assert said == []
     assert "Fails the policy" in document
 

@@ -1,6 +1,8 @@
 import json
+import os
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -99,6 +101,30 @@ def test_certify_that_abstains_is_inconclusive(release: Release, tmp_path: Path,
     assert abstained["certified_learnability"] is None
     assert abstained["draws_needed"] > 50
     assert f"eta 0.5 needs {abstained['draws_needed']} draws" in done.stderr
+
+
+def test_the_next_command_can_be_pasted(release: Release, tmp_path: Path, command: Command) -> None:
+    mine = release.copy(tmp_path)
+    vault = mine.vault.rename(tmp_path / "my vault")
+    done = command("certify", mine.out, *CERTIFY[:-4], "--surrogate-recipe", "plain", "--eta", "0", "--vault", vault)
+    assert done.code == 0, done.stderr
+    assert done.stderr.splitlines()[-1] == f"Next: pueprotect audit {mine.out} --vault '{vault}'"
+    heads = [line.split() for line in done.stdout.splitlines() if line.startswith("eta ")]
+    assert heads == [["eta", "protected", "population", "chance"]]
+
+
+@pytest.mark.parametrize(
+    ("words", "position", "offered"),
+    [("pueprotect ce", 1, ["certify"]), ("pueprotect certify --st", 2, ["--stress"]),
+     ("pueprotect check --format ", 3, ["text", "json", "junit", "sarif", "github"])],
+)  # fmt: skip
+def test_the_shell_completes_commands_options_and_choices(words: str, position: int, offered: list[str]) -> None:
+    environment = {"_PUEPROTECT_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(position)}
+    program = "from pueprotect.cli import app; app(prog_name='pueprotect')"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=os.environ | environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == offered
 
 
 def test_certify_goes_on_with_finished_draws(
@@ -210,6 +236,7 @@ def test_audit_with_seeds_shows_mean_and_spread_within_80_columns(
     assert "seeds" in done.stdout
     assert "mean of 2 seeds" in " ".join(done.stdout.split())
     assert "trainings, about" in done.stderr
+    assert done.stderr.splitlines()[-1] == f"Next: pueprotect report {mine.out}"
     data = command(*words, "--resume", "--json").data
     for row in data["results"]:
         low, high = row["seeds"]["lowest"], row["seeds"]["highest"]
@@ -338,6 +365,7 @@ def test_sample_writes_images_once(tmp_path: Path, command: Command) -> None:
     done = command("sample", tmp_path / "set", "--per-class", 1, "--size", 32)
     assert done.code == 0
     assert len(list((tmp_path / "set").glob("*/*.jpg"))) == 5
+    assert f"Next: pueprotect protect {tmp_path / 'set'} --out {tmp_path / 'set'}-shared" in done.stderr
     refused(command("sample", tmp_path / "set"), 2, str(tmp_path / "set"))
 
 

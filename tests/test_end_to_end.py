@@ -1,4 +1,4 @@
-"""Real photographs through every command: protect, certify, audit, verify."""
+"""Real photographs through every command: protect, verify, audit, certify, check."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def call(*words: str | Path) -> dict[str, object]:
 
 
 @pytest.mark.realdata
-def test_protection_certificate_and_audit_agree_on_real_photographs(photos: Path, tmp_path: Path) -> None:
+def test_protection_certificate_audit_and_gate_agree_on_real_photographs(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "shared"
     # At 8/255 and 20 rounds the self-check refused these 640 images (47 %, limit 34 %): twice the budget here.
     noise = ("--rounds", "24", "--epsilon", "16/255", "--format", "png", "--release-anyway")
@@ -59,3 +59,18 @@ def test_protection_certificate_and_audit_agree_on_real_photographs(photos: Path
     protected = certificate["curve"][0]["certified_learnability"]  # type: ignore[index]
     baseline = certificate["baseline"]["curve"][0]["certified_learnability"]  # type: ignore[index]
     assert protected < baseline
+
+    def check(bound: float) -> int:
+        """The gate's exit code when the certificate may say no more than `bound`."""
+        policy = tmp_path / "policy.yaml"
+        policy.write_text(
+            f"version: 1\ncertify: {{eta: 0, max_learnability: {bound}, min_draws: 50, min_baseline: {baseline}}}\n"
+            f"audit: {{max_accuracy: {audit['worst']['accuracy']}}}\nimages: {{max_linf: 16}}\n"  # type: ignore[index]
+        )
+        return CliRunner().invoke(app, ["check", str(out), "--policy", str(policy)]).exit_code
+
+    assert check(protected) == 0
+    assert check(protected - 0.001) == 1
+    released = next(out.rglob("*.png"))
+    released.write_bytes(released.read_bytes() + b"x")
+    assert check(protected) == 3, "the evidence speaks of other bytes"

@@ -110,6 +110,25 @@ def test_abstention_names_the_draws_that_are_needed(evidence: Evidence) -> None:
     assert "--draws 4321" in verdict.command
 
 
+def test_a_policy_may_ask_for_the_bound_of_the_population(evidence: Evidence) -> None:
+    def populate(data: Any) -> None:
+        for curve, figure in ((data["curve"], 0.6), (data["baseline"]["curve"], 0.9)):
+            for point in curve:
+                point["population"] = figure
+
+    rules = {"max_learnability": 0.5, "min_baseline": 0.85}
+    evidence.edit("certificate.json", populate)
+    records = read_records(evidence.out)
+    held = verdicts_on(records, certify=rules)
+    assert [held[f"certify.{name}"].observed for name in rules] == [0.42, 0.8]
+    held = verdicts_on(records, certify=rules | {"bound": "population"})
+    assert [held[f"certify.{name}"].passed for name in rules] == [False, True]
+    assert "for the population is 60.0%" in held["certify.max_learnability"].reason
+    evidence.edit("certificate.json", lambda data: [point.pop("population") for point in data["curve"]])
+    older = verdicts_on(read_records(evidence.out), certify=rules | {"bound": "population"})
+    assert older["certify.max_learnability"].passed is None, "a certificate without that bound says nothing of it"
+
+
 def test_draws_and_baseline_must_reach_their_limits(evidence: Evidence) -> None:
     rules = {"min_draws": 1000, "min_baseline": 0.8}
     found = verdicts_on(read_records(evidence.out), certify=rules)

@@ -199,6 +199,34 @@ def test_the_verdict_comes_first_and_the_worst_attack_leads(evidence: Evidence, 
         assert words in body, words
 
 
+def test_the_certificate_shows_the_bound_of_the_population_and_only_drawn_curves(
+    evidence: Evidence, command: Command
+) -> None:
+    def change(data: Any) -> None:
+        for point in data["curve"]:
+            point["population"] = 0.613
+        screened = [point | {"certified_learnability": None, "population": None} for point in data["curve"]]
+        data["recipes"]["online"] = data["recipes"]["plain"] | {"recipe": "online", "curve": screened}
+
+    evidence.edit("certificate.json", change)
+    text = page_of(evidence, command)
+    assert "<td>42.0 %</td><td>61.3 %</td><td>80.0 %</td>" in text
+    assert '<i class="population"></i>protected, for the population' in text
+    assert '<i class="other"></i>' not in text, "a screened network has no curve"
+    assert "online (screened)" in text
+    assert "plain (counts)" in text
+
+
+def test_a_limit_on_the_recovered_share_is_a_line_between_chance_and_clean(evidence: Evidence) -> None:
+    policy = Policy.model_validate(
+        {"version": 1, "audit": {"max_recovered": 0.5, "attacks": {"pst": {"max_accuracy": 0.4}}}}
+    )
+    check = CheckReport(PolicyFile(Path("p"), policy, "", {}), "out", DIGEST, ())
+    gates = {bar.attack: bar.gate for bar in bars(read_records(evidence.out), check)}
+    assert gates["standard"] == pytest.approx(0.3 + 0.5 * (0.9 - 0.3))
+    assert gates["pst"] == 0.4, "the tighter one"
+
+
 def test_bars_are_sorted_and_know_their_gate(evidence: Evidence) -> None:
     found = bars(read_records(evidence.out), None)
     assert [bar.attack for bar in found[:3]] == ["pst", "recovery", "weight-noise"]

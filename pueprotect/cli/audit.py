@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,6 +19,7 @@ from pueprotect.cli.console import (
     table,
     warn,
 )
+from pueprotect.cli.options import AsJson, Device, Released, Seed, TestImages, VaultPath
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -31,11 +31,9 @@ BAR = 10
 
 
 def audit(
-    folder: Annotated[Path, typer.Argument(metavar="OUT", help="The released folder.", show_default=False)],
-    vault: Annotated[Path | None, typer.Option(help="Its vault.", show_default="OUT.vault")] = None,
-    test: Annotated[
-        Path | None, typer.Option(help="Clean labelled images to measure on.", show_default="holdout")
-    ] = None,
+    folder: Released,
+    vault: VaultPath = None,
+    test: TestImages = None,
     attack: Annotated[
         list[str] | None,
         typer.Option(help="An attack; repeat for several. See: pueprotect attacks.", show_default="suite"),
@@ -58,14 +56,14 @@ def audit(
         float | None, typer.Option(help="Gate: fail when an attack recovers more than this share.", show_default=False)
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Keep the attacks that are finished.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda[:i].")] = "auto",
-    seed: Annotated[int, typer.Option(help="Everything random is a function of it.")] = 0,
+    device: Device = "auto",
+    seed: Seed = 0,
     seeds: Annotated[int, typer.Option(help="Run everything with so many seeds: mean and spread.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Write the result as JSON to stdout.")] = False,
+    as_json: AsJson = False,
 ) -> int:
-    """Attack the released files and report the clean accuracy that each attacker reaches.
+    """Attack the released files and measure what attackers learn.
 
-    Started by torchrun, the processes share the attacks.
+    The figures are clean test accuracies. Started by torchrun, the processes share the attacks.
 
     Exit codes: 0 pass; 1 a gate failed; 2 unusable input; 3 an attack failed or had to be left out, files changed
     since protection, or a gate without figure.
@@ -104,7 +102,7 @@ def audit(
             print_json(report.as_json())
         else:
             _show(report, evidence)
-            hint(f"pueprotect report {folder}")
+            hint("report", folder, vault=vault)
     return _outcome(report, max_accuracy, max_recovered)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pueprotect.cli.console import bars, gate, hint, note, numbers, out, percent, print_json, table, warn
+from pueprotect.cli.options import AsJson, Device, Released, Seed, TestImages, VaultPath
 from pueprotect.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,11 +20,9 @@ DEFAULT_RADII = (0.2, 0.4, 0.6, 0.8, 1.0, 1.2)
 
 
 def certify(
-    folder: Annotated[Path, typer.Argument(metavar="OUT", help="The released folder.", show_default=False)],
-    vault: Annotated[Path | None, typer.Option(help="Its vault.", show_default="OUT.vault")] = None,
-    test: Annotated[
-        Path | None, typer.Option(help="Clean labelled images to measure on.", show_default="holdout")
-    ] = None,
+    folder: Released,
+    vault: VaultPath = None,
+    test: TestImages = None,
     q: Annotated[float, typer.Option(help="Share of classifiers that the bound covers.")] = 0.9,
     sigma: Annotated[
         str, typer.Option(help="Standard deviation of the weight noise; auto: the largest that informs.")
@@ -63,11 +61,13 @@ def certify(
     resume: Annotated[
         bool, typer.Option("--resume", help="Keep finished surrogates and draws; --draws may have grown.")
     ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda[:i].")] = "auto",
-    seed: Annotated[int, typer.Option(help="Everything random is a function of it.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Write the result as JSON to stdout.")] = False,
+    device: Device = "auto",
+    seed: Seed = 0,
+    as_json: AsJson = False,
 ) -> int:
-    """Bound the clean accuracy of classifiers around surrogates trained on the released files.
+    """Bound what classifiers near a surrogate can still have learnt.
+
+    The surrogates are trained on the released files; the bound is on clean accuracy.
 
     Exit codes: 0 pass; 1 the gate failed; 2 unusable input; 3 abstained, or files changed since protection.
     """
@@ -105,18 +105,15 @@ def certify(
             desk, settings, recipes, baseline=baseline,
             stress=recovery(evidence, seed, epochs, progress) if stress else None,
         )  # fmt: skip
+        data = report.as_json()
         if group.leads:
-            evidence.store("certificate.json", report.as_json())
-            _tell(report, folder, as_json)
-        return _outcome(report, max_learnability, asked=eta is not None, speak=group.leads)
-
-
-def _tell(report: CertificateReport, folder: Path, as_json: bool) -> None:
-    if as_json:
-        print_json(report.as_json())
-    else:
-        _show(report)
-        hint(f"pueprotect audit {folder}")
+            evidence.store("certificate.json", data)
+            if as_json:
+                print_json(data)
+            else:
+                _show(report)
+                hint("audit", folder, vault=vault, test=test)
+        return _outcome(data, max_learnability, asked=eta is not None, speak=group.leads)
 
 
 def _number(text: str, option: str) -> float:
@@ -142,20 +139,19 @@ def _check(*, q: float, sigma: float, alpha: float, draws: int, etas: tuple[floa
         raise InputError(f"--epochs {epochs:g} is outside (0, 10000].")
 
 
-def _outcome(report: CertificateReport, limit: float | None, *, asked: bool, speak: bool) -> int:
+def _outcome(data: dict[str, Any], limit: float | None, *, asked: bool, speak: bool) -> int:
     """The exit code: a radius asked for by name must be certified, of the usual ones at least one."""
     from pueprotect.artefacts import Certificate as Recorded
     from pueprotect.policy import INCONCLUSIVE, PASS, certificate_verdict, exit_code
     from pueprotect.rules import CertifyRules
 
     verdicts = []
-    curve = report.certificate.curve
+    found = Recorded.model_validate(data)
     if limit is not None:
-        found = Recorded.model_validate(report.as_json())
         verdicts.append(certificate_verdict(CertifyRules(max_learnability=limit), found))
         if speak:
             note(f"gate: {verdicts[0].reason}")
-    abstained = [point.certified_learnability is None for point in curve]
+    abstained = [point.certified_learnability is None for point in found.curve]
     inconclusive = any(abstained) if asked else all(abstained)
     return exit_code(verdicts) or (INCONCLUSIVE if inconclusive else PASS)
 
@@ -184,15 +180,15 @@ def _show(report: CertificateReport) -> None:
     from pueprotect.certification import FLAGS
 
     found, settings, baseline = report.certificate, report.settings, report.baseline
-    rows = table("eta", "protected", *(["clean baseline"] if baseline else []), "chance", "population")
+    rows = table("eta", "protected", "population", *(["clean baseline"] if baseline else []), "chance")
     for number, point in enumerate(found.curve):
         bound = point.certified_learnability
         rows.add_row(
             f"{point.eta:g}",
             percent(bound) if bound is not None else f"abstains: {point.draws_needed} draws",
+            percent(point.population),
             *([percent(baseline.curve[number].certified_learnability)] if baseline else []),
             percent(report.chance),
-            percent(point.population),
         )
     out.print("[bold]Certified learnability[/bold] (upper bound on clean accuracy)")
     out.print(rows)

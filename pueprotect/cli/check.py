@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pueprotect.cli.console import err, escape, hint, note, out, uncollected
+from pueprotect.cli.options import Released, VaultPath
 from pueprotect.errors import InputError, StaleDataError
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ class Format(StrEnum):
 
 @uncollected()
 def check(
-    folder: Annotated[Path, typer.Argument(metavar="OUT", help="The released folder.", show_default=False)],
-    vault: Annotated[Path | None, typer.Option(help="Its vault.", show_default="OUT.vault")] = None,
+    folder: Released,
+    vault: VaultPath = None,
     policy: Annotated[Path, typer.Option(help="Policy file; see: pueprotect schema policy.")] = DEFAULT_POLICY,
     output: Annotated[Format, typer.Option("--format", help="What is written to stdout.")] = Format.text,
     reports: Annotated[
@@ -60,7 +61,9 @@ def check(
     ] = None,
     workers: Annotated[int, typer.Option(help="Threads that hash; 0 chooses.")] = 0,
 ) -> int:
-    """Hold the digests and the recorded evidence of a release against a policy; nothing is computed anew.
+    """Hold a release's digests and evidence against a policy.
+
+    Files are hashed; nothing else is computed anew.
 
     Exit codes: 0 pass; 1 a rule failed; 2 unusable policy or input; 3 evidence is missing, stale or foreign.
     """  # fmt: skip
@@ -150,8 +153,8 @@ def _previous(path: Path) -> Check:
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="OUT", help="The released folder.", show_default=False)],
-    vault: Annotated[Path | None, typer.Option(help="Its vault.", show_default="OUT.vault")] = None,
+    folder: Released,
+    vault: VaultPath = None,
     out_file: Annotated[
         Path | None, typer.Option("--out", help="The HTML file to write.", show_default="report.html in the vault")
     ] = None,
@@ -163,7 +166,9 @@ def report(
     ] = False,
     images: Annotated[int, typer.Option(min=0, max=60, help="Pictures shown.")] = 12,
 ) -> int:
-    """Write everything that is recorded about a release into one HTML file that needs no network.
+    """Write the recorded evidence as one HTML file.
+
+    The file needs no network and runs no script.
 
     Exit codes: 0 written; 2 unusable input; 3 files changed since protection.
     """
@@ -193,14 +198,14 @@ def report(
     if with_originals:
         note("note: this report shows originals and noise; whoever has it can undo the protection of those images.")
     if not chosen:
-        hint(f"pueprotect check {folder} --policy {DEFAULT_POLICY}")
+        hint("check", folder, vault=vault, policy=DEFAULT_POLICY)
     return 0
 
 
 def schema(
     name: Annotated[str | None, typer.Argument(help="policy, or an artefact.", show_default="list the names")] = None,
 ) -> int:
-    """Print the JSON Schema of the policy file or of anything that pueprotect writes as JSON."""
+    """Print the JSON Schema of the policy or of an artefact."""
     from pueprotect.rules import Policy
     from pueprotect.schemas import ARTEFACTS
 

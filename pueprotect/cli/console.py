@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -16,6 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property, wraps
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, ParamSpec
 
@@ -232,9 +234,11 @@ def warn(name: str, sentence: str) -> None:
     _say(f"[yellow]{escape(name)}[/yellow]: {escape(sentence)}")
 
 
-def hint(command: str) -> None:
-    """What to run next, on stderr."""
-    _say(f"Next: [bold]{escape(command)}[/bold]")
+def hint(command: str, folder: Path, *options: str, **places: Path | None) -> None:
+    """What to run next, on stderr, quoted for a shell; `places` are options with a path, left out where None."""
+    words = ["pueprotect", command, str(folder)]
+    words += [word for name, place in places.items() if place is not None for word in (f"--{name}", str(place))]
+    _say(f"Next: [bold]{escape(shlex.join([*words, *options]))}[/bold]")
 
 
 def print_json(data: dict[str, Any]) -> None:

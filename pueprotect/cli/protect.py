@@ -21,6 +21,7 @@ from pueprotect.cli.console import (
     printable,
     table,
 )
+from pueprotect.cli.options import AsJson, Device, Seed
 from pueprotect.errors import LISTED, InputError, UnusableImages
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def protect(
     size: Annotated[str, typer.Option(help="Working size in pixels, or auto.")] = "auto",
     sigma: Annotated[float, typer.Option(help="Standard deviation of the train-time weight noise (pue).")] = 0.05,
     rounds: Annotated[int | None, typer.Option(help="Passes over the images.", show_default="by preset")] = None,
-    seed: Annotated[int, typer.Option(help="Everything random is a function of it.")] = 0,
+    seed: Seed = 0,
     holdout: Annotated[float, typer.Option(help="Share of each class kept out of training, to measure with.")] = 0.2,
     labels: Annotated[
         Path | None, typer.Option(help="CSV with the columns path,label instead of class folders.")
@@ -112,9 +113,9 @@ def protect(
     release_anyway: Annotated[
         bool, typer.Option("--release-anyway", help="Release even when the self-check fails.")
     ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda[:i].")] = "auto",
+    device: Device = "auto",
     workers: Annotated[int, typer.Option(help="Threads that decode and encode; 0 chooses.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Write the result as JSON to stdout.")] = False,
+    as_json: AsJson = False,
 ) -> int:
     """Make a protected copy of a folder of labelled images.
 
@@ -171,7 +172,7 @@ def protect(
         return INCONCLUSIVE
     if not check["passed"]:
         note(f"note: {weak}; released all the same, as asked.")
-    hint(f"pueprotect certify {out_dir} --baseline")
+    hint("certify", out_dir, "--baseline", vault=vault)
     return 0
 
 

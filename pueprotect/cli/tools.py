@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from pueprotect.cli.console import escape, hint, indented, note, out, print_json, table
+from pueprotect.cli.options import AsJson, Released, Seed, VaultPath
 from pueprotect.errors import InputError, PlatformError
 
 STALE = 3
@@ -18,20 +19,20 @@ def sample(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make.", show_default=False)],
     per_class: Annotated[int, typer.Option(help="Images of each class.")] = 150,
     size: Annotated[int, typer.Option(help="Side in pixels.")] = 32,
-    seed: Annotated[int, typer.Option(help="Everything random is a function of it.")] = 0,
+    seed: Seed = 0,
 ) -> int:
     """Write a small labelled photo-like data set to try everything on."""
     from pueprotect.sample import write_sample
 
     count = write_sample(folder, per_class=per_class, size=size, seed=seed)
     out.print(f"{count} images under {escape(str(folder))}", soft_wrap=True)
-    hint(f"pueprotect protect {folder} --out {folder}-shared")
+    hint("protect", folder, out=Path(f"{folder}-shared"))
     return 0
 
 
 def verify(
-    folder: Annotated[Path, typer.Argument(metavar="OUT", help="The released folder.", show_default=False)],
-    vault: Annotated[Path | None, typer.Option(help="Its vault.", show_default="OUT.vault")] = None,
+    folder: Released,
+    vault: VaultPath = None,
     signature: Annotated[
         Path | None,
         typer.Option(metavar="SIG", help="A signed statement of check --attest --sign.", show_default=False),
@@ -39,11 +40,11 @@ def verify(
     public_key: Annotated[
         Path | None, typer.Option(metavar="KEY", help="The signer's public key (PEM).", show_default=False)
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Write the result as JSON to stdout.")] = False,
+    as_json: AsJson = False,
 ) -> int:
-    """Compare the released files with their recorded digests and list every difference.
+    """Compare released files with their recorded digests.
 
-    With --signature the digests are those of a signed statement, and no vault is needed.
+    Every difference is listed. With --signature the digests are those of a signed statement, and no vault is needed.
 
     Exit codes: 0 all as released; 3 files are missing, added or changed, or not what was signed; 2 no vault.
     """  # fmt: skip
@@ -83,8 +84,8 @@ def _verify_signature(
     return 0
 
 
-def attacks(as_json: Annotated[bool, typer.Option("--json", help="Write the list as JSON to stdout.")] = False) -> int:
-    """List the attacks: what the attacker does and needs, and the source."""
+def attacks(as_json: AsJson = False) -> int:
+    """List the attacks: what each does and needs, and its source."""
     from pueprotect.runtime import check_torch
 
     check_torch()
@@ -109,8 +110,10 @@ def attacks(as_json: Annotated[bool, typer.Option("--json", help="Write the list
     return 0
 
 
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="Write the result as JSON to stdout.")] = False) -> int:
-    """Show versions, device and memory, whether torchvision loads, and what auto would choose.
+def doctor(as_json: AsJson = False) -> int:
+    """Show versions, device, memory and what auto would choose.
+
+    Also whether torchvision's operators load.
 
     Exit codes: 0 ready; 2 something is missing, with the mend.
     """

@@ -22,13 +22,14 @@ from markupsafe import Markup
 from PIL import Image
 
 from pueprotect import __version__
-from pueprotect.artefacts import AuditRecord, Certificate
+from pueprotect.artefacts import AuditRecord, Certificate, RecipeFigures
 from pueprotect.digests import sha256_of
 from pueprotect.pixels import decode_rgb
 from pueprotect.policy import OUTCOMES
 from pueprotect.records import Records
 from pueprotect.report.charts import Level, Series, histogram, line_chart, nice
 from pueprotect.report.formats import CheckReport
+from pueprotect.rules import AuditRules
 from pueprotect.vault import ManifestRow
 
 Pixels = npt.NDArray[np.uint8]
@@ -104,6 +105,7 @@ def render(
         certificate=certificate,
         stale_certificate=found is not None and certificate is None,
         curve=_curve(certificate, check) if certificate else None,
+        surrogates=_surrogates(certificate) if certificate else (),
         draws=_draws(certificate) if certificate else None,
         bars=shown,
         stale_attacks=sum(record.key.data_digest != records.digest for record in records.audit),
@@ -141,7 +143,7 @@ def bars(records: Records, check: CheckReport | None) -> list[Bar]:
                 recovered=records.recovered(record),
                 clean=clean.result.accuracy if clean else None,
                 chance=record.chance,
-                gate=rules.limits_of(record.key.attack).get("max_accuracy") if rules else None,
+                gate=_gate(rules, record, clean) if rules else None,
                 epochs=record.result.epochs,
                 flags=tuple(record.result.flags),
             )
@@ -149,26 +151,47 @@ def bars(records: Records, check: CheckReport | None) -> list[Bar]:
     return sorted(found, key=lambda bar: (-bar.accuracy, bar.attack, bar.arch))
 
 
-def _curve(certificate: Certificate, check: CheckReport | None) -> Markup:
-    """Certified bounds of the worst recipe, the other recipes and the clean baseline, over the radius."""
+def _gate(rules: AuditRules, record: AuditRecord, clean: AuditRecord | None) -> float | None:
+    """The accuracy at which the tighter of the two limits on an attack lies."""
+    limits = rules.limits_of(record.key.attack)
+    accuracies = [limits["max_accuracy"]] if "max_accuracy" in limits else []
+    top = clean.result.accuracy if clean else None
+    if "max_recovered" in limits and top is not None and record.chance is not None:
+        accuracies.append(record.chance + limits["max_recovered"] * (top - record.chance))
+    return min(accuracies, default=None)
+
+
+def _curve(certificate: Certificate, check: CheckReport | None) -> tuple[Markup, list[tuple[str, str]]]:
+    """Certified bounds of protected data and the clean baseline over the radius, and the legend (style, name)."""
     rules = check.file.policy.certify if check else None
 
-    def line(name: str, figures: Any, style: str) -> Series:
-        points = ((p.eta, p.certified_learnability) for p in figures.curve if p.certified_learnability is not None)
+    def line(name: str, figures: RecipeFigures, style: str, bound: str = "certified_learnability") -> Series:
+        points = ((p.eta, getattr(p, bound)) for p in figures.curve if getattr(p, bound) is not None)
         return Series(name, tuple(sorted(points)), style)
 
-    series = [
-        line(f"protected, {name} surrogate", figures, "other")
-        for name, figures in certificate.recipes.items()
-        if name != certificate.recipe
-    ]
+    others = ((name, figures) for name, figures in certificate.recipes.items() if name != certificate.recipe)
+    series = [line(f"protected, {name} surrogate", figures, "other") for name, figures in others]
     series.append(line(f"protected, {certificate.recipe} surrogate", certificate, "protected"))
+    series.append(line("protected, for the population", certificate, "population", "population"))
     if certificate.baseline:
         series.append(line("clean baseline", certificate.baseline, "clean"))
     levels = [Level("chance", certificate.chance, "chance")]
     if rules and rules.max_learnability is not None:
         levels.append(Level("policy's limit", rules.max_learnability, "gate"))
-    return line_chart("Certified learnability by radius", series, x_label="radius eta (L2)", levels=levels)
+    drawn = [one for one in series if one.points]  # screened recipes have no bound
+    chart = line_chart("Certified learnability by radius", drawn, x_label="radius eta (L2)", levels=levels)
+    return chart, [(one.style, one.name) for one in drawn] + [(level.style, level.name) for level in levels]
+
+
+def _surrogates(certificate: Certificate) -> list[tuple[str, RecipeFigures]]:
+    """Every network that was looked at; the one that counts and the clean baseline last."""
+    found: list[tuple[str, RecipeFigures]] = []
+    for name, figures in certificate.recipes.items():
+        if name != certificate.recipe:
+            certified = any(point.certified_learnability is not None for point in figures.curve)
+            found.append((name if certified else f"{name} (screened)", figures))
+    found.append((f"{certificate.recipe} (counts)", certificate))
+    return found + ([("clean baseline", certificate.baseline)] if certificate.baseline else [])
 
 
 def _draws(certificate: Certificate) -> Markup | None:

@@ -26,7 +26,7 @@ from pueprotect.findings import NO_GATES, AuditReport, Gates, Row, clean_row, ju
 from pueprotect.models import ARCHITECTURES, architecture, build
 from pueprotect.runtime import SILENT, Progress, generator
 from pueprotect.suites import TRANSFER
-from pueprotect.texture import Known, code_book
+from pueprotect.texture import Scheme, code_book
 from pueprotect.training import ImageSet, Recipe, train
 
 CLEAN_LINE = "clean-line"
@@ -129,12 +129,14 @@ def clean_share(originals: ImageSet | None, fraction: float, seed: int) -> Image
     return originals.subset(torch.cat(picked))
 
 
-def known(evidence: Evidence) -> Known | None:
+def known(evidence: Evidence) -> Scheme | None:
     """The code of a hardened release; None for any other."""
     run = evidence.run
     if run.get("method") != "hardened":
         return None
-    return Known(code_book(len(run["classes"]), run["seed"]), run["settings"]["epsilon"])
+    return Scheme(
+        code_book(len(run["classes"]), run["seed"]), run["settings"]["epsilon"], run["settings"]["visibility"]
+    )
 
 
 def audit(

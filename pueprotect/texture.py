@@ -257,7 +257,7 @@ def _indices(codes: Sequence[Code]) -> list[tuple[int, int]]:
 def _joined(images: Pixels, luma: Floats, code: Levels, grating: Levels, scheme: Scheme) -> Levels:
     """Luma code in red and green and the grating in blue; greyscale images get the code in all three."""
     size = images.shape[1]
-    noise = np.empty(images.shape, dtype=np.int8)
+    noise: Levels = np.empty(images.shape, dtype=np.int8)
     noise[..., :2] = code[:, :size, :size, None]
     noise[..., 2] = grating
     grey = (images == images[..., :1]).all((1, 2, 3))
@@ -272,7 +272,7 @@ def _amplitude(luma: Floats, scheme: Scheme) -> Levels:
     mean, square = (uniform_filter(plane, (0, WINDOW, WINDOW), mode="mirror") for plane in (luma, luma * luma))
     contrast = np.sqrt(np.maximum(square - mean * mean, 0))
     share = np.minimum(least + (1 - least) * contrast / busy, 1)
-    return np.maximum(np.rint(scheme.epsilon * share), 1).astype(np.int8)
+    return np.asarray(np.maximum(np.rint(scheme.epsilon * share), 1), dtype=np.int8)
 
 
 def _luma_code(natural: Floats, labels: Labels, codes: Sequence[Code], picked: npt.NDArray[np.int64]) -> Levels:

@@ -5,9 +5,11 @@ import pytest
 from conftest import Command, photo, put, write_photos
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from scipy.fft import dctn
 
 from pueprotect import texture
+from pueprotect.encode import lay
 from pueprotect.errors import InputError
 from pueprotect.texture import Code, Scheme, code_book
 
@@ -132,6 +134,24 @@ def test_any_working_size(size: int) -> None:
     noise = laid(pictures(4, size), np.arange(4) % 2)
     assert noise.shape == (4, size, size, 3)
     assert set(np.unique(noise)) == {-8, 8}
+
+
+@pytest.mark.parametrize(("attacked", "alike", "levels"), [(32, 0.45, 1.5), (64, 0.6, 3)])
+def test_the_code_of_a_large_picture_survives_the_attackers_reduction(
+    attacked: int, alike: float, levels: float
+) -> None:
+    """Laid at a working size of 64 on 512 pixels; at half the working size the coarser half of the code is left."""
+    large = photo(512, 512)
+    small = np.asarray(Image.fromarray(large).resize((64, 64), Image.Resampling.LANCZOS))[None]
+    noise = texture.texture(small, np.zeros(1, np.int64), Scheme(code_book(2, 0), 8), 0)[0]
+    released = lay(large, noise, 8)
+    seen, before = (
+        np.asarray(Image.fromarray(picture).resize((attacked, attacked), Image.Resampling.BILINEAR)).astype(float)
+        for picture in (released, large)
+    )
+    wanted = noise.reshape(attacked, 64 // attacked, attacked, 64 // attacked, 3).mean((1, 3))
+    assert np.corrcoef((seen - before).ravel(), wanted.ravel())[0, 1] > alike
+    assert (seen - before).std() > levels
 
 
 @pytest.mark.parametrize(

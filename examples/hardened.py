@@ -2,11 +2,13 @@
 
     python examples/hardened.py run DATA STORE [--methods hardened pue ...] [--attacks notch ...] [--seeds 0 1 2]
     python examples/hardened.py table STORE [--arch resnet8]
+    python examples/hardened.py look DATA SHEET.png
 
 DATA holds train/<class>/*.jpg and test/<class>/*.jpg, as for results.py. Figures are counted on every second test
 image: the other half is the one that choices were made on. Each cell is one JSON file in STORE, written when it is
 finished, so runs can be stopped, repeated and shared between processes. `clean` is the clean upper line; lsp and
-ops are the tests' versions of Linearly Separable Perturbations and One-Pixel Shortcuts.
+ops are the tests' versions of Linearly Separable Perturbations and One-Pixel Shortcuts. `look` measures how visible the
+texture code is on DATA/test, and draws one image of each class at 1x and 3x: the original, then each visibility.
 """
 
 from __future__ import annotations
@@ -19,14 +21,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 
 from pueprotect.attacks import Target, find
 from pueprotect.attacks.base import AS_THEY_ARE, CLEAN_BEHIND_IT, KNOWLEDGE
 from pueprotect.audit import clean_share, known
 from pueprotect.evidence import Evidence, open_release
+from pueprotect.images import load, scan
 from pueprotect.runtime import choose_device, device_name
+from pueprotect.similarity import ssim
 from pueprotect.suites import SUITES
+from pueprotect.texture import SHAPES, Scheme, code_book, texture
 from pueprotect.training import ImageSet, Recipe
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
@@ -125,6 +132,28 @@ def table(store: Path, arch: str) -> None:
             print(f"| {name} | {' | '.join(entries)} |")
 
 
+def look(data: Path, sheet: Path, size: int = 32) -> None:
+    """Print PSNR and SSIM of each visibility, and draw a sheet."""
+    folder = scan(data / "test")
+    images, labels = load(folder, size), folder.labels
+    shown = np.flatnonzero(np.diff(labels, prepend=-1))
+    rows = [images[shown]]
+    print(f"{len(images)} images of {size} pixels\n\n| visibility | PSNR | SSIM |\n|---|---|---|")
+    for visibility in SHAPES:
+        scheme = Scheme(code_book(len(folder.classes), 0), 8, visibility)
+        released = np.clip(images.astype(int) + texture(images, labels, scheme, 0), 0, 255).astype(np.uint8)
+        errors = np.square(released - images.astype(float)).mean((1, 2, 3))
+        psnr = (10 * np.log10(255**2 / errors)).mean()
+        alike = np.mean([ssim(one, other) for one, other in zip(images, released, strict=True)])
+        print(f"| {visibility} | {psnr:.1f} dB | {alike:.3f} |")
+        rows.append(released[shown])
+    once = np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
+    thrice = once.repeat(3, axis=0).repeat(3, axis=1)
+    above = np.full((once.shape[0], thrice.shape[1], 3), 255, dtype=np.uint8)
+    above[:, : once.shape[1]] = once
+    Image.fromarray(np.concatenate([above, thrice])).save(sheet)
+
+
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -141,8 +170,13 @@ def main() -> None:
     show = commands.add_parser("table")
     show.add_argument("store", type=Path)
     show.add_argument("--arch", default="resnet8")
+    draw = commands.add_parser("look")
+    draw.add_argument("data", type=Path)
+    draw.add_argument("sheet", type=Path)
     wanted = parser.parse_args()
-    if wanted.command == "table":
+    if wanted.command == "look":
+        look(wanted.data, wanted.sheet)
+    elif wanted.command == "table":
         table(wanted.store, wanted.arch)
     else:
         torch.set_num_threads(wanted.threads)

@@ -25,8 +25,8 @@ from pueprotect.evidence import Evidence
 from pueprotect.findings import NO_GATES, AuditReport, Gates, Row, clean_row, judge
 from pueprotect.models import ARCHITECTURES, architecture, build
 from pueprotect.runtime import SILENT, Progress, generator
-from pueprotect.suites import TRANSFER
-from pueprotect.texture import Known, code_book
+from pueprotect.suites import TRANSFER, applicable
+from pueprotect.texture import Scheme, code_book
 from pueprotect.training import ImageSet, Recipe, train
 
 CLEAN_LINE = "clean-line"
@@ -129,12 +129,14 @@ def clean_share(originals: ImageSet | None, fraction: float, seed: int) -> Image
     return originals.subset(torch.cat(picked))
 
 
-def known(evidence: Evidence) -> Known | None:
+def known(evidence: Evidence) -> Scheme | None:
     """The code of a hardened release; None for any other."""
     run = evidence.run
     if run.get("method") != "hardened":
         return None
-    return Known(code_book(len(run["classes"]), run["seed"]), run["settings"]["epsilon"])
+    return Scheme(
+        code_book(len(run["classes"]), run["seed"]), run["settings"]["epsilon"], run["settings"]["visibility"]
+    )
 
 
 def audit(
@@ -185,10 +187,13 @@ class _Session:
         self.known = known(evidence)
 
     def affordable(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Attacks that can be run, and those of a suite that lack clean images; what has no book to know is neither."""
-        names = tuple(name for name in self.settings.attacks if self.known or find(name).needs != KNOWLEDGE)
-        if self.settings.suite is None and len(names) < len(self.settings.attacks):
-            raise InputError("The attack known-code needs a code book to know: audit a release of --method hardened.")
+        """Attacks that can be run, and those of a suite that lack clean images."""
+        names = self.settings.attacks
+        if self.settings.suite is not None:
+            names = applicable(names, self.evidence.run.get("method"))
+        for name in names:
+            if find(name).needs == KNOWLEDGE and self.known is None:
+                raise InputError(f"The attack {name} needs a code book to know: audit a release of --method hardened.")
         needy = tuple(name for name in names if find(name).needs == "a clean share") if self.originals is None else ()
         if needy and self.settings.suite is None:
             raise InputError(

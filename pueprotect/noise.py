@@ -17,7 +17,7 @@ from pueprotect.evidence import SURROGATE
 from pueprotect.models import Classifier, parameter_count, state_of
 from pueprotect.options import Preset
 from pueprotect.runtime import SILENT, Progress
-from pueprotect.texture import code_book, texture
+from pueprotect.texture import Scheme, code_book, texture
 from pueprotect.training import ImageSet, Labelled, Part, Recipe, count_correct
 from pueprotect.vault import DELTA, DRAFT, SCHEMA_VERSION, Vault
 
@@ -141,9 +141,9 @@ def _dealt(clean: Labelled | None, classes: int, group: Group, device: str) -> L
 def _coded(images: ImageSet, held: Tensor, settings: protect.Settings, preset: Preset, progress: Progress) -> Made:
     """The texture code; the network of the self-check takes the place of a surrogate."""
     progress.start("lay textures", 1)
-    codes = code_book(images.classes, settings.seed)
+    scheme = Scheme(code_book(images.classes, settings.seed), settings.epsilon, settings.visibility)
     pixels = images.images.permute(0, 2, 3, 1).cpu().numpy()
-    noise = texture(pixels, images.labels.cpu().numpy(), codes, settings.epsilon, settings.seed)
+    noise = texture(pixels, images.labels.cpu().numpy(), scheme, settings.seed)
     progress.advance()
     progress.finish()
     holdout, shown = (Part(images, members.nonzero().flatten()) for members in (held, ~held))

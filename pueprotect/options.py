@@ -8,6 +8,7 @@ from pathlib import Path
 from pueprotect import protect
 from pueprotect.encode import FileFormat, Metadata
 from pueprotect.errors import InputError
+from pueprotect.texture import Visibility
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Options:
         sigma: standard deviation of the weight noise.
         rounds: passes of the optimisation; None takes the preset's.
         seed: everything random is a function of it.
+        visibility: how far `hardened` yields where a picture is flat.
         holdout: share of each class kept out of training, in (0, 1).
         labels: CSV with the columns path,label instead of class folders.
         label_depth: which folder of an image's path names its class, from 1.
@@ -80,6 +82,7 @@ class Options:
     sigma: float = 0.05
     rounds: int | None = None
     seed: int = 0
+    visibility: Visibility = "standard"
     holdout: float = 0.2
     labels: Path | None = None
     label_depth: int = 1
@@ -104,6 +107,8 @@ class Options:
             raise InputError("--label-depth and --labels exclude each other; leave one out.")
         if self.method == "hardened" and self.rounds is not None:
             raise InputError("--rounds does not apply to --method hardened, which optimises nothing; leave it out.")
+        if self.method != "hardened" and self.visibility != "standard":
+            raise InputError(f"--visibility {self.visibility} is a dial of --method hardened; leave it out.")
         if self.workers < 0:
             raise InputError(f"--workers {self.workers} is below 0; 0 chooses.")
 
@@ -119,4 +124,5 @@ class Options:
             draws=preset.draws,
             surrogate=surrogate,
             seed=self.seed,
+            visibility=self.visibility,
         )

@@ -13,7 +13,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Literal
 
 from pueprotect.rules import AuditRules, CertifyRules, ImageRules, Policy, Waiver
-from pueprotect.suites import SUITES
+from pueprotect.suites import SUITES, applicable
 from pueprotect.vault import default_vault
 
 if TYPE_CHECKING:
@@ -225,7 +225,7 @@ def attack_verdicts(rules: AuditRules, lines: Iterable[Line], command: str | Non
 
 
 def _audit(rules: AuditRules, records: Records) -> Iterator[Verdict]:
-    suite = SUITES[rules.suite] if rules.suite else ()
+    suite = applicable(SUITES[rules.suite], records.run.get("method")) if rules.suite else ()
     by_attack: dict[str, list[Line]] = {}
     for line in records.lines:
         by_attack.setdefault(line.attack, []).append(line)

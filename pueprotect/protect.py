@@ -26,6 +26,7 @@ from pueprotect.distributed import ALONE, Group
 from pueprotect.errors import InputError
 from pueprotect.models import Classifier, build
 from pueprotect.runtime import SILENT, Progress, child_seed, generator
+from pueprotect.texture import Visibility
 from pueprotect.training import (
     Labelled,
     Recipe,
@@ -51,7 +52,7 @@ class Settings:
 
     Attributes:
         method: `pue` (under Gaussian weight noise) or `emn` (without); `hardened` is a code in closed form (module
-            `texture`), for which `epsilon`, `seed` and the self-check's `surrogate` count alone.
+            `texture`), for which `epsilon`, `seed`, `visibility` and the self-check's `surrogate` count alone.
         mode: one pattern for each class or for each image.
         epsilon: L-infinity budget in levels of 0..255.
         sigma: standard deviation of the weight noise; 0 makes PUE equal to EMN.
@@ -61,6 +62,7 @@ class Settings:
         step_size: length of one perturbation step in levels.
         surrogate: name of the network.
         seed: everything random is a function of it.
+        visibility: how far a texture code yields where a picture is flat.
     """
 
     method: Method = "pue"
@@ -73,6 +75,7 @@ class Settings:
     step_size: float = 0.8
     surrogate: str = "resnet8"
     seed: int = 0
+    visibility: Visibility = "standard"
 
     def __post_init__(self) -> None:
         if not 1 <= self.epsilon <= 127:

@@ -7,6 +7,7 @@ Another attack, another parameter of one, or another order of their seeds makes 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 
 from pueprotect.errors import InputError
 
@@ -44,8 +45,15 @@ SUITES["standard-v2"] = (
     "denoise", "known-code",
 )  # fmt: skip
 # Suites whose figures should not hang on one network: they are run with these besides the surrogate's.
+# Attacks on one method's own weakness; suites leave them out on releases of another.
+ONLY_ON = {"known-code": "hardened"}
 _OTHERS = {"cpu": ("resnet8", "cnn"), "cuda": ("cnn", "vit_tiny")}
 TRANSFER = {"standard-v1": _OTHERS, "standard-v2": _OTHERS}
+
+
+def applicable(names: Iterable[str], method: str | None) -> tuple[str, ...]:
+    """Those attacks that concern a release of this method; None for a folder of another tool."""
+    return tuple(name for name in names if ONLY_ON.get(name, method) == method)
 
 
 def suite(name: str) -> tuple[str, ...]:

@@ -3,7 +3,8 @@
 No surrogate and no optimisation. Luma: every block of 8 x 8 pixels shows one index of the block's DCT that belongs to
 its class. Its sign follows the image's own coefficient and runs on across 2 x 2 blocks, so it strengthens what is
 there, differs from image to image and averages out over a class: no linear eye finds it. The other classes' indices are
-pushed against the image. Red and green get the luma code. Blue gets a square grating of one frequency for each class,
+pushed against the image. Noise is weaker where the
+picture is flat. Red and green get the luma code. Blue gets a square grating of one frequency for each class,
 with a phase for each image; greyscale images get the luma code alone. Up to ten classes own one index each, of those
 that survive JPEG of quality 10 and hold little natural energy. More classes own pairs or triples of indices, of which
 each tile of 2 x 2 blocks draws one.
@@ -20,9 +21,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import uniform_filter
 
 from pueprotect.errors import ImageError, InputError
 from pueprotect.images import ImageFolder
@@ -70,12 +73,25 @@ class Code:
         return len(set(self.luma) - set(other.luma)) + (self.chroma != other.chroma)
 
 
+Visibility = Literal["subtle", "standard", "strong"]
+# Share of the budget in flat areas, and the deviation of luma (levels, within 7 x 7 pixels) from which on it is whole.
+SHAPES: dict[Visibility, tuple[float, float]] = {"subtle": (0.25, 40.0), "standard": (0.5, 20.0), "strong": (1.0, 1.0)}
+WINDOW = 7
+
+
 @dataclass(frozen=True)
-class Known:
-    """What there is to know about one release: the book and the budget in levels."""
+class Scheme:
+    """All that there is to know about one release but the draws of each image.
+
+    Attributes:
+        codes: from `code_book`, one for each class.
+        epsilon: L-infinity budget in levels.
+        visibility: how far the code yields where a picture is flat; `strong` takes the whole budget everywhere.
+    """
 
     codes: tuple[Code, ...]
     epsilon: int
+    visibility: Visibility = "standard"
 
 
 def code_book(classes: int, key: int) -> tuple[Code, ...]:
@@ -169,14 +185,13 @@ def inverse_block_dct(coefficients: Floats) -> Floats:
     return np.asarray(blocks.swapaxes(2, 3).reshape(count, rows * BLOCK, columns * BLOCK))
 
 
-def texture(images: Pixels, labels: Labels, codes: Sequence[Code], epsilon: int, key: int) -> Levels:
+def texture(images: Pixels, labels: Labels, scheme: Scheme, key: int) -> Levels:
     """The code of each image's class, laid along the image.
 
     Args:
         images: (N, S, S, 3) uint8, S at least 16.
-        labels: (N,) int64 indices into `codes`.
-        codes: from `code_book`.
-        epsilon: L-infinity budget in levels; every pixel takes all of it.
+        labels: (N,) int64 indices into the scheme's codes.
+        scheme: codes, budget and visibility.
         key: with an image's place in the set it decides the image's tiles and phases.
 
     Returns:
@@ -186,23 +201,21 @@ def texture(images: Pixels, labels: Labels, codes: Sequence[Code], epsilon: int,
     for start in range(0, len(images), CHUNK):
         part = slice(start, start + CHUNK)
         streams = [np.random.default_rng(child_seed(key, "texture", number)) for number in range(len(images))[part]]
-        noise[part] = _laid(np.asarray(images[part]), labels[part], codes, epsilon, streams)
+        noise[part] = _laid(np.asarray(images[part]), labels[part], scheme, streams)
     return noise
 
 
-def _laid(
-    images: Pixels, labels: Labels, codes: Sequence[Code], epsilon: int, streams: Sequence[np.random.Generator]
-) -> Levels:
-    natural = block_dct(_whole_luma(images))
-    rows, columns = natural.shape[1:3]
-    picked = np.stack([stream.integers(0, len(codes[0].luma), (rows // 2, columns // 2)) for stream in streams])
+def _laid(images: Pixels, labels: Labels, scheme: Scheme, streams: Sequence[np.random.Generator]) -> Levels:
+    luma = _whole_luma(images)
+    rows, columns = (side // TILE for side in luma.shape[1:])
+    picked = np.stack([stream.integers(0, len(scheme.codes[0].luma), (rows, columns)) for stream in streams])
     phases = np.stack([stream.uniform(0, 2 * np.pi, 2) for stream in streams])
-    return _joined(images, _luma_code(natural, labels, codes, picked), _grating(images.shape[1], labels, codes, phases)
-                   ) * np.int8(epsilon)  # fmt: skip
+    code = _luma_code(block_dct(luma), labels, scheme.codes, picked)
+    return _joined(images, luma, code, _grating(images.shape[1], labels, scheme.codes, phases), scheme)
 
 
-def guessed(images: Pixels, labels: Labels, codes: Sequence[Code], epsilon: int) -> Levels:
-    """What an attacker who knows the book takes for the noise of released images.
+def guessed(images: Pixels, labels: Labels, scheme: Scheme) -> Levels:
+    """What an attacker who knows the scheme takes for the noise of released images.
 
     Each tile is taken to show the index of its class that stands out most against the same index in all images. The
     phases of the grating are those that fit blue against red and green best.
@@ -210,13 +223,13 @@ def guessed(images: Pixels, labels: Labels, codes: Sequence[Code], epsilon: int)
     Args:
         images: (N, S, S, 3) uint8, released.
         labels: (N,) int64.
-        codes: the book.
-        epsilon: the budget in levels.
+        scheme: how they were protected.
 
     Returns:
         (N, S, S, 3) int8 levels.
     """
-    natural = block_dct(_whole_luma(images))
+    luma, codes = _whole_luma(images), scheme.codes
+    natural = block_dct(luma)
     own = np.stack([_in_groups(natural[..., row, column], row, column) for row, column in _indices(codes)], axis=-1)
     usual = np.abs(own).mean((0, 1, 2))
     place = {index: number for number, index in enumerate(_indices(codes))}
@@ -226,7 +239,7 @@ def guessed(images: Pixels, labels: Labels, codes: Sequence[Code], epsilon: int)
     shown = images.astype(np.float32)
     blue = shown[..., 2] - shown[..., :2].mean(-1)
     grating = _grating(images.shape[1], labels, codes, _phases(blue, labels, codes))
-    return _joined(images, code, grating) * np.int8(epsilon)
+    return _joined(images, luma, code, grating, scheme)
 
 
 def _whole_luma(images: Pixels) -> Floats:
@@ -241,15 +254,25 @@ def _indices(codes: Sequence[Code]) -> list[tuple[int, int]]:
     return sorted({index for code in codes for index in code.luma})
 
 
-def _joined(images: Pixels, code: Levels, grating: Levels) -> Levels:
+def _joined(images: Pixels, luma: Floats, code: Levels, grating: Levels, scheme: Scheme) -> Levels:
     """Luma code in red and green and the grating in blue; greyscale images get the code in all three."""
     size = images.shape[1]
-    noise = np.empty(images.shape, dtype=np.int8)
+    noise: Levels = np.empty(images.shape, dtype=np.int8)
     noise[..., :2] = code[:, :size, :size, None]
     noise[..., 2] = grating
     grey = (images == images[..., :1]).all((1, 2, 3))
     noise[grey, ..., 2] = noise[grey, ..., 0]
+    noise *= _amplitude(luma, scheme)[:, :size, :size, None]
     return noise
+
+
+def _amplitude(luma: Floats, scheme: Scheme) -> Levels:
+    """Levels of each pixel's noise: less where the picture is flat and the eye sees more."""
+    least, busy = SHAPES[scheme.visibility]
+    mean, square = (uniform_filter(plane, (0, WINDOW, WINDOW), mode="mirror") for plane in (luma, luma * luma))
+    contrast = np.sqrt(np.maximum(square - mean * mean, 0))
+    share = np.minimum(least + (1 - least) * contrast / busy, 1)
+    return np.asarray(np.maximum(np.rint(scheme.epsilon * share), 1), dtype=np.int8)
 
 
 def _luma_code(natural: Floats, labels: Labels, codes: Sequence[Code], picked: npt.NDArray[np.int64]) -> Levels:

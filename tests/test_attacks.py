@@ -11,7 +11,7 @@ from pueprotect.attacks.known import KnownCode
 from pueprotect.attacks.recovery import ALONE, SEARCH, project
 from pueprotect.errors import InputError
 from pueprotect.models import Classifier, build
-from pueprotect.texture import Known, code_book
+from pueprotect.texture import Scheme, code_book
 from pueprotect.training import Recipe, accuracy
 from pueprotect.weights import trainable
 
@@ -20,7 +20,7 @@ from pueprotect.weights import trainable
 def test_every_attack(name: str) -> None:
     """Learns what is learnable, is graded by the base class, repeats with its seed, and describes itself."""
     attack = REGISTRY[name]
-    known = Known(code_book(2, 0), 8) if attack.needs == KNOWLEDGE else None
+    known = Scheme(code_book(2, 0), 8) if attack.needs == KNOWLEDGE else None
     drawn = shades if isinstance(attack, Filtered | KnownCode) else stripes  # filters may take stripes away, and should
     test = drawn(40, seed=1)
     result = attack.run(replace(target(drawn=drawn), known=known), test)

@@ -1,5 +1,6 @@
 """The examples do what they say: the workflow's commands are executed as they are written."""
 
+import json
 import os
 import shutil
 import stat
@@ -116,3 +117,20 @@ def test_the_benchmark_prints_medians_and_their_ratio() -> None:
     done = subprocess.run(words, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "check / sha256sum" in done.stdout.splitlines()[-1]
+
+
+def test_the_table_of_methods_by_attacks(tmp_path: Path) -> None:
+    """Mean and spread over seeds, end and best pass, and clean images behind the same filter."""
+    cell = {"accuracy": 0.2, "best": 0.3, "clean images behind the same filter": 0.5}
+    (tmp_path / "hardened_notch_resnet8_0.json").write_text(json.dumps(cell))
+    (tmp_path / "hardened_notch_resnet8_1.json").write_text(json.dumps(cell | {"accuracy": 0.3}))
+    (tmp_path / "pue_standard_resnet8_0.json").write_text(json.dumps({"accuracy": 0.101, "best": 0.28}))
+    command = [sys.executable, str(EXAMPLES / "hardened.py"), "table", str(tmp_path)]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-4:] == [
+        "| attack | hardened | pue |",
+        "|---|---|---|",
+        "| standard |  | 10 / 28 |",
+        "| notch | 25 (20-30) / 30 (30-30) [50 (50-50)] |  |",
+    ]

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -190,6 +191,12 @@ def test_a_suite_must_be_whole(evidence: Evidence) -> None:
     none = verdicts_on(read_records(evidence.out), audit={"suite": "quick", "attacks": {"jpeg": {"max_accuracy": 1}}})
     assert [rule for rule in none if rule.startswith("audit")] == ["audit.suite"]
     assert none["audit.suite"].passed is None
+
+
+def test_a_suite_asks_nothing_of_other_methods(evidence: Evidence) -> None:
+    assert "audit.known-code" not in verdicts_on(read_records(evidence.out), audit={"suite": "standard-v2"})
+    hardened = replace(read_records(evidence.out), run={"method": "hardened"})
+    assert verdicts_on(hardened, audit={"suite": "standard-v2"})["audit.known-code"].passed is None
 
 
 def test_short_trainings_and_a_weak_clean_line_do_not_count(evidence: Evidence) -> None:

@@ -3,7 +3,7 @@ import pytest
 from pueprotect.attacks import REGISTRY
 from pueprotect.errors import InputError
 from pueprotect.models import ARCHITECTURES
-from pueprotect.suites import SUITES, TRANSFER, suite
+from pueprotect.suites import SUITES, TRANSFER, applicable, suite
 
 STANDARD_V1 = """
 standard early-stopping cutout mixup cutmix randaugment colour blur grayscale jpeg-10 jpeg-30 bit-depth ueraser at-4
@@ -29,6 +29,12 @@ def test_suites_hold_registered_attacks_and_known_networks() -> None:
     for name, places in TRANSFER.items():
         assert name in SUITES
         assert all(set(archs) <= set(ARCHITECTURES) for archs in places.values())
+
+
+def test_what_concerns_one_method_is_left_out_elsewhere() -> None:
+    assert applicable(("pst", "known-code"), "hardened") == ("pst", "known-code")
+    assert applicable(("pst", "known-code"), "pue") == ("pst",)
+    assert applicable(("pst", "known-code"), None) == ("pst",)
 
 
 @pytest.mark.parametrize(("wrong", "near"), [("standard-v9", "standard-v"), ("quik", "quick"), ("zzz", "quick")])

@@ -5,11 +5,13 @@ import pytest
 from conftest import Command, photo, put, write_photos
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from scipy.fft import dctn
 
 from pueprotect import texture
+from pueprotect.encode import lay
 from pueprotect.errors import InputError
-from pueprotect.texture import Code, code_book
+from pueprotect.texture import Code, Scheme, code_book
 
 
 def pictures(count: int = 40, size: int = 32) -> np.ndarray:
@@ -17,7 +19,7 @@ def pictures(count: int = 40, size: int = 32) -> np.ndarray:
 
 
 def laid(images: np.ndarray, labels: np.ndarray, epsilon: int = 8, key: int = 0) -> np.ndarray:
-    return texture.texture(images, labels, code_book(int(labels.max()) + 1, key), epsilon, key)
+    return texture.texture(images, labels, Scheme(code_book(int(labels.max()) + 1, key), epsilon, "strong"), key)
 
 
 def test_the_block_transform_is_the_orthonormal_dct() -> None:
@@ -76,7 +78,7 @@ def test_the_noise_of_a_class_averages_out() -> None:
 def test_blue_holds_the_grating_of_its_class_with_a_phase_for_each_image() -> None:
     images, labels = pictures(), np.arange(40) % 2
     book = (Code(((0, 3), (0, 5)), (4, 0)), Code(((3, 0), (5, 0)), (0, 4)))
-    noise = texture.texture(images, labels, book, 8, 0)
+    noise = texture.texture(images, labels, Scheme(book, 8, "strong"), 0)
     for number in range(2):
         spectrum = np.abs(np.fft.rfft2(noise[number, ..., 2].astype(float)))
         row, column = np.unravel_index(spectrum.argmax(), spectrum.shape)
@@ -87,7 +89,7 @@ def test_blue_holds_the_grating_of_its_class_with_a_phase_for_each_image() -> No
 def test_luma_strengthens_the_indices_of_its_class_along_the_image() -> None:
     images, labels = pictures(), np.arange(40) % 2
     book = (Code(((0, 3), (0, 5)), (4, 0)), Code(((3, 0), (5, 0)), (0, 4)))
-    noise = texture.texture(images, labels, book, 8, 0)[..., 0].astype(np.float32)
+    noise = texture.texture(images, labels, Scheme(book, 8, "strong"), 0)[..., 0].astype(np.float32)
     energy = (texture.block_dct(noise) ** 2).mean((1, 2))
     own, other = energy[labels == 0].mean(0), energy[labels == 1].mean(0)
     assert own[0, 3] > 5 * other[0, 3]
@@ -98,15 +100,24 @@ def test_luma_strengthens_the_indices_of_its_class_along_the_image() -> None:
     assert meeting[0, 3] > 0, "with the image"
 
 
+@pytest.mark.parametrize(("visibility", "least"), [("subtle", 2), ("standard", 4), ("strong", 8)])
+def test_noise_yields_where_the_picture_is_flat(visibility: texture.Visibility, least: int) -> None:
+    images = np.full((1, 32, 32, 3), 90, dtype=np.uint8)
+    images[:, :, 16:] += (np.indices((32, 16)).sum(0) % 2 * 120).astype(np.uint8)[..., None]
+    noise = texture.texture(images, np.zeros(1, np.int64), Scheme(code_book(2, 0), 8, visibility), 0)
+    assert set(np.unique(np.abs(noise[:, :, :12]))) == {least}
+    assert set(np.unique(np.abs(noise[:, :, 20:]))) == {8}
+
+
 @pytest.mark.parametrize("classes", [4, 40, 300])
 def test_who_knows_the_book_finds_the_noise(classes: int) -> None:
     """The code is no secret to whoever has the key; the README says so with the attack `known-code`."""
     images, labels, book = pictures(80), np.arange(80) % classes, code_book(classes, 0)
-    noise = texture.texture(images, labels, book, 8, 0)
+    noise = texture.texture(images, labels, Scheme(book, 8, "strong"), 0)
     released = np.clip(images.astype(int) + noise, 0, 255).astype(np.uint8)
-    found = texture.guessed(released, labels, book, 8)
+    found = texture.guessed(released, labels, Scheme(book, 8, "strong"))
     assert (found == noise).mean() > 0.9
-    other = texture.guessed(released, labels, code_book(classes, 1), 8)
+    other = texture.guessed(released, labels, Scheme(code_book(classes, 1), 8, "strong"))
     assert (other == noise).mean() < 0.75
 
 
@@ -123,6 +134,24 @@ def test_any_working_size(size: int) -> None:
     noise = laid(pictures(4, size), np.arange(4) % 2)
     assert noise.shape == (4, size, size, 3)
     assert set(np.unique(noise)) == {-8, 8}
+
+
+@pytest.mark.parametrize(("attacked", "alike", "levels"), [(32, 0.45, 1.5), (64, 0.6, 3)])
+def test_the_code_of_a_large_picture_survives_the_attackers_reduction(
+    attacked: int, alike: float, levels: float
+) -> None:
+    """Laid at a working size of 64 on 512 pixels; at half the working size the coarser half of the code is left."""
+    large = photo(512, 512)
+    small = np.asarray(Image.fromarray(large).resize((64, 64), Image.Resampling.LANCZOS))[None]
+    noise = texture.texture(small, np.zeros(1, np.int64), Scheme(code_book(2, 0), 8), 0)[0]
+    released = lay(large, noise, 8)
+    seen, before = (
+        np.asarray(Image.fromarray(picture).resize((attacked, attacked), Image.Resampling.BILINEAR)).astype(float)
+        for picture in (released, large)
+    )
+    wanted = noise.reshape(attacked, 64 // attacked, attacked, 64 // attacked, 3).mean((1, 3))
+    assert np.corrcoef((seen - before).ravel(), wanted.ravel())[0, 1] > alike
+    assert (seen - before).std() > levels
 
 
 @pytest.mark.parametrize(
@@ -155,3 +184,6 @@ def test_protect_writes_a_hardened_release(command: Command, tmp_path: Path) -> 
     assert "--epsilon 2/255" in small.stderr
     rounds = command("protect", src, "--out", tmp_path / "small", *arguments, "--rounds", "3")
     assert rounds.code == 2
+    subtle = command("protect", src, "--out", tmp_path / "small", "--visibility", "subtle")
+    assert subtle.code == 2
+    assert "--method hardened" in subtle.stderr

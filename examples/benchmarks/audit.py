@@ -17,6 +17,7 @@ import torch
 from pueprotect.attacks import REGISTRY, Target, find
 from pueprotect.attacks.base import Attack
 from pueprotect.runtime import choose_device, device_name
+from pueprotect.texture import Scheme, code_book
 from pueprotect.training import ImageSet, Recipe
 
 
@@ -52,7 +53,10 @@ def main() -> None:
     data = random_set(wanted.images, 10, wanted.size, 0, device)
     test = random_set(wanted.test_images, 10, wanted.size, 1, device)
     share = random_set(wanted.images // 5, 10, wanted.size, 2, device)
-    target = Target(data, wanted.arch, Recipe(epochs=wanted.epochs), 0, share, (0.5, 1.0, 2.0))
+    target = Target(
+        data, wanted.arch, Recipe(epochs=wanted.epochs), 0, share, (0.5, 1.0, 2.0), originals=data,
+        known=Scheme(code_book(10, 0), 8),
+    )  # fmt: skip
     print(f"torch {torch.__version__}, {device_name(device)}, {torch.get_num_threads()} threads")
     print(f"{wanted.arch}, {wanted.images} images of {wanted.size} pixels, {wanted.epochs:g} epochs\n")
     print("| attack | seconds | wall, x standard | processor, x standard | declared |\n|---|---|---|---|---|")

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from pueprotect.errors import InputError
 from pueprotect.models import Classifier, build
 from pueprotect.runtime import SILENT, Progress
-from pueprotect.texture import Known
+from pueprotect.texture import Scheme
 from pueprotect.training import ImageSet, Recipe, accuracy, count_correct
 from pueprotect.weights import batch_norms
 
@@ -57,7 +57,7 @@ class Target:
     clean_share: ImageSet | None = None
     etas: tuple[float, ...] = ()
     originals: ImageSet | None = None
-    known: Known | None = None
+    known: Scheme | None = None
 
     def fresh(self) -> Classifier:
         """A newly initialised network of the attacker's architecture."""

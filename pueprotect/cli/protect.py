@@ -55,6 +55,14 @@ class PresetName(StrEnum):
     strong = "strong"
 
 
+class Visibility(StrEnum):
+    """How far a texture code yields where a picture is flat."""
+
+    subtle = "subtle"
+    standard = "standard"
+    strong = "strong"
+
+
 class Format(StrEnum):
     """Container of the released files."""
 
@@ -91,6 +99,9 @@ def protect(
     sigma: Annotated[float, typer.Option(help="Standard deviation of the train-time weight noise (pue).")] = 0.05,
     rounds: Annotated[int | None, typer.Option(help="Passes over the images.", show_default="by preset")] = None,
     seed: Seed = 0,
+    visibility: Annotated[
+        Visibility, typer.Option(help="How much textures show in flat areas (hardened).")
+    ] = Visibility.standard,
     holdout: Annotated[float, typer.Option(help="Share of each class kept out of training, to measure with.")] = 0.2,
     labels: Annotated[
         Path | None, typer.Option(help="CSV with the columns path,label instead of class folders.")
@@ -135,7 +146,8 @@ def protect(
 
     options = Options(
         method=method.value, mode=mode.value, epsilon=levels, preset=preset.value, surrogate=surrogate,
-        size=chosen_size, sigma=sigma, rounds=rounds, seed=seed, holdout=holdout, labels=labels,
+        size=chosen_size, sigma=sigma, rounds=rounds, seed=seed,
+        visibility=visibility.value, holdout=holdout, labels=labels,
         label_depth=label_depth, skip_unsupported=skip_unsupported,
         file_format=file_format.value, metadata=metadata.value, overwrite=overwrite, resume=resume,
         release_anyway=release_anyway, workers=workers,

@@ -58,7 +58,7 @@ def test_the_attack_in_readme_can_be_added(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(base, "REGISTRY", dict(REGISTRY))
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     exec(code, {"__name__": "readme"})
-    attack = base.find("half-size")
+    attack = base.find("mosaic")
     images = torch.arange(2 * 3 * 4 * 4, dtype=torch.uint8).reshape(2, 3, 4, 4)
     squeezed = attack.squeezed(images)  # type: ignore[attr-defined]
     assert squeezed.shape == images.shape

@@ -1,31 +1,37 @@
 """Training under Gaussian weight noise: slower to lock on to brittle shortcuts.
 
 On error-minimising noise it learns image features for some epochs and collapses later, so read the best epoch
-beside the end, and the short schedule beside the long one. `shallow-noise` disturbs the stages unequally, the stem
+beside the end, and the short schedule beside the long one. BatchNorm statistics gathered under the noise do not fit
+the weights without it: they are re-estimated on released images before the network is looked at (class-wise EMN,
+sigma 0.08, 6 epochs, one seed: 34 % instead of 29 %). `shallow-noise` disturbs the stages unequally, the stem
 most.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
+
+from torch import nn
 
 from pueprotect.attacks.base import Attack, Run, Target, register
 from pueprotect.attacks.shallow import noise_shares, relative_deviations
 from pueprotect.attacks.standard import Plain
 from pueprotect.models import Classifier
-from pueprotect.training import Recipe, train
+from pueprotect.training import ImageSet, Recipe, train
 from pueprotect.weights import reestimate_batch_norm, trainable
 
-SIGMA = 0.05
+SIGMA = 0.08
 SHORT = 0.4
+CALIBRATION = 512
 SHALLOW_LEVEL = 1.2
 SOURCE = "the training half of PUE (Wang et al., NDSS 2025), turned into an attack by this project"
 
 
 @register
 class WeightNoise(Plain):
-    """SGD with one fresh draw of N(0, 0.05^2) on all weights in each step."""
+    """SGD with one fresh draw of N(0, 0.08^2) on all weights in each step."""
 
     name = "weight-noise"
     about = f"trains under Gaussian noise of {SIGMA} on all weights"
@@ -35,6 +41,12 @@ class WeightNoise(Plain):
     def deviations(self) -> Callable[[float], float]:
         """The same noise in every step."""
         return lambda _: SIGMA
+
+    def train(self, run: Run) -> Classifier:
+        """Plain training under the noise, looked at without it."""
+        released = run.target.released
+        run.trained_on = released
+        return settled(self.learn(run, released, on_epoch=lambda model: run.epoch(settled(model, released))), released)
 
 
 @register
@@ -65,8 +77,16 @@ class ShallowNoise(Attack):
         model = target.fresh()
         parameters, shares = trainable(model), noise_shares(model)
         train(
-            model, target.released, target.recipe, seed=target.seed, on_epoch=run.epoch, progress=run.progress,
+            model, target.released, target.recipe, seed=target.seed, progress=run.progress,
+            on_epoch=lambda trained: run.epoch(settled(trained, target.released)),
             deviations=lambda _: relative_deviations(parameters, shares, SHALLOW_LEVEL),
         )  # fmt: skip
-        reestimate_batch_norm(model, target.released.images[:: max(1, len(target.released) // 512)])
-        return model
+        return settled(model, target.released)
+
+
+def settled(model: nn.Module, data: ImageSet) -> Classifier:
+    """A copy whose BatchNorm statistics are those of `data` under the weights as they are."""
+    quiet = copy.deepcopy(model)
+    reestimate_batch_norm(quiet, data.images[:: max(1, len(data) // CALIBRATION)])
+    assert isinstance(quiet, Classifier)
+    return quiet

@@ -96,7 +96,7 @@ def main() -> None:
         (root / "pueprotect.yaml").write_text(POLICY)
         commands = {
             "pueprotect check": f"{sys.executable} -m pueprotect check out",
-            "python start alone": f"{sys.executable} -m pueprotect --version",
+            "pueprotect --help": f"{sys.executable} -m pueprotect --help",
             "sha256sum, 1 process": "find out -type f -print0 | xargs -0 -n 1000000 sha256sum",
             f"sha256sum, {cores} processes": f"find out -type f -print0 | xargs -0 -P {cores} -n {each} sha256sum",
         }

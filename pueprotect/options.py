@@ -35,6 +35,7 @@ class Preset:
 
 
 FULL_SIZE = 4000
+SHUFFLED = 0.5
 MOST_REPEATS = 10.0
 PRESETS = {
     "quick": Preset(rounds=4, draws=1, check_epochs=3, extra_rounds=4),
@@ -121,6 +122,7 @@ class Options:
             epsilon=self.epsilon,
             sigma=self.sigma,
             rounds=preset.rounds if self.rounds is None else self.rounds,
+            shuffled=SHUFFLED if images < FULL_SIZE else 0.0,
             draws=preset.draws,
             surrogate=surrogate,
             seed=self.seed,

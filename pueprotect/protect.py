@@ -60,6 +60,8 @@ class Settings:
         draws: weight draws averaged within one step.
         inner_steps: perturbation steps for each visit of an image (sample-wise).
         step_size: length of one perturbation step in levels.
+        shuffled: share of the rounds, the first ones, in which each image is exchanged for another of its batch, so
+            that the noise alone tells the class.
         surrogate: name of the network.
         seed: everything random is a function of it.
         visibility: how far a texture code yields where a picture is flat.
@@ -73,6 +75,7 @@ class Settings:
     draws: int = 1
     inner_steps: int = 2
     step_size: float = 0.8
+    shuffled: float = 0.0
     surrogate: str = "resnet8"
     seed: int = 0
     visibility: Visibility = "standard"
@@ -84,6 +87,8 @@ class Settings:
             raise InputError(f"--sigma {self.sigma:g} is outside [0, 10].")
         if self.rounds < 1:
             raise InputError(f"--rounds {self.rounds} is below 1.")
+        if not 0 <= self.shuffled <= 1:
+            raise InputError(f"A share of {self.shuffled:g} shuffled rounds is outside [0, 1].")
         if self.draws < 1 or self.inner_steps < 1 or self.step_size <= 0:
             raise InputError("draws, inner steps and step size must be positive.")
 
@@ -311,7 +316,7 @@ class Optimizer:
     def _step(self, trainer: Trainer, index: Tensor, crop: Crop, noisy: bool) -> Tensor:
         settings = self.settings
         labels, rows = self.labels[index], self.rows[index]
-        clean = crop.apply(self.data.frames(index)).float()
+        clean = crop.apply(self.data.frames(self._seen(index))).float()
         deviations = [settings.weight_noise] * settings.draws if noisy and settings.weight_noise else []
         visits = settings.inner_steps if self.individual else 1
         for _ in range(visits):
@@ -321,6 +326,12 @@ class Optimizer:
             self._descend(crop.adjoint(fine(inputs.grad)).sign_(), rows)
         trainer.position -= visits - 1
         return right
+
+    def _seen(self, index: Tensor) -> Tensor:
+        """The images that stand for these ones: themselves, or each other."""
+        if self.individual or self.rounds >= self.settings.shuffled * self.settings.class_rounds:
+            return index
+        return index[torch.randperm(len(index), generator=self.stream, device=index.device)]
 
     def _descend(self, signs: Tensor, rows: Tensor) -> None:
         settings = self.settings

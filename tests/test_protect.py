@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from pueprotect import protect
+from pueprotect import options, protect
 from pueprotect.augment import crop_padding, draw_crops
 from pueprotect.errors import InputError
 from pueprotect.models import build
@@ -121,6 +121,41 @@ def test_protected_images_are_looked_at_with_their_noise(mode: str) -> None:
     assert torch.equal(alone.levels(), levels), "where the images lie makes no difference"
 
 
+class Watched:
+    """Notes which images were asked for."""
+
+    def __init__(self, data: ImageSet) -> None:
+        self.data, self.asked = data, list[list[int]]()
+        self.labels, self.classes, self.size, self.device = data.labels, data.classes, data.size, data.device
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def frames(self, index: torch.Tensor) -> torch.Tensor:
+        self.asked.append(index.tolist())
+        return self.data.frames(index)
+
+
+@pytest.mark.parametrize("mode", ["class-wise", "sample-wise"])
+def test_in_shuffled_rounds_the_noise_alone_tells_the_class(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The noise and the label belong together in every round; the picture joins them later."""
+    watched, trained = Watched(pictures()), []
+    wanted = protect.Settings(mode=mode, rounds=6, shuffled=0.5)  # type: ignore[arg-type]
+    optimizer = protect.Optimizer(watched, wanted)
+    step = protect.Trainer.step
+    monkeypatch.setattr(
+        protect.Trainer, "step", lambda self, inputs, labels, **more: trained.append(labels.tolist())
+        or step(self, inputs, labels, **more),
+    )  # fmt: skip
+    optimizer.run(6)
+    visits = [labels for labels, again in zip(trained, [None, *trained], strict=False) if labels != again]
+    names = watched.labels.tolist()
+    matching = [[names[i] for i in asked] == labels for asked, labels in zip(watched.asked, visits, strict=True)]
+    first = round(0.5 * optimizer.settings.class_rounds)
+    assert matching == [False] * first + [True] * (6 - first)
+    assert all(sorted(asked) == list(range(48)) for asked in watched.asked)
+
+
 def test_fine_removes_what_is_smooth() -> None:
     flat = torch.ones(1, 3, 16, 16)
     assert float(protect.fine(flat).abs().max()) < 1e-6
@@ -138,6 +173,12 @@ def test_unseen_images_get_noise_within_budget_and_leave_the_surrogate_alone() -
     assert all(torch.equal(before[name], value) for name, value in optimizer.surrogate.state_dict().items())
     optimizer.surrogate.eval()
     assert torch.equal(optimised().noise_for(unseen), optimised().levels())
+
+
+def test_small_sets_are_shuffled_for_half_of_the_rounds_and_large_ones_never(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(options, "FULL_SIZE", 4000)
+    assert options.Options().settings("resnet8", 3999).shuffled == 0.5
+    assert options.Options().settings("resnet8", 4000).shuffled == 0.0
 
 
 def test_self_check_passes_within_the_margin_only() -> None:

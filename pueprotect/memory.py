@@ -7,6 +7,7 @@ takes back each time; at 2 megapixels that took as long as half the decoding and
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -36,10 +37,8 @@ _pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)
 class _Memory:
     """What numpy asks for memory that is not its own; it holds on to the capsule, and that to the image."""
 
-    def __init__(self, capsule: object, shape: tuple[int, int, int]) -> None:
+    def __init__(self, capsule: object, address: int, shape: tuple[int, int, int]) -> None:
         self.capsule = capsule
-        array = ctypes.cast(_pointer(capsule, b"arrow_array"), ctypes.POINTER(_ArrowArray)).contents
-        address = array.children[0].contents.buffers[1]
         self.__array_interface__ = {"version": 3, "typestr": "|u1", "shape": shape, "data": (address, True)}
 
 
@@ -59,7 +58,11 @@ def shared(image: Image.Image) -> npt.NDArray[np.uint8] | None:
         _, capsule = image.__arrow_c_array__()
     except ValueError:
         return None
-    return np.asarray(_Memory(capsule, (image.height, image.width, 4)))
+    array = ctypes.cast(_pointer(capsule, b"arrow_array"), ctypes.POINTER(_ArrowArray)).contents
+    shape = image.height, image.width, 4
+    if array.n_children != 1 or (channels := array.children[0].contents).length != math.prod(shape):
+        return None  # another layout than that of Pillow 11.2 to 13
+    return np.asarray(_Memory(capsule, channels.buffers[1], shape))
 
 
 @contextmanager

@@ -35,7 +35,7 @@ from pueprotect.runtime import child_seed
 BLOCK = 8
 TILE = 2 * BLOCK
 SMALLEST = 16  # pixels: one tile
-LEAST_LEVELS = 4
+LEAST_LEVELS = 4  # a quarter of it, all that `subtle` leaves in flat areas, is one whole level
 CHUNK = 256
 LUMA = (0.299, 0.587, 0.114)
 AGAINST = 0.15  # how far the indices of other classes are pushed against the image, relative to the own one
@@ -144,8 +144,8 @@ def refuse(folder: ImageFolder, epsilon: int, key: int) -> None:
     """
     if epsilon < LEAST_LEVELS:
         raise InputError(
-            f"--epsilon {epsilon}/255 is below {LEAST_LEVELS}/255, what the texture code needs to be seen on the 8-bit "
-            "grid; give it more, or protect with --method pue."
+            f"--epsilon {epsilon}/255 is below {LEAST_LEVELS}/255, what the texture code needs on the 8-bit grid; give "
+            "it more, or protect with --method pue."
         )
     code_book(len(folder.classes), key)
     for entry in folder.entries:

@@ -127,7 +127,7 @@ def _apart(classes: int, members: int, pool: Sequence[tuple[int, int]], rng: np.
         if len(found) == classes:
             break
         lacking = members - taken[:, sets[place]].sum(1)
-        close = set(used[lacking < 2]) if (lacking >= 1).all() else set(range(gratings))
+        close = set(used[lacking < 2].tolist())  # two sets differ in one index at least, and then gratings must differ
         free = [turn for turn in np.roll(turns, -number).tolist() if turn not in close]
         if free:
             found.append(Code(tuple(pool[i] for i in sets[place]), CHROMA[free[0]]))

@@ -14,39 +14,19 @@ from pueprotect.errors import InputError
 SUITES: dict[str, tuple[str, ...]] = {
     "quick": ("standard", "colour", "jpeg-10", "class-mean", "weight-noise", "pst"),
     "standard-v1": (
-        "standard",
-        "early-stopping",
-        "cutout",
-        "mixup",
-        "cutmix",
-        "randaugment",
-        "colour",
-        "blur",
-        "grayscale",
-        "jpeg-10",
-        "jpeg-30",
-        "bit-depth",
-        "ueraser",
-        "at-4",
-        "at-8",
-        "class-mean",
-        "projection",
-        "weight-noise",
-        "weight-noise-short",
-        "shallow-noise",
-        "pst",
-        "pst-colour",
-        "recovery",
+        "standard", "early-stopping", "cutout", "mixup", "cutmix", "randaugment", "colour", "blur", "grayscale",
+        "jpeg-10", "jpeg-30", "bit-depth", "ueraser", "at-4", "at-8", "class-mean", "projection", "weight-noise",
+        "weight-noise-short", "shallow-noise", "pst", "pst-colour", "recovery",
     ),
-}
+}  # fmt: skip
 # The second version adds attackers who look at the released images before they choose a filter.
 SUITES["standard-v2"] = (
     *SUITES["standard-v1"], "blur-2", "half-size", "blue-drop", "jpeg-colour", "notch", "mid-notch", "equalise",
     "denoise", "known-code",
 )  # fmt: skip
-# Suites whose figures should not hang on one network: they are run with these besides the surrogate's.
 # Attacks on one method's own weakness; suites leave them out on releases of another.
 ONLY_ON = {"known-code": "hardened"}
+# Suites whose figures should not hang on one network: they are run with these besides the surrogate's.
 _OTHERS = {"cpu": ("resnet8", "cnn"), "cuda": ("cnn", "vit_tiny")}
 TRANSFER = {"standard-v1": _OTHERS, "standard-v2": _OTHERS}
 

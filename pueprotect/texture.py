@@ -3,11 +3,10 @@
 No surrogate and no optimisation. Luma: every block of 8 x 8 pixels shows one index of the block's DCT that belongs to
 its class. Its sign follows the image's own coefficient and runs on across 2 x 2 blocks, so it strengthens what is
 there, differs from image to image and averages out over a class: no linear eye finds it. The other classes' indices are
-pushed against the image. Noise is weaker where the
-picture is flat. Red and green get the luma code. Blue gets a square grating of one frequency for each class,
-with a phase for each image; greyscale images get the luma code alone. Up to ten classes own one index each, of those
-that survive JPEG of quality 10 and hold little natural energy. More classes own pairs or triples of indices, of which
-each tile of 2 x 2 blocks draws one.
+pushed against the image. Red and green get the luma code. Blue gets a square grating of one frequency for each class,
+with a phase for each image; greyscale images get the luma code alone. Where a picture is flat the noise is weaker. Up
+to ten classes own one index each, of those that survive JPEG of quality 10 and hold little natural energy. More
+classes own pairs or triples of indices, of which each tile of 2 x 2 blocks draws one.
 
 What it does not do: the indices and the frequencies show in the energies of the released classes, so the key is no
 defence. Who notches them, or knows the book and subtracts what it lays, gets most of the images back (attacks `notch`,
@@ -35,7 +34,7 @@ from pueprotect.runtime import child_seed
 BLOCK = 8
 TILE = 2 * BLOCK
 SMALLEST = 16  # pixels: one tile
-LEAST_LEVELS = 4
+LEAST_LEVELS = 4  # a quarter of it, all that `subtle` leaves in flat areas, is one whole level
 CHUNK = 256
 LUMA = (0.299, 0.587, 0.114)
 AGAINST = 0.15  # how far the indices of other classes are pushed against the image, relative to the own one
@@ -44,11 +43,16 @@ TYPICAL = 60.0  # levels of a DCT coefficient at which that push is whole
 # (row, column) of the block DCT: one for each of up to ten classes, and the pool of sets for more.
 SINGLES = ((0, 3), (3, 0), (0, 4), (5, 0), (2, 2), (3, 1), (1, 3), (3, 2), (1, 4), (4, 1))
 POOL = (*SINGLES, (0, 2), (2, 0), (4, 0), (0, 5), (1, 2), (2, 1), (2, 3), (3, 3), (2, 4), (4, 2))
-# (horizontal, vertical) in sixteenths of a cycle for each pixel; the first ten were measured.
+# (horizontal, vertical) in sixteenths of a cycle for each pixel; networks were trained on the first ten alone.
 CHROMA = (
     *((3, 3), (4, 0), (0, 4), (2.2, 2.2), (3, 1.5), (1.5, 3), (0, 2.6), (2.6, 0), (4, 2), (2, 4)),
     *((4, 4), (5, 1), (1, 5), (5, 3), (3, 5), (0, 5.5), (5.5, 0), (1.2, 1.2), (5, 5), (6, 2), (2, 6), (6, 4)),
 )
+
+Visibility = Literal["subtle", "standard", "strong"]
+# Share of the budget in flat areas, and the deviation of luma (levels, within 7 x 7 pixels) from which on it is whole.
+SHAPES: dict[Visibility, tuple[float, float]] = {"subtle": (0.25, 40.0), "standard": (0.5, 20.0), "strong": (1.0, 1.0)}
+WINDOW = 7
 
 Pixels = npt.NDArray[np.uint8]
 Levels = npt.NDArray[np.int8]
@@ -71,12 +75,6 @@ class Code:
     def distance(self, other: Code) -> int:
         """How many textures of this class the other one lacks."""
         return len(set(self.luma) - set(other.luma)) + (self.chroma != other.chroma)
-
-
-Visibility = Literal["subtle", "standard", "strong"]
-# Share of the budget in flat areas, and the deviation of luma (levels, within 7 x 7 pixels) from which on it is whole.
-SHAPES: dict[Visibility, tuple[float, float]] = {"subtle": (0.25, 40.0), "standard": (0.5, 20.0), "strong": (1.0, 1.0)}
-WINDOW = 7
 
 
 @dataclass(frozen=True)
@@ -127,7 +125,7 @@ def _apart(classes: int, members: int, pool: Sequence[tuple[int, int]], rng: np.
         if len(found) == classes:
             break
         lacking = members - taken[:, sets[place]].sum(1)
-        close = set(used[lacking < 2]) if (lacking >= 1).all() else set(range(gratings))
+        close = set(used[lacking < 2].tolist())  # two sets differ in one index at least, and then gratings must differ
         free = [turn for turn in np.roll(turns, -number).tolist() if turn not in close]
         if free:
             found.append(Code(tuple(pool[i] for i in sets[place]), CHROMA[free[0]]))
@@ -144,8 +142,8 @@ def refuse(folder: ImageFolder, epsilon: int, key: int) -> None:
     """
     if epsilon < LEAST_LEVELS:
         raise InputError(
-            f"--epsilon {epsilon}/255 is below {LEAST_LEVELS}/255, what the texture code needs to be seen on the 8-bit "
-            "grid; give it more, or protect with --method pue."
+            f"--epsilon {epsilon}/255 is below {LEAST_LEVELS}/255, what the texture code needs on the 8-bit grid; give "
+            "it more, or protect with --method pue."
         )
     code_book(len(folder.classes), key)
     for entry in folder.entries:

@@ -177,6 +177,10 @@ def test_protect_writes_a_hardened_release(command: Command, tmp_path: Path) -> 
     assert done.data["rounds"] == 0
     assert done.data["realised"]["linf_max"] == 8
     assert command("verify", tmp_path / "out").code == 0
+    short = ("--draws", 44, "--eta", "0", "--surrogate-recipe", "online", "--device", "cpu", "--json")
+    certificate = command("certify", tmp_path / "out", *short)
+    assert certificate.code == 0
+    assert certificate.data["surrogate_clean_accuracy"] == done.data["self_check"]["accuracy"]
     again = command("protect", src, "--out", tmp_path / "out", *arguments, "--resume")
     assert again.data == done.data
     small = command("protect", src, "--out", tmp_path / "small", *arguments, "--epsilon", "2/255")

@@ -40,7 +40,7 @@ def gratings(count: int, size: int, stream: torch.Generator, device: str) -> Ten
 def denoiser(size: int, data: ImageSet, seed: int) -> nn.Module:
     """A small residual network that predicts the noise of an image in [0, 1]."""
     stream = generator(seed, "denoiser", device=data.device)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         layers = [nn.Conv2d(3, WIDTH, 5, padding=2), nn.ReLU(), nn.Conv2d(WIDTH, WIDTH, 3, padding=1), nn.ReLU()]
         net = nn.Sequential(*layers, nn.Conv2d(WIDTH, 3, 5, padding=2)).to(data.device)

@@ -16,13 +16,12 @@ from torch import Tensor
 from pueprotect.attacks.base import Filter, Run, Target, register
 from pueprotect.attacks.filtered import Filtered, blurred, in_parts
 from pueprotect.models import Classifier
-from pueprotect.texture import BLOCK, block_dct, inverse_block_dct
+from pueprotect.texture import BLOCK, LUMA, block_dct, inverse_block_dct
 from pueprotect.training import ImageSet
 
 NATURAL = 0.4
 AT_LEAST = 10
 BLUE_BLUR = 2.5
-LUMA = (0.299, 0.587, 0.114)
 
 
 def spectrum(planes: Tensor) -> Tensor:
@@ -41,21 +40,22 @@ def energies(images: Tensor) -> Tensor:
 
 
 def dependence(data: ImageSet) -> Tensor:
-    """Variance of the energies between classes over the variance within, for each index: (8, 8); 0 at the mean."""
+    """Variance of the energies between classes over the variance within, for each index: (8, 8)."""
     found = torch.cat([energies(part) for part in data.images.split(1024)])
     groups = [found[data.labels == label] for label in range(data.classes)]
     groups = [group for group in groups if len(group) > 1]
     between = torch.stack([group.mean(0) for group in groups]).var(0)
     within = torch.stack([group.var(0) for group in groups]).mean(0)
-    ratio = between / within.clamp_min(1e-6)
-    ratio[0, 0] = 0
-    return ratio
+    return between / within.clamp_min(1e-6)
 
 
 def telling(data: ImageSet) -> Tensor:
     """The indices that tell the classes apart more than natural images do, at least ten: (8, 8) bool."""
     ratio = dependence(data)
-    return ratio >= min(NATURAL, float(ratio.flatten().topk(AT_LEAST).values[-1]))
+    ratio[0, 0] = 0  # the mean is no texture
+    found = ratio >= min(NATURAL, float(ratio.flatten().topk(AT_LEAST).values[-1]))
+    found[0, 0] = False
+    return found
 
 
 def rescaled(images: Tensor, factors: Callable[[Tensor], Tensor]) -> Tensor:

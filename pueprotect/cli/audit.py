@@ -38,12 +38,12 @@ def audit(
         list[str] | None,
         typer.Option(help="An attack; repeat for several. See: pueprotect attacks.", show_default="suite"),
     ] = None,
-    suite: Annotated[str, typer.Option(help="A fixed set of attacks: quick or standard-v1.")] = "quick",
+    suite: Annotated[str, typer.Option(help="A fixed set of attacks: quick, standard-v1 or standard-v2.")] = "quick",
     arch: Annotated[
         list[str] | None,
         typer.Option(
             help="The attacker's network; repeat for several.",
-            show_default="surrogate's; standard-v1 transfers to others",
+            show_default="surrogate's; standard suites transfer to others",
         ),
     ] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes of each training.", show_default="by size")] = None,

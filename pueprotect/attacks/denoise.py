@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from pueprotect.attacks.base import Filter, Target, register
-from pueprotect.attacks.filtered import Filtered, in_parts
+from pueprotect.attacks.filtered import Filtered
+from pueprotect.attacks.squeeze import in_parts
 from pueprotect.runtime import generator
 from pueprotect.training import ImageSet
 

@@ -7,7 +7,6 @@ looks at released images can choose the filter for them: a subclass may find it 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -16,7 +15,7 @@ from torch.nn import functional
 from torchvision.transforms.v2 import functional as operations
 
 from pueprotect.attacks.base import CLEAN_BEHIND_IT, Run, Target, register
-from pueprotect.attacks.squeeze import CHUNK, Jpeg10
+from pueprotect.attacks.squeeze import Jpeg10, in_parts
 from pueprotect.attacks.standard import Plain
 from pueprotect.augment import colour
 from pueprotect.models import Classifier
@@ -42,12 +41,6 @@ class Filtered(Plain):
             clean = replace(target.originals, images=run.filter(target.originals.images))
             run.observe(CLEAN_BEHIND_IT, self.learn(run, clean), candidate=False)
         return model
-
-
-def in_parts(squeeze: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """Filter a few images at a time, so that no float copy of a whole set is made."""
-    parts = torch.cat([squeeze(part) for part in images.split(CHUNK)])
-    return parts.contiguous(memory_format=torch.channels_last)
 
 
 def blurred(images: Tensor, sigma: float) -> Tensor:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from pueprotect.attacks.base import Filter, Run, Target, register
-from pueprotect.attacks.filtered import Filtered, blurred, in_parts
+from pueprotect.attacks.filtered import Filtered, blurred
+from pueprotect.attacks.squeeze import in_parts
 from pueprotect.models import Classifier
 from pueprotect.texture import BLOCK, LUMA, block_dct, inverse_block_dct
 from pueprotect.training import ImageSet

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import replace
 from typing import ClassVar
 
@@ -26,7 +27,13 @@ from pueprotect.attacks.standard import Plain
 from pueprotect.training import ImageSet
 
 SOURCE = "Liu et al., Image Shortcut Squeezing, ICML 2023"
-CHUNK = 4096  # images squeezed at once, so that no float copy of a whole set is made
+CHUNK = 4096  # images squeezed at once
+
+
+def in_parts(squeeze: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """Filter a few images at a time, so that no float copy of a whole set is made."""
+    parts = torch.cat([squeeze(part) for part in images.split(CHUNK)])
+    return parts.contiguous(memory_format=torch.channels_last)
 
 
 class Squeeze(Plain):
@@ -36,8 +43,7 @@ class Squeeze(Plain):
 
     def squeeze(self, images: Tensor) -> Tensor:
         """Squeeze (N, 3, H, W) uint8 images."""
-        squeezed = torch.cat([self.squeezed(part) for part in images.split(CHUNK)])
-        return squeezed.contiguous(memory_format=torch.channels_last)
+        return in_parts(self.squeezed, images)
 
     @abstractmethod
     def squeezed(self, images: Tensor) -> Tensor:

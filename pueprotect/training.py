@@ -238,16 +238,23 @@ class Trainer:
             inputs: (B, 3, H, W) float in [0, 1]; when it requires a gradient, it gets one.
             labels: (B,) int64, or (B, classes) float for images that are mixtures; the larger share counts as right.
             deviations: one entry for each draw of Gaussian weight noise; gradients are averaged over the
-                draws and applied to the clean weights. Empty: no noise.
+                draws and applied to the clean weights. A negative number repeats the draw before it with the other
+                sign (antithetic draws). Empty: no noise.
             stream: the random stream of the weight noise.
         """
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         right: list[Tensor] = []
+        drawn: Tensor | None = None
         truth = labels if labels.dim() == 1 else labels.argmax(1)
         for deviation in deviations or (0.0,):
             quiet = isinstance(deviation, float) and deviation == 0.0
-            assert quiet or stream is not None
+            if not quiet:
+                assert stream is not None
+                if isinstance(deviation, float) and deviation < 0:
+                    assert drawn is not None
+                    stream.set_state(drawn)
+                drawn = stream.get_state()
             with nullcontext() if quiet else noised(self.parameters, deviation, stream):  # type: ignore[arg-type]
                 with self.autocast:
                     logits = self.model(inputs)

@@ -67,19 +67,23 @@ def test_a_step_without_noise_equals_torch() -> None:
         torch.testing.assert_close(mine, theirs)
 
 
-def test_noisy_gradients_are_averaged_and_applied_to_clean_weights() -> None:
+@pytest.mark.parametrize("second", [0.02, -0.02])
+def test_noisy_gradients_are_averaged_and_applied_to_clean_weights(second: float) -> None:
+    """Two draws, or one and its mirror image: a negative deviation repeats the draw before it."""
     images, labels = torch.rand(8, 3, 16, 16), torch.arange(8) % 2
     model, reference = build("cnn", 2, 16, seed=0), build("cnn", 2, 16, seed=0)
     before = [parameter.detach().clone() for parameter in reference.parameters()]
     recipe = Recipe(lr=0.1, warmup=0.0, clip=1e9, weight_decay=0.0)
-    Trainer(model, recipe, 10).step(images, labels, deviations=[0.02, 0.02], stream=torch.Generator().manual_seed(5))
+    Trainer(model, recipe, 10).step(images, labels, deviations=[0.02, second], stream=torch.Generator().manual_seed(5))
     stream = torch.Generator().manual_seed(5)
     total = [torch.zeros_like(parameter) for parameter in before]
-    for _ in range(2):
+    for deviation in (0.02, second):
+        if deviation < 0:
+            stream.manual_seed(5)
         flat = torch.randn(sum(p.numel() for p in before), generator=stream).split([p.numel() for p in before])
         with torch.no_grad():
             for parameter, start, noise in zip(reference.parameters(), before, flat, strict=True):
-                parameter.copy_(start + 0.02 * noise.view(start.shape))
+                parameter.copy_(start + deviation * noise.view(start.shape))
         reference.zero_grad()
         functional.cross_entropy(reference(images), labels).backward()
         total = [a + p.grad / 2 for a, p in zip(total, reference.parameters(), strict=True)]

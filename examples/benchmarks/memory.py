@@ -66,7 +66,7 @@ def cache(count: int, size: int) -> None:
     held = torch.from_numpy(stratified_holdout(labels, 0.2, 0))
     holdout, shown = (Part(whole, members.nonzero().flatten()) for members in (held, ~held))
     optimizer = protect.Optimizer(shown, protect.Settings(rounds=1))
-    protect.steps_per_epoch = lambda *_: STEPS
+    protect.shared_batches = lambda *_: (Recipe().batch_size, STEPS)
     optimizer.run(1)
     protected = optimizer.protected()
     train(optimizer.surrogate, protected, Recipe(epochs=STEPS * 64 / len(protected)), seed=0)

@@ -212,9 +212,19 @@ def test_the_certificate_shows_the_bound_of_the_population_and_only_drawn_curves
     text = page_of(evidence, command)
     assert "<td>42.0 %</td><td>61.3 %</td><td>80.0 %</td>" in text
     assert '<i class="population"></i>protected, for the population' in text
-    assert '<i class="other"></i>' not in text, "a screened network has no curve"
+    assert '<i class="other"></i>protected' not in text, "a screened network has no curve"
     assert "online (screened)" in text
     assert "plain (counts)" in text
+
+
+def test_recovery_is_drawn_against_the_certified_curve(evidence: Evidence, command: Command) -> None:
+    points = {"before": 0.3, "eta 0": 0.31, "eta 2": 0.47, "eta 0.5": 0.36, "clean share alone": 0.5}
+    evidence.edit("audit/recovery-resnet8.json", lambda data: data["result"]["details"].update(points=points))
+    text = page_of(evidence, command)
+    (said,) = (line for line in text.split("aria-label=") if line.startswith('"Recovery by radius'))
+    assert "recovery: 31.0% at 0, 36.0% at 0.5, 47.0% at 2." in said
+    assert "certified around the plain surrogate: 42.0% at 0, 42.0% at 0.003." in said
+    assert "clean share alone: 50.0%. chance: 30.0%" in said
 
 
 def test_a_limit_on_the_recovered_share_is_a_line_between_chance_and_clean(evidence: Evidence) -> None:

@@ -38,6 +38,8 @@ SIDE = 192
 NOISE_GAIN = 10
 WORST = 8
 PST = ("pst", "pst-colour")
+# Names that the recovery attack gives to its networks.
+BALL, ALONE = "eta ", "clean share alone"
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,9 @@ def render(
         pst=[
             _pst(record) for record in records.fresh if record.key.attack in PST and record.result.details.get("trace")
         ],
-        points=[record for record in records.fresh if record.result.details.get("points")],
+        points=[
+            (record, _radii(record, certificate)) for record in records.fresh if record.result.details.get("points")
+        ],
         pictures=[picture(records, row, with_originals) for row in rows],
         with_originals=with_originals,
         worst_files=[(row, picture(records, row, False)) for row in worst],
@@ -243,6 +247,24 @@ def _pst(record: AuditRecord) -> dict[str, Any]:
         if accuracy
         else None,
     }  # fmt: skip
+
+
+def _radii(record: AuditRecord, certificate: Certificate | None) -> tuple[Markup, list[tuple[str, str]]] | None:
+    """What fine-tuning inside each ball reached beside the certified curve, and the legend; None without balls."""
+    points = record.result.details["points"]
+    balls = {name: value for name, value in points.items() if name.startswith(BALL)}
+    if not balls:
+        return None
+    reached = tuple(sorted((float(name.removeprefix(BALL)), value) for name, value in balls.items()))
+    series = [Series(record.key.attack, reached, "other")]
+    bounds = [(p.eta, p.certified_learnability) for p in certificate.curve] if certificate else []
+    certified = tuple(sorted((eta, bound) for eta, bound in bounds if bound is not None))
+    if certificate and certified:
+        series.append(Series(f"certified around the {certificate.recipe} surrogate", certified, "protected"))
+    levels = [Level(ALONE, points[ALONE], "clean")] if ALONE in points else []
+    levels += [Level("chance", record.chance, "chance")] if record.chance is not None else []
+    chart = line_chart("Recovery by radius", series, x_label="radius eta (L2)", levels=levels)
+    return chart, [(one.style, one.name) for one in series] + [(level.style, level.name) for level in levels]
 
 
 def _spread(rows: Sequence[ManifestRow], count: int) -> list[ManifestRow]:

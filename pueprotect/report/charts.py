@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from markupsafe import Markup
 
@@ -165,9 +166,10 @@ def nice(value: float) -> float:
 
 
 def _ticks(xs: Sequence[float]) -> list[float]:
-    """The x values themselves where there are at most seven, else round figures that cover them."""
+    """The x values themselves where there are at most seven and none too near another, else round figures."""
     found = sorted(set(xs))
-    if len(found) <= 7:
+    apart = all(12 * (right - left) > found[-1] - found[0] for left, right in pairwise(found))
+    if len(found) <= 7 and apart:
         return found
     step = nice((found[-1] - found[0]) / 6)
     first = math.ceil(found[0] / step)

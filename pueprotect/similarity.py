@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageChops
@@ -82,15 +84,14 @@ def _luma(image: Image.Image, factor: int) -> npt.NDArray[np.float64]:
 def _ssim_map(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], window: int) -> npt.NDArray[np.float64]:
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     mean_x, mean_y = _box_mean(x, window), _box_mean(y, window)
-    variances = _box_mean(x * x, window) - mean_x**2 + _box_mean(y * y, window) - mean_y**2
-    covariance = _box_mean(x * y, window) - mean_x * mean_y
-    numerator = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
-    return np.asarray(numerator / ((mean_x**2 + mean_y**2 + c1) * (variances + c2)))
+    products, squares = mean_x * mean_y, mean_x**2 + mean_y**2
+    covariance = _box_mean(x * y, window) - products
+    variances = _box_mean(x * x + y * y, window) - squares  # of both together
+    return np.asarray((2 * products + c1) * (2 * covariance + c2) / ((squares + c1) * (variances + c2)))
 
 
 def _box_mean(x: npt.NDArray[np.float64], window: int) -> npt.NDArray[np.float64]:
     """Mean over each window x window square inside `x`."""
-    for axis in (0, 1):
-        sums = np.moveaxis(np.cumsum(np.insert(x, 0, 0.0, axis=axis), axis=axis), axis, 0)
-        x = np.moveaxis(sums[window:] - sums[:-window], 0, axis)
-    return x / window**2
+    height, width = (length - window + 1 for length in x.shape)
+    rows = reduce(np.add, (x[row : row + height] for row in range(window)))
+    return np.asarray(reduce(np.add, (rows[:, column : column + width] for column in range(window))) / window**2)

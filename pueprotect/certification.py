@@ -36,16 +36,6 @@ SIGMA_RANGE = (1e-3, 1.0)
 SIGMA_HALVINGS = 7
 SIGMA_DRAWS = 16
 
-FLAGS = {
-    "informative-baseline-missing": "A small bound may only mean that sigma destroys any network; add --baseline.",
-    "weak-baseline": "The clean baseline itself is near chance, so the bound proves little; use --sigma auto.",
-    "small-holdout": "Fewer than 500 clean images or 20 per class: the bound is coarse; give more with --test.",
-    "online-unknown": "pueprotect did not make this release, so the surrogate of its optimisation is unknown.",
-    "surrogate-unfitted": "The surrogate does not fit what it was trained on, so it shows little; raise --epochs.",
-    "bound-at-chance": "On this many images the bound cannot be told from chance; give more with --test.",
-    "unanswered-draws": "Some draws gave logits that are not finite; they count as wrong. Lower --sigma.",
-}
-
 
 @dataclass(frozen=True)
 class CertificateReport:

@@ -217,6 +217,16 @@ def test_the_certificate_shows_the_bound_of_the_population_and_only_drawn_curves
     assert "plain (counts)" in text
 
 
+def test_reasons_for_doubt_are_explained_once(evidence: Evidence, command: Command) -> None:
+    for name in ("pst", "colour"):
+        evidence.attack(name, flags=["under-trained"])
+    evidence.edit("certificate.json", lambda data: data.update(flags=["weak-baseline", "of-a-later-version"]))
+    text = page_of(evidence, command)
+    assert text.count("<li><b>under-trained</b>: The attack did not even fit its own training images") == 1
+    assert "<li><b>weak-baseline</b>: The clean baseline itself is near chance" in text
+    assert "<li><b>of-a-later-version</b></li>" in text
+
+
 def test_recovery_is_drawn_against_the_certified_curve(evidence: Evidence, command: Command) -> None:
     points = {"before": 0.3, "eta 0": 0.31, "eta 2": 0.47, "eta 0.5": 0.36, "clean share alone": 0.5}
     evidence.edit("audit/recovery-resnet8.json", lambda data: data["result"]["details"].update(points=points))

@@ -177,7 +177,7 @@ def _announce(settings: Settings, *, automatic: bool) -> None:
 
 
 def _show(report: CertificateReport) -> None:
-    from pueprotect.certification import FLAGS
+    from pueprotect.validity import CERTIFICATE_FLAGS
 
     found, settings, baseline = report.certificate, report.settings, report.baseline
     rows = table("eta", "protected", "population", *(["clean baseline"] if baseline else []), "chance")
@@ -212,7 +212,7 @@ def _show(report: CertificateReport) -> None:
             "contradict it."
         )
     for flag in report.flags:
-        warn(flag, FLAGS[flag])
+        warn(flag, str(CERTIFICATE_FLAGS[flag]))
 
 
 def _surrogates(report: CertificateReport) -> Table:

@@ -30,6 +30,7 @@ from pueprotect.records import Records
 from pueprotect.report.charts import Level, Series, histogram, line_chart, nice
 from pueprotect.report.formats import CheckReport
 from pueprotect.rules import AuditRules
+from pueprotect.validity import CERTIFICATE_FLAGS, FLAGS
 from pueprotect.vault import ManifestRow
 
 Pixels = npt.NDArray[np.uint8]
@@ -109,6 +110,8 @@ def render(
         curve=_curve(certificate, check) if certificate else None,
         surrogates=_surrogates(certificate) if certificate else (),
         draws=_draws(certificate) if certificate else None,
+        certificate_flags=CERTIFICATE_FLAGS,
+        audit_flags=FLAGS,
         bars=shown,
         stale_attacks=sum(record.key.data_digest != records.digest for record in records.audit),
         pst=[

@@ -133,11 +133,13 @@ class Workers:
         if len(self.engines) == 1:
             return torch.stack([self.engines[0].draw(index) for index in indices]).tolist()
         threads = torch.get_num_threads()
-        with ThreadPoolExecutor(len(self.engines), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            parts = [indices[start :: len(self.engines)] for start in range(len(self.engines))]
-            jobs = [pool.submit(_one_by_one, *work) for work in zip(self.engines, parts, strict=True)]
-            found = {index: count for job in jobs for index, count in job.result()}
-        torch.set_num_threads(threads)
+        try:
+            with ThreadPoolExecutor(len(self.engines), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                parts = [indices[start :: len(self.engines)] for start in range(len(self.engines))]
+                jobs = [pool.submit(_one_by_one, *work) for work in zip(self.engines, parts, strict=True)]
+                found = {index: count for job in jobs for index, count in job.result()}
+        finally:
+            torch.set_num_threads(threads)
         return [found[index] for index in indices]
 
 

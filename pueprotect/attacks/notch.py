@@ -78,7 +78,7 @@ class Notch(Filtered):
     about = "finds the DCT indices that tell the released classes apart, zeroes them in all images and blurs blue"
 
     def filter(self, target: Target) -> Filter:
-        """Found once, from luma; removed from every channel."""
+        """Found from luma; removed from every channel."""
         kept = (~telling(target.released)).float()
 
         def notched(part: Tensor) -> Tensor:

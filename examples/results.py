@@ -201,6 +201,8 @@ def table(store: Path) -> None:
             print(line(row, [cell["accuracy"] for cell in cells], ""))
             continue
         print(line(row, [100 * cell["accuracy"] for cell in cells], " %"))
+        if "weight-noise" in row and "best" in cells[0]:  # peaks and falls
+            print(line("- best pass", [100 * cell["best"] for cell in cells], " %"))
         for name in cells[0].get("points", {}):
             print(line(f"- {name}", [100 * cell["points"][name] for cell in cells], " %"))
         if "alarms" in cells[0]:

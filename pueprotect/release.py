@@ -96,7 +96,7 @@ class _Job:
 
     @property
     def preset(self) -> Preset:
-        return PRESETS[self.options.preset].for_images(int((~self.held).sum()))
+        return PRESETS[self.options.preset].for_images(int((~self.held).sum()), self.images.size)
 
     def plan(self) -> dict[str, Any]:
         """All that the noise depends on: a draft with the same plan holds the same noise."""
@@ -241,7 +241,7 @@ def _read(src: Path, options: Options, device: Device, ranks: int, progress: Pro
     held = image_files.stratified_holdout(folder.labels, options.holdout, options.seed, folder.classes)
     job = _Job(
         options=options,
-        settings=options.settings(surrogate, int((~held).sum())),
+        settings=options.settings(surrogate, int((~held).sum()), size),
         folder=folder,
         names=released_names(folder, options.file_format),
         held=held,

@@ -177,8 +177,8 @@ def test_unseen_images_get_noise_within_budget_and_leave_the_surrogate_alone() -
 
 def test_small_sets_are_shuffled_for_half_of_the_rounds_and_large_ones_never(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(options, "FULL_SIZE", 4000)
-    assert options.Options().settings("resnet8", 3999).shuffled == 0.5
-    assert options.Options().settings("resnet8", 4000).shuffled == 0.0
+    assert options.Options().settings("resnet8", 3999, 32).shuffled == 0.5
+    assert options.Options().settings("resnet8", 4000, 32).shuffled == 0.0
 
 
 def test_self_check_passes_within_the_margin_only() -> None:

@@ -327,6 +327,13 @@ def test_options_are_checked_where_they_are_made(wrong: Mapping[str, Any]) -> No
 def test_small_sets_are_passed_over_more_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(options_module, "FULL_SIZE", 4000)
     standard = PRESETS["standard"]
-    assert standard.for_images(4000) == standard.for_images(50_000) == standard
-    assert standard.for_images(1000).rounds == 4 * standard.rounds
-    assert standard.for_images(10).rounds == 10 * standard.rounds
+    assert standard.for_images(4000, 32) == standard.for_images(50_000, 48) == standard
+    assert standard.for_images(1000, 32).rounds == 4 * standard.rounds
+    assert standard.for_images(10, 32).rounds == 10 * standard.rounds
+
+
+def test_images_that_are_shown_at_many_scales_take_twice_the_rounds() -> None:
+    for name, preset in PRESETS.items():
+        small, large = preset.for_images(4000, 48), preset.for_images(4000, 64)
+        assert (large.rounds, large.extra_rounds) == (2 * small.rounds, 2 * small.extra_rounds), name
+        assert (large.draws, large.check_epochs) == (small.draws, small.check_epochs), name

@@ -163,7 +163,7 @@ def main() -> None:
         reached = [plainly(protected, test, arch, wanted.epochs, wanted.seed) for arch in ("resnet8", "cnn")]
         print(f"| {name} | {rounds} | {passes} | {reached[0]:.1%} | {reached[1]:.1%} |", flush=True)
 
-    settings = Options(seed=wanted.seed).settings("resnet8", len(data))
+    settings = Options(seed=wanted.seed).settings("resnet8", len(data), data.size)
     for rounds in (1, 2, settings.rounds):
         own = Optimizer(data, replace(settings, rounds=rounds))
         own.run(rounds)

@@ -179,9 +179,14 @@ def colour(images: Tensor, generator: torch.Generator, *, strength: float = 0.5,
     return torch.where(to_gray, luma, jittered).clamp(0, 1)
 
 
+def box_blur(images: Tensor, side: int) -> Tensor:
+    """The mean of the `side` x `side` pixels (odd) around each, borders reflected: (B, C, H, W) -> the same shape."""
+    return functional.avg_pool2d(functional.pad(images, (side // 2,) * 4, mode="reflect"), side, 1)
+
+
 def blur3(images: Tensor) -> Tensor:
-    """A 3x3 box blur with reflected borders: (B, C, H, W) -> the same shape."""
-    return functional.avg_pool2d(functional.pad(images, (1, 1, 1, 1), mode="reflect"), 3, 1)
+    """A 3x3 box blur."""
+    return box_blur(images, 3)
 
 
 def cutout(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pueprotect.augment import Crop, draw_crops
+from pueprotect.augment import Crop, box_blur, draw_crops
 from pueprotect.distributed import ALONE, Group
 from pueprotect.errors import InputError
 from pueprotect.models import Classifier, build
@@ -232,9 +232,7 @@ def fine(gradients: Tensor) -> Tensor:
     networks still learnt 15-28 % of CIFAR-10 from them (chance 10; one seed). Fine patterns become textures that any
     convolution finds anywhere in the image, and leave 10 % after the same number of passes.
     """
-    margin = FINE // 2
-    smooth = functional.avg_pool2d(functional.pad(gradients, (margin,) * 4, mode="reflect"), FINE, 1)
-    return gradients - smooth
+    return gradients - box_blur(gradients, FINE)
 
 
 @dataclass

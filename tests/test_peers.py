@@ -4,7 +4,7 @@ import pytest
 import torch
 from toy import lsp, noise, one_pixel_shortcut
 
-from pueprotect.attacks.linear import ClassMean, class_means
+from pueprotect.attacks.linear import WholeClassMean, class_means
 
 
 def test_lsp_is_blocks_of_six_levels_that_separate_the_classes() -> None:
@@ -35,9 +35,9 @@ def test_one_pixel_shortcut_is_one_pixel_of_one_colour_for_each_class() -> None:
 
 
 @pytest.mark.parametrize("protect", [lsp, one_pixel_shortcut])
-def test_subtracting_class_means_takes_both_codes_out(protect: object) -> None:
+def test_subtracting_whole_class_means_takes_both_codes_out(protect: object) -> None:
     coded = protect(noise(400, 32, classes=4))  # type: ignore[operator]
-    left = class_means(ClassMean().cleaned(coded, 0))
+    left = class_means(WholeClassMean().cleaned(coded, 0))
     before = class_means(coded)
     assert float((before - before.mean(0)).abs().amax((1, 2, 3)).min()) > 5
     assert float((left - left.mean(0)).abs().max()) < 1

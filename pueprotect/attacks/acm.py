@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pueprotect.attacks.base import batch_statistics
-from pueprotect.attacks.linear import class_means
+from pueprotect.attacks.linear import fine_patterns
 from pueprotect.augment import blur3
 from pueprotect.models import Classifier
 from pueprotect.runtime import generator
@@ -71,11 +71,7 @@ def fine_class_patterns(data: ImageSet) -> Tensor:
     Returns:
         (classes, 3, H, W) float, in levels of 0..255.
     """
-    means = class_means(data)
-    own = means - means[data.labels.unique()].mean(0)
-    reach = max(1, data.size // 4 - 1)
-    padded = functional.pad(own, (reach, reach, reach, reach), mode="reflect")
-    return own - functional.avg_pool2d(padded, 2 * reach + 1, 1)
+    return fine_patterns(data, 2 * max(1, data.size // 4 - 1) + 1)
 
 
 def trap_quotient(above: list[float], below: list[float]) -> float:

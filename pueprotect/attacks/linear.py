@@ -16,10 +16,12 @@ from torch.nn import functional
 
 from pueprotect.attacks.base import Target, register
 from pueprotect.attacks.standard import Plain
+from pueprotect.augment import box_blur
 from pueprotect.runtime import generator
 from pueprotect.training import ImageSet
 
 CHUNK = 4096
+FINE = 5
 LINEAR_EPOCHS, LINEAR_BATCH, LINEAR_RATE = 20, 128, 1e-3
 
 
@@ -29,6 +31,18 @@ def class_means(data: ImageSet) -> Tensor:
     for images, labels in zip(data.images.split(CHUNK), data.labels.split(CHUNK), strict=True):
         sums.index_add_(0, labels, images.float())
     return sums / torch.bincount(data.labels, minlength=data.classes).clamp_min(1).view(-1, 1, 1, 1)
+
+
+def class_patterns(data: ImageSet) -> Tensor:
+    """What each class's mean image has beyond the mean of all: (classes, 3, H, W) float, in levels."""
+    means = class_means(data)
+    return means - means[data.labels.unique()].mean(0)
+
+
+def fine_patterns(data: ImageSet, side: int) -> Tensor:
+    """The part of `class_patterns` that a mean of `side` x `side` pixels around each does not explain."""
+    patterns = class_patterns(data)
+    return patterns - box_blur(patterns, side)
 
 
 def without(data: ImageSet, patterns: Tensor, seed: int) -> ImageSet:
@@ -92,16 +106,36 @@ class _Cleaned(Plain):
 
 @register
 class ClassMean(_Cleaned):
-    """All classes get the same mean image, so a pattern of the class is gone."""
+    """What is fine in class means goes; what is smooth stays, for natural class means are smooth.
+
+    On clean CIFAR-10 a mean of 5 x 5 pixels leaves 1.4 of the 17 levels by which class means differ (RMS), on a
+    class-wise PUE release 5.6. With that part gone plain training on it reached 60 %, as on clean images.
+    """
 
     name = "class-mean"
-    about = "subtracts from each training image what its class's mean image has beyond the mean of all"
+    about = "subtracts from each training image what is fine in its class's mean image and not in the mean of all"
     source = "the simplest adaptive attack on class-wise noise, by this project"
 
     def cleaned(self, data: ImageSet, seed: int) -> ImageSet:
+        """Training images whose class means differ smoothly."""
+        return without(data, fine_patterns(data, FINE), seed)
+
+
+@register
+class WholeClassMean(_Cleaned):
+    """All classes get the same mean image: smooth patterns go, too.
+
+    Clean images lose by it what is natural in their class's mean, and test images keep theirs: CIFAR-10 falls from
+    60 to 37 %.
+    """
+
+    name = "whole-class-mean"
+    about = "subtracts from each training image what its class's mean image has beyond the mean of all"
+    source = "the simplest adaptive attack on smooth class-wise noise, by this project"
+
+    def cleaned(self, data: ImageSet, seed: int) -> ImageSet:
         """Training images whose class means are equal, up to rounding and clipping."""
-        means = class_means(data)
-        return without(data, means - means[data.labels.unique()].mean(0), seed)
+        return without(data, class_patterns(data), seed)
 
 
 @register

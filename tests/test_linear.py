@@ -103,7 +103,7 @@ def test_the_directions_are_those_of_the_noise() -> None:
     assert separable(Projection().cleaned(data, 0)) < 0.75
 
 
-def test_the_whole_mean_takes_a_tint_out_and_say_what_they_trained_on() -> None:
+def test_subtracting_the_whole_mean_takes_a_tint_out() -> None:
     """Noise alone: nothing else can be learnt, so an attack that leaves it in fits its training images."""
     from pueprotect.attacks import Target
 

@@ -15,6 +15,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -38,12 +39,12 @@ def folder(path: Path, device: str) -> ImageSet:
     return image_set(load(found, 32), found.labels, len(found.classes), device)
 
 
-def seconds_of(device: str, work: object) -> float:
+def seconds_of(device: str, work: Callable[[], object]) -> float:
     """Wall seconds of a callable, the device's queue emptied before and after."""
     wait = torch.cuda.synchronize if device.startswith("cuda") else (lambda: None)
     wait()
     began = time.perf_counter()
-    work()  # type: ignore[operator]
+    work()
     wait()
     return time.perf_counter() - began
 

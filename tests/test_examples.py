@@ -14,6 +14,7 @@ import yaml
 from conftest import Evidence
 
 import pueprotect
+from pueprotect.images import scan
 from pueprotect.policyfile import read_policy
 
 ROOT = Path(pueprotect.__file__).parents[1]
@@ -134,3 +135,22 @@ def test_the_table_of_methods_by_attacks(tmp_path: Path) -> None:
         "| standard |  | 10 / 28 |",
         "| notch | 25 (20-30) / 30 (30-30) [50 (50-50)] |  |",
     ]
+
+
+def test_a_set_of_many_classes_is_drawn(tmp_path: Path) -> None:
+    """As many classes as asked for, two images of test for five of training, none twice."""
+    command = [
+        sys.executable,
+        str(EXAMPLES / "hardened.py"),
+        "make",
+        str(tmp_path),
+        "--classes",
+        "3",
+        "--per-class",
+        "5",
+    ]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    folders = {part: scan(tmp_path / part) for part in ("train", "test")}
+    assert [(len(found.classes), len(found.entries)) for found in folders.values()] == [(3, 15), (3, 6)]
+    assert len({path.read_bytes() for path in tmp_path.rglob("*.jpg")}) == 21

@@ -42,7 +42,9 @@ BOTH = Reading([0.2, 9.0, 9.0, 9.0], [0.2] * 4, [9.0] * 4, [0.4] * 4)
 PATTERN = Reading([0.2] * 4, [0.2] * 4, [9.0] * 4, [0.4] * 4)
 
 
-def run_with(readings: list[Reading], monkeypatch: pytest.MonkeyPatch, epochs: float = 2) -> dict[str, object]:
+def run_with(
+    readings: list[Reading], monkeypatch: pytest.MonkeyPatch, epochs: float = 2, data: ImageSet | None = None
+) -> dict[str, object]:
     """PST whose probe reads what it is told, then stays calm."""
     script = iter(readings)
 
@@ -52,61 +54,73 @@ def run_with(readings: list[Reading], monkeypatch: pytest.MonkeyPatch, epochs: f
 
     monkeypatch.setattr(pst, "Probe", Told)
     monkeypatch.setattr(pst, "IMAGES_BETWEEN_CHECKS", 64)
-    result = find("pst").run(Target(coded(), "resnet8", Recipe(epochs=epochs, batch_size=32), 0), stripes(8, seed=1))
+    result = find("pst").run(
+        Target(data or coded(), "resnet8", Recipe(epochs=epochs, batch_size=32), 0), stripes(8, seed=1)
+    )
     return result.details
 
 
-def coded() -> ImageSet:
-    """Two classes with a code in one pixel, enough images for the pattern view."""
-    data = stripes(320)
+def coded(count: int = 320) -> ImageSet:
+    """Two classes with a code in one pixel, by default enough images for the pattern view."""
+    data = stripes(count)
     images = data.images.float()
     images[data.labels == 0, :, 4, 4] = 255
     images[data.labels == 1, :, 4, 4] = 0
     return image_set(images, data.labels, 2)
 
 
-def test_a_fine_alarm_restarts_behind_the_low_pass_stage(monkeypatch: pytest.MonkeyPatch) -> None:
-    details = run_with([CALM, FINE], monkeypatch)
-    assert details["alarms"] == 1
-    assert details["rung"] == 1
-    assert not details["class_patterns_removed"]
-    assert details["steps"] == 4 + 20
+def test_a_second_fine_alarm_restarts_behind_the_low_pass_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    details = run_with([CALM, FINE, CALM, FINE], monkeypatch)
+    assert (details["alarms"], details["rung"], details["class_patterns_removed"]) == (2, 1, ["fine"])
+    assert details["steps"] == 4 + 4 + 20
     trace = details["trace"]
-    assert [entry["view"] for entry in trace[:3]] == [None, "fine", None]  # type: ignore[index]
-    assert [entry["lowpass"] for entry in trace[:3]] == [0, 0, 1]  # type: ignore[index]
-    assert [entry["position"] for entry in trace[:3]] == [2, 4, 2]  # type: ignore[index]
+    assert [entry["view"] for entry in trace[:5]] == [None, "fine", None, "fine", None]  # type: ignore[index]
+    assert [entry["lowpass"] for entry in trace[:5]] == [0, 0, 0, 0, 1]  # type: ignore[index]
+    assert [entry["position"] for entry in trace[:5]] == [2, 4, 2, 4, 2]  # type: ignore[index]
 
 
 def test_a_fine_alarm_comes_first_when_both_views_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
-    details = run_with([BOTH], monkeypatch)
-    assert (details["rung"], details["class_patterns_removed"]) == (1, False)
+    assert run_with([BOTH], monkeypatch)["class_patterns_removed"] == ["fine"]
 
 
-def test_a_pattern_alarm_takes_the_patterns_out_once_then_climbs_the_ladder(monkeypatch: pytest.MonkeyPatch) -> None:
-    details = run_with([PATTERN], monkeypatch)
-    assert (details["alarms"], details["rung"], details["class_patterns_removed"]) == (1, 0, True)
-    again = run_with([PATTERN, PATTERN], monkeypatch)
-    assert (again["alarms"], again["rung"], again["class_patterns_removed"]) == (2, 1, True)
+@pytest.mark.parametrize(("reading", "view"), [(FINE, "fine"), (PATTERN, "pattern")])
+def test_each_view_takes_its_patterns_out_once_then_climbs_the_ladder(
+    reading: Reading, view: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    details = run_with([reading], monkeypatch)
+    assert (details["alarms"], details["rung"], details["class_patterns_removed"]) == (1, 0, [view])
+    again = run_with([reading, reading], monkeypatch)
+    assert (again["alarms"], again["rung"], again["class_patterns_removed"]) == (2, 1, [view])
 
 
-def test_after_a_pattern_alarm_the_code_is_gone_from_the_training_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    taken: list[ImageSet] = []
-    original = pst._Session.take
+def test_classes_too_small_for_a_pattern_go_straight_to_the_low_pass_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    details = run_with([FINE], monkeypatch, data=coded(98))
+    assert (details["rung"], details["class_patterns_removed"]) == (1, [])
 
-    def spy(self: pst._Session, data: ImageSet) -> None:
-        taken.append(data)
-        original(self, data)
 
-    monkeypatch.setattr(pst._Session, "take", spy)
-    run_with([PATTERN], monkeypatch)
+@pytest.mark.parametrize("reading", [FINE, PATTERN])
+def test_after_an_alarm_the_code_is_gone_from_the_training_images(
+    reading: Reading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[ImageSet] = []
+    original = ImageSet.frames
+
+    def spy(self: ImageSet, index: torch.Tensor) -> torch.Tensor:
+        if len(self) == 320:  # not the test images
+            shown.append(self)
+        return original(self, index)
+
+    monkeypatch.setattr(ImageSet, "frames", spy)
+    steps = run_with([reading], monkeypatch)["steps"]
+    first, last = shown[0], shown[steps - 1]
     before, after = (
-        [float(data.images[data.labels == label, :, 4, 4].float().mean()) for label in (0, 1)] for data in taken
+        [float(data.images[data.labels == label, :, 4, 4].float().mean()) for label in (0, 1)] for data in (first, last)
     )
     assert abs(before[0] - before[1]) == 255
     assert abs(after[0] - after[1]) < 128
     pixels = torch.ones(16, 16, dtype=torch.bool)
     pixels[2:7, 2:7] = False
-    change = (taken[1].images.float() - taken[0].images.float())[..., pixels].abs().mean()
+    change = (last.images.float() - first.images.float())[..., pixels].abs().mean()
     assert float(change) < 8  # pictures stay, up to what the class means hold by chance
 
 

@@ -41,8 +41,7 @@ RISE = 1.25
 HISTORY = 20
 PROBES_PER_CLASS, PROBES = 50, 1000
 PATTERN_PROBES = 25
-# A class's mean of fewer images shows those images rather than what they share.
-PATTERN_IMAGES = 50
+PATTERN_IMAGES = 50  # of each class; the mean of fewer shows those images
 
 
 def acm(features: Tensor, labels: Tensor, classes: int) -> Tensor:
@@ -72,6 +71,11 @@ def fine_class_patterns(data: ImageSet) -> Tensor:
         (classes, 3, H, W) float, in levels of 0..255.
     """
     return fine_patterns(data, 2 * max(1, data.size // 4 - 1) + 1)
+
+
+def enough_for_patterns(data: ImageSet) -> bool:
+    """Whether every class has so many images that their mean shows what they share."""
+    return int(torch.bincount(data.labels, minlength=data.classes).min()) >= PATTERN_IMAGES
 
 
 def trap_quotient(above: list[float], below: list[float]) -> float:
@@ -125,7 +129,7 @@ class Probe:
         raw = to_float(data.images[chosen])
         self.views = (raw, blur3(raw))
         self.exchanged: Tensor | None = None
-        if min(len(found) for found in members) >= PATTERN_IMAGES:
+        if enough_for_patterns(data):
             few = torch.cat([found[: max(2, min(PATTERN_PROBES, each))] for found in members])
             self.exchange(data.subset(few), fine_class_patterns(data))
         self.features: list[Tensor] = []

@@ -6,6 +6,7 @@ much against it (adversarial training), nor of images whose augmentation was cho
 
 from __future__ import annotations
 
+from itertools import count
 from typing import ClassVar
 
 import torch
@@ -21,6 +22,7 @@ from pueprotect.training import Transform, train
 
 STEP = 1.25
 CANDIDATES = 5
+HARD_SHARE = 0.3  # of the steps, as the authors' 60 of 200 epochs
 
 
 def fast_perturbed(
@@ -120,19 +122,25 @@ def strong_augmentation(seed: int) -> Transform:
 
 @register
 class UEraser(Attack):
-    """Of five strong augmentations of each image, the one with the largest loss."""
+    """First the hardest of five strong augmentations of each image, then one of them as it comes.
+
+    Five to the end is too hard for short trainings: on clean CIFAR-10 that learnt nothing in 15 passes (10 %).
+    """
 
     name = "ueraser"
-    about = f"trains on the hardest of {CANDIDATES} strong augmentations of each image (UEraser-max style)"
+    about = f"trains on the hardest of {CANDIDATES} strong augmentations of each image, later on any (UEraser style)"
     source = "Qin et al., Learning the Unlearnable, arXiv 2303.15127; its augmentations rebuilt with torchvision's"
-    cost = 3.3
+    cost = 2.0
 
     def train(self, run: Run) -> Classifier:
         """Plain training on the chosen augmentations."""
         target = run.target
         model, augment = target.fresh(), strong_augmentation(target.seed)
+        hard, done = round(HARD_SHARE * self.steps(target)), count()
 
         def prepare(inputs: Tensor, labels: Tensor, stream: torch.Generator) -> tuple[Tensor, Tensor]:
+            if next(done) >= hard:
+                return augment(inputs, stream).contiguous(memory_format=torch.channels_last), labels
             return hardest(model, inputs, labels, [augment(inputs, stream) for _ in range(CANDIDATES)]), labels
 
         return train(

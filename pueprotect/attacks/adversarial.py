@@ -130,7 +130,7 @@ class UEraser(Attack):
     name = "ueraser"
     about = f"trains on the hardest of {CANDIDATES} strong augmentations of each image, later on any (UEraser style)"
     source = "Qin et al., Learning the Unlearnable, arXiv 2303.15127; its augmentations rebuilt with torchvision's"
-    cost = 2.0
+    cost = 1.7
 
     def train(self, run: Run) -> Classifier:
         """Plain training on the chosen augmentations."""

@@ -39,7 +39,7 @@ def class_patterns(data: ImageSet) -> Tensor:
     return means - means[data.labels.unique()].mean(0)
 
 
-def fine_patterns(data: ImageSet, side: int) -> Tensor:
+def fine_patterns(data: ImageSet, side: int = FINE) -> Tensor:
     """The part of `class_patterns` that a mean of `side` x `side` pixels around each does not explain."""
     patterns = class_patterns(data)
     return patterns - box_blur(patterns, side)
@@ -118,7 +118,7 @@ class ClassMean(_Cleaned):
 
     def cleaned(self, data: ImageSet, seed: int) -> ImageSet:
         """Training images whose class means differ smoothly."""
-        return without(data, fine_patterns(data, FINE), seed)
+        return without(data, fine_patterns(data), seed)
 
 
 @register

@@ -36,7 +36,6 @@ from torch import Tensor, nn
 
 from pueprotect.attacks.acm import CEILING, Alarm, Probe, Reading, enough_for_patterns, fine_class_patterns
 from pueprotect.attacks.base import Attack, Run, Target, clone, register
-from pueprotect.attacks.linear import FINE as FINE_SIDE
 from pueprotect.attacks.linear import fine_patterns, without
 from pueprotect.attacks.shallow import noise_shares, relative_deviations
 from pueprotect.augment import blur3, colour
@@ -188,7 +187,7 @@ class _Session:
         early = position < LATE * self.total and left >= self.total // 2 and (fresh or self.rung + 1 < len(LADDER))
         if fresh:
             self.cleaned.add(view)
-            patterns = fine_patterns(self.data, FINE_SIDE) if view == FINE else fine_class_patterns(self.data)
+            patterns = fine_patterns(self.data) if view == FINE else fine_class_patterns(self.data)
             self.take(without(self.data, patterns, self.run.target.seed))
         else:
             self.rung = min(self.rung + 1, len(LADDER) - 1)

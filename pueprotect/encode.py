@@ -22,7 +22,7 @@ from PIL import Image, PngImagePlugin
 from pueprotect import deep
 from pueprotect.errors import ImageError, InputError
 from pueprotect.images import ImageFolder
-from pueprotect.memory import shared
+from pueprotect.memory import scratch, shared
 from pueprotect.metadata import Descriptions, descriptions
 from pueprotect.pixels import HEIC_SUFFIXES, AnyPixels, Picture, content_of, decode, opened, picture_of
 from pueprotect.similarity import deviation, image_deviation, image_ssim, ssim
@@ -204,7 +204,10 @@ class Encoder:
             raise ImageError(f"{source}: JPEG does not keep its transparency; use --format png.")
         # The JPEG encoder takes Pillow's own layout, with a filler beside red, green and blue.
         filled = shared(before.content) if container == "JPEG" and isinstance(before.content, Image.Image) else None
-        pixels = lay(before.pixels if filled is None else filled, noise, self.epsilon)
+        if filled is None:
+            pixels = lay(before.pixels, noise, self.epsilon)
+        else:
+            pixels = lay(filled, noise, self.epsilon, out=scratch(filled.shape))
         try:
             if pixels.dtype == np.uint16:
                 file.write(deep.encode(pixels, container, icc=before.icc, exif=kept.exif, xmp=kept.xmp))  # type: ignore[arg-type]
@@ -273,7 +276,7 @@ def _options(container: str, quality: int, icc: bytes | None, kept: Descriptions
     return options
 
 
-def lay(pixels: AnyPixels, noise: Levels, epsilon: int) -> AnyPixels:
+def lay(pixels: AnyPixels, noise: Levels, epsilon: int, out: AnyPixels | None = None) -> AnyPixels:
     """Add noise that was made at the working size to a picture of any size.
 
     Along an axis where the picture is larger, each noise value fills its share of the pixels; where it is smaller,
@@ -286,6 +289,7 @@ def lay(pixels: AnyPixels, noise: Levels, epsilon: int) -> AnyPixels:
         pixels: (H, W, C) uint8 or uint16, alpha last.
         noise: (S, S, 3) int8 levels of 0..255; greyscale gets the mean of the channels.
         epsilon: L-infinity budget in levels.
+        out: where to write; None makes a new array.
 
     Returns:
         The same shape and type, clipped to the range of the type; alpha as it was.
@@ -298,10 +302,9 @@ def lay(pixels: AnyPixels, noise: Levels, epsilon: int) -> AnyPixels:
     steps[..., : levels.shape[2]] = np.clip(np.rint(levels), -epsilon, epsilon)
     steps *= 1 if pixels.dtype == np.uint8 else 257
     bounds = np.maximum(-steps, 0), np.iinfo(pixels.dtype).max - np.maximum(steps, 0), steps
-    # `take` and not an index: that would lay the rows out across memory, and ten times slower for it.
-    across = _shares(steps.shape[1], width)
-    floor, ceiling, change = (np.take(each.astype(pixels.dtype), across, axis=1) for each in bounds)
-    result = np.empty_like(pixels)
+    across = np.bincount(_shares(steps.shape[1], width), minlength=steps.shape[1])
+    floor, ceiling, change = (np.repeat(each.astype(pixels.dtype), across, axis=1) for each in bounds)
+    result = np.empty_like(pixels) if out is None else out
     edges = np.searchsorted(_shares(len(steps), height), np.arange(len(steps) + 1)).tolist()
     for row, (top, bottom) in enumerate(pairwise(edges)):
         # Saturated before the step is added, which wraps around where it is negative, as the type of the pixels does.

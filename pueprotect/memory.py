@@ -1,4 +1,4 @@
-"""Pillow's memory: pixels seen as an array without a copy, and freed memory kept for the next image. No torch.
+"""Memory of pictures: Pillow's seen as an array without a copy, and freed memory kept for the next one. No torch.
 
 Turning a photograph into an array and back costs four passes over fresh memory, whose pages the system hands out and
 takes back each time; at 2 megapixels that took as long as half the decoding and encoding.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, _imaging
 
-KEPT_BLOCKS = 16  # of at most 16 MiB each; a worker has three images at once
+BLOCK = 16 * 2**20  # Pillow's largest, in bytes
+KEPT_BLOCKS = 16  # a worker has three images at once
 
 
 class _ArrowArray(ctypes.Structure):
@@ -74,3 +76,20 @@ def kept_blocks() -> Iterator[None]:
         yield
     finally:
         _imaging.set_blocks_max(before)
+
+
+class _Scratch(threading.local):
+    held = np.empty(0, dtype=np.uint8)
+
+
+_scratch = _Scratch()
+
+
+def scratch(shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    """An array to write to, valid until this thread asks again; above `BLOCK` bytes a new one."""
+    count = math.prod(shape)
+    if count > BLOCK:
+        return np.empty(shape, dtype=np.uint8)
+    if _scratch.held.size < count:
+        _scratch.held = np.empty(count, dtype=np.uint8)
+    return _scratch.held[:count].reshape(shape)

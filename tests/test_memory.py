@@ -1,5 +1,7 @@
 import gc
 import io
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from conftest import photo, put
 from PIL import Image, _imaging
 
 from pueprotect.encode import Encoder, lay
-from pueprotect.memory import kept_blocks, shared
+from pueprotect.memory import BLOCK, kept_blocks, scratch, shared
 from pueprotect.pixels import decode
 
 
@@ -46,3 +48,32 @@ def test_freed_memory_is_kept_inside_the_block_only() -> None:
     with kept_blocks():
         assert _imaging.get_blocks_max() > before
     assert _imaging.get_blocks_max() == before
+
+
+@pytest.mark.parametrize("container", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "HEIF"])
+def test_fillers_of_decoded_pictures_are_alike(tmp_path, container: str) -> None:
+    """Deviations are taken over them, too."""
+    if container == "HEIF":
+        pytest.importorskip("pillow_heif")
+    for name, image in (("rgb", Image.fromarray(photo())), ("palette", Image.fromarray(photo()).quantize(16))):
+        path = tmp_path / name
+        (image if container in ("PNG", "TIFF") else image.convert("RGB")).save(path, container)
+        seen = shared(decode(path).content)  # type: ignore[arg-type]
+        assert seen is not None
+        assert (seen[..., 3] == 255).all()
+
+
+def test_every_thread_writes_to_its_own_scratch() -> None:
+    both = Barrier(2)
+
+    def fill(level: int) -> int:
+        mine = scratch((40, 50, 4))
+        mine[:] = level
+        both.wait(10)
+        again = scratch((10, 20, 4))
+        assert np.shares_memory(mine, again)
+        return int(again.max())
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(fill, (1, 2))) == [1, 2]
+    assert not np.shares_memory(scratch((BLOCK + 1,)), scratch((BLOCK + 1,)))

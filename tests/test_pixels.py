@@ -13,6 +13,7 @@ from pueprotect import images, pixels
 from pueprotect.encode import Encoder
 from pueprotect.errors import ImageError, InputError
 from pueprotect.images import scan
+from pueprotect.memory import shared
 from pueprotect.pixels import decode, decode_rgb, working_copy
 
 SUFFIX = {"PNG": ".png", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif", "JPEG": ".jpg"}
@@ -219,9 +220,11 @@ def test_cmyk_is_released_in_rgb_through_its_own_profile(tmp_path):
     ink[8:, :, 0] = 255
     source = tmp_path / "print.jpg"
     Image.fromarray(ink, "CMYK").save(source, "JPEG", quality=95, icc_profile=cmyk_profile())
-    before, after, _ = round_trip(source, tmp_path)
+    before, after, done = round_trip(source, tmp_path)
     assert before.converted == "CMYK"
+    assert done.linf < 40, "colours are compared, and nothing beside them"
     assert before.pixels.shape == after.pixels.shape == (16, 16, 3)
+    assert (shared(before.content)[..., 3] == 255).all(), "deviations are taken over the filler, too"
     assert before.icc is after.icc is None
     assert before.pixels[:8].max() < 60, "black ink is black"
     red, green, _ = before.pixels[12, 8].tolist()

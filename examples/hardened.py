@@ -3,16 +3,15 @@
     python examples/hardened.py run DATA STORE [--methods hardened pue ...] [--attacks notch ...] [--seeds 0 1 2]
     python examples/hardened.py table STORE [--arch resnet8]
     python examples/hardened.py look DATA SHEET.png
-    python examples/hardened.py make DATA [--classes 100] [--per-class 50]
 
 DATA holds train/<class>/*.jpg and test/<class>/*.jpg, as for results.py. Figures are counted on every second test
 image: the other half is the one that choices were made on. Each cell is one JSON file in STORE, written when it is
 finished, so runs can be stopped, repeated and shared between processes; keep another STORE for each choice of
 `--epochs` and `--no-augment`, which trains without crops and flips. `clean` is the clean upper line; lsp and ops are
 the tests' versions of Linearly Separable Perturbations and One-Pixel Shortcuts. `look` measures how visible the texture
-code is on DATA/test, and draws one image of each class at 1x and 3x: the original, then each visibility. `make` draws
-a set of many classes: in each an object of its own shape and colours, turned, scaled and moved, before backgrounds that
-any class may have; for every five images of training there are two of test.
+code is on DATA/test, and draws one image of each class at 1x and 3x: the original, then each visibility.
+
+`hybrid` shares the budget: PUE noise of 3/255, optimised on images that carry a texture code of 5/255.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from pueprotect.attacks import Target, find
 from pueprotect.attacks.base import AS_THEY_ARE, CLEAN_BEHIND_IT, KNOWLEDGE
@@ -46,10 +45,13 @@ from toy import lsp, one_pixel_shortcut
 RELEASES = {
     "hardened": ["--method", "hardened"],
     "hardened-16": ["--method", "hardened", "--epsilon", "16/255"],
+    "hardened-5": ["--method", "hardened", "--epsilon", "5/255"],
+    "hybrid": ["--method", "pue", "--epsilon", "3/255"],
     "pue": ["--method", "pue"],
     "pue-sample": ["--method", "pue", "--mode", "sample-wise"],
     "emn": ["--method", "emn"],
 }
+MADE_FROM = {"hybrid": "hardened-5"}  # the others from DATA/train
 FIXTURES = {"clean": lambda data: data, "lsp": lsp, "ops": one_pixel_shortcut}
 METHODS = (*FIXTURES, *RELEASES)
 
@@ -58,7 +60,11 @@ def opened(data: Path, store: Path, method: str, seed: int) -> Evidence:
     """The release of a method and seed, made on first use, measured on half of DATA/test."""
     out = store / f"{method}-{seed}"
     if not (out.with_name(out.name + ".vault") / "run.json").exists():
-        command = [sys.executable, "-m", "pueprotect", "protect", str(data / "train"), "--out", str(out)]
+        source = data / "train"
+        if method in MADE_FROM:
+            opened(data, store, MADE_FROM[method], seed)
+            source = store / f"{MADE_FROM[method]}-{seed}"
+        command = [sys.executable, "-m", "pueprotect", "protect", str(source), "--out", str(out)]
         command += ["--format", "png", "--seed", str(seed), "--release-anyway", "--json", *RELEASES[method]]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         (store / f"protect-{method}-{seed}.json").write_text(done.stdout)
@@ -70,7 +76,8 @@ def opened(data: Path, store: Path, method: str, seed: int) -> Evidence:
 def cell(data: Path, store: Path, method: str, name: str, arch: str, seed: int, recipe: Recipe) -> dict[str, object]:
     """One attack on one release, and on clean images behind the same filter where the attack has one."""
     evidence = opened(data, store, method if method in RELEASES else "hardened", seed)
-    originals = evidence.originals
+    first = opened(data, store, MADE_FROM[method], seed) if method in MADE_FROM else evidence
+    originals = first.originals
     assert originals is not None
     released: ImageSet = evidence.released if method in RELEASES else FIXTURES[method](originals)
     share = clean_share(originals, 0.2, seed) if find(name).needs == "a clean share" else None
@@ -159,41 +166,6 @@ def look(data: Path, sheet: Path, size: int = 32) -> None:
     Image.fromarray(np.concatenate([above, thrice])).save(sheet)
 
 
-def drawn(label: int, index: int, size: int = 32) -> Image.Image:
-    """One image of the class that `make` calls `label`."""
-    own, chance = np.random.default_rng((0, label)), np.random.default_rng((1, label, index))
-
-    def field(rng: np.random.Generator, cells: int, side: int) -> Image.Image:
-        colours = rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8)
-        return Image.fromarray(colours).resize((side, side), Image.Resampling.BICUBIC)
-
-    side = 4 * size
-    angles = np.linspace(0, 2 * np.pi, 90, endpoint=False)
-    reach = 0.4 + sum(0.06 * np.cos(wave * angles + own.uniform(0, 2 * np.pi)) for wave in (2, 3, 4, 5))
-    outline = np.stack([0.5 + reach * np.cos(angles), 0.5 + reach * np.sin(angles)], axis=1) * side
-    thing = field(own, 3, side)
-    shape = Image.new("L", (side, side))
-    ImageDraw.Draw(shape).polygon([tuple(point) for point in outline], fill=255)
-    thing.putalpha(shape)
-    scale, turn = chance.uniform(0.6, 0.95), chance.uniform(-25, 25)
-    thing = thing.rotate(turn, Image.Resampling.BICUBIC).resize((round(scale * side),) * 2, Image.Resampling.BICUBIC)
-    image = field(chance, 3, side)
-    image.paste(thing, tuple(chance.integers(0, side - thing.width + 1, 2).tolist()), thing)
-    pixels = np.asarray(image.resize((size, size), Image.Resampling.BOX), dtype=np.float32)
-    light = chance.uniform(0.6, 1.1) * pixels + chance.uniform(-20, 20) + chance.normal(0, 4, pixels.shape)
-    return Image.fromarray(np.clip(light, 0, 255).astype(np.uint8))
-
-
-def make(data: Path, classes: int, per_class: int) -> None:
-    """Write DATA/train and DATA/test."""
-    for part, numbers in (("train", range(per_class)), ("test", range(per_class, per_class + 2 * per_class // 5))):
-        for label in range(classes):
-            folder = data / part / f"{label:03d}"
-            folder.mkdir(parents=True, exist_ok=True)
-            for index in numbers:
-                drawn(label, index).save(folder / f"{index:03d}.jpg", quality=95, subsampling=0)
-
-
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -214,14 +186,8 @@ def main() -> None:
     draw = commands.add_parser("look")
     draw.add_argument("data", type=Path)
     draw.add_argument("sheet", type=Path)
-    write = commands.add_parser("make")
-    write.add_argument("data", type=Path)
-    write.add_argument("--classes", type=int, default=100)
-    write.add_argument("--per-class", type=int, default=50)
     wanted = parser.parse_args()
-    if wanted.command == "make":
-        make(wanted.data, wanted.classes, wanted.per_class)
-    elif wanted.command == "look":
+    if wanted.command == "look":
         look(wanted.data, wanted.sheet)
     elif wanted.command == "table":
         table(wanted.store, wanted.arch)

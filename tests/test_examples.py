@@ -139,7 +139,7 @@ def test_the_table_of_methods_by_attacks(tmp_path: Path) -> None:
 
 def test_a_set_of_many_classes_is_drawn(tmp_path: Path) -> None:
     """As many classes as asked for, two images of test for five of training, none twice."""
-    command = [sys.executable, str(EXAMPLES / "hardened.py"), "make", str(tmp_path)]
+    command = [sys.executable, str(EXAMPLES / "many_classes.py"), str(tmp_path)]
     command += ["--classes", "3", "--per-class", "5"]
     done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

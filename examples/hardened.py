@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -63,7 +64,8 @@ def opened(data: Path, store: Path, method: str, seed: int) -> Evidence:
         source = data / "train"
         if method in MADE_FROM:
             opened(data, store, MADE_FROM[method], seed)
-            source = store / f"{MADE_FROM[method]}-{seed}"
+            source = store / f"{method}-source-{seed}"  # apart from its vault, by which `protect` knows a release
+            shutil.copytree(store / f"{MADE_FROM[method]}-{seed}", source, dirs_exist_ok=True)
         command = [sys.executable, "-m", "pueprotect", "protect", str(source), "--out", str(out)]
         command += ["--format", "png", "--seed", str(seed), "--release-anyway", "--json", *RELEASES[method]]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)

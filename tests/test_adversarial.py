@@ -80,7 +80,7 @@ def test_the_hardest_candidate_wins_for_each_image(trained: Classifier) -> None:
         assert torch.equal(chosen[number], (first, second, inputs)[winner][number])
 
 
-def test_ueraser_looks_at_five_strong_augmentations_for_three_steps_of_ten(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ueraser_looks_at_five_strong_augmentations_for_three_steps_of_twenty(monkeypatch: pytest.MonkeyPatch) -> None:
     counts, original = [], adversarial.hardest
 
     def spy(model: Classifier, inputs: torch.Tensor, labels: torch.Tensor, candidates: list[torch.Tensor]) -> object:
@@ -91,7 +91,7 @@ def test_ueraser_looks_at_five_strong_augmentations_for_three_steps_of_ten(monke
     monkeypatch.setattr(adversarial, "hardest", spy)
     result = find("ueraser").run(target(epochs=2.5), stripes(8, seed=1))
     assert counts == [CANDIDATES] * 3
-    assert result.epochs * 4 == 10, "batches of 16 out of 64 images"
+    assert result.epochs * 4 == 20, "twice the passes, in batches of 16 out of 64 images"
 
 
 def test_strong_augmentation_changes_colour_and_light_and_repeats() -> None:

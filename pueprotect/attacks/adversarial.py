@@ -6,6 +6,7 @@ much against it (adversarial training), nor of images whose augmentation was cho
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import count
 from typing import ClassVar
 
@@ -14,15 +15,16 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms import v2
 
-from pueprotect.attacks.base import Attack, Run, batch_statistics, register
+from pueprotect.attacks.base import Attack, Run, Target, batch_statistics, register
 from pueprotect.augment import Grouped, plasma
 from pueprotect.models import Classifier
 from pueprotect.runtime import generator
-from pueprotect.training import Transform, train
+from pueprotect.training import Recipe, Transform, train
 
 STEP = 1.25
 CANDIDATES = 5
-HARD_SHARE = 0.3  # of the steps, as the authors' 60 of 200 epochs
+PASSES = 2  # times those of plain training: augmented this strongly, clean images take longer to learn
+HARD_SHARE = 0.15  # of the steps; the authors take 60 of 200 epochs
 
 
 def fast_perturbed(
@@ -122,18 +124,23 @@ def strong_augmentation(seed: int) -> Transform:
 
 @register
 class UEraser(Attack):
-    """First the hardest of five strong augmentations of each image, then one of them as it comes.
+    """First the hardest of five strong augmentations of each image, then one of them as it comes; twice the passes.
 
-    Five to the end is too hard for short trainings: on clean CIFAR-10 that learnt nothing in 15 passes (10 %).
+    On clean CIFAR-10 (5,000 images, resnet8, one seed; plain training 60 %) this ends at 47 %. In the passes of plain
+    training it was 36 % with the hardest of five for three steps of ten, 38 % without and 10 % with nothing else.
     """
 
     name = "ueraser"
     about = f"trains on the hardest of {CANDIDATES} strong augmentations of each image, later on any (UEraser style)"
     source = "Qin et al., Learning the Unlearnable, arXiv 2303.15127; its augmentations rebuilt with torchvision's"
-    cost = 1.7
+    cost = 2.6
+
+    def recipe(self, target: Target) -> Recipe:
+        """Twice the passes."""
+        return replace(target.recipe, epochs=PASSES * target.recipe.epochs)
 
     def train(self, run: Run) -> Classifier:
-        """Plain training on the chosen augmentations."""
+        """Training on the chosen augmentations."""
         target = run.target
         model, augment = target.fresh(), strong_augmentation(target.seed)
         hard, done = round(HARD_SHARE * self.steps(target)), count()
@@ -144,6 +151,6 @@ class UEraser(Attack):
             return hardest(model, inputs, labels, [augment(inputs, stream) for _ in range(CANDIDATES)]), labels
 
         return train(
-            model, target.released, target.recipe, seed=target.seed, prepare=prepare, on_epoch=run.epoch,
+            model, target.released, self.recipe(target), seed=target.seed, prepare=prepare, on_epoch=run.epoch,
             progress=run.progress,
         )  # fmt: skip

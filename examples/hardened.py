@@ -64,7 +64,7 @@ def opened(data: Path, store: Path, method: str, seed: int) -> Evidence:
         source = data / "train"
         if method in MADE_FROM:
             opened(data, store, MADE_FROM[method], seed)
-            source = store / f"{method}-source-{seed}"  # apart from its vault, by which `protect` knows a release
+            source = store / "sources" / f"{method}-{seed}"  # away from the vault, by which `protect` knows a release
             shutil.copytree(store / f"{MADE_FROM[method]}-{seed}", source, dirs_exist_ok=True)
         command = [sys.executable, "-m", "pueprotect", "protect", str(source), "--out", str(out)]
         command += ["--format", "png", "--seed", str(seed), "--release-anyway", "--json", *RELEASES[method]]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from toy import stripes, target
 
-from pueprotect.attacks import find, standard, weight_noise
+from pueprotect.attacks import find, weight_noise
 from pueprotect.attacks.base import Run
 from pueprotect.attacks.shallow import noise_shares, relative_deviations
 from pueprotect.models import ARCHITECTURES, build
@@ -40,27 +40,32 @@ def test_the_short_schedule_is_two_fifths_of_the_long_one() -> None:
     assert len(short.run(here, stripes(8, seed=1)).details["epoch_accuracy"]) == 4
 
 
-@pytest.mark.parametrize("name", ["weight-noise", "weight-noise-short", "shallow-noise"])
-def test_the_noise_reaches_the_training(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[object] = []
+@pytest.mark.parametrize(
+    ("name", "stem", "last", "later"),
+    [("weight-noise", 1.0, 1.0, 0.25), ("weight-noise-short", 1.0, 1.0, 1.0), ("shallow-noise", 0.6, 0.0, 1.0)],
+)
+def test_the_noise_reaches_the_training(
+    name: str, stem: float, last: float, later: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The level of the first and last filters at the start, and what is left of it after three quarters."""
+    seen: list[list[torch.Tensor]] = []
     original = weight_noise.train
 
     def spy(*arguments: object, deviations: object, **options: object) -> object:
-        seen.append(deviations(0.0))  # type: ignore[operator]
+        seen.extend((deviations(0.0), deviations(0.75)))  # type: ignore[operator]
         return original(*arguments, deviations=deviations, **options)  # type: ignore[arg-type]
 
-    for module in (standard, weight_noise):
-        monkeypatch.setattr(module, "train", spy)
+    monkeypatch.setattr(weight_noise, "train", spy)
     find(name).run(target(epochs=1), stripes(8, seed=1))
-    (found,) = seen
-    if name != "shallow-noise":
-        assert found == 0.08
-        return
-    model = target().fresh()
-    stem = next(model.body.parameters())
-    rms = stem.detach().flatten(1).pow(2).mean(1).sqrt()
-    torch.testing.assert_close(found[0].flatten(), 0.5 * 1.2 * rms)  # type: ignore[index]
-    assert float(found[-1].max()) == 0  # type: ignore[index]
+    first, then = seen
+    filters = [number for number, weight in enumerate(trainable(target().fresh())) if weight.dim() > 1]
+    for number, level in ((filters[0], stem), (filters[-1], last)):
+        weight = trainable(target().fresh())[number]
+        rms = weight.detach().flatten(1).pow(2).mean(1).sqrt()
+        found = first[number].flatten().expand(len(rms))
+        torch.testing.assert_close(found, level * rms)
+        torch.testing.assert_close(then[number], later * first[number])
+    assert all(float(noise.max()) == 0 for number, noise in enumerate(first) if number not in filters)
 
 
 @pytest.mark.parametrize("name", ["weight-noise", "shallow-noise"])

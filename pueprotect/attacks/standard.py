@@ -26,10 +26,6 @@ class Plain(Attack):
         """Applied to each batch and its labels."""
         return None
 
-    def deviations(self) -> Callable[[float], float] | None:
-        """Weight noise of a step as a function of the share of training done."""
-        return None
-
     def train(self, run: Run) -> Classifier:
         """Plain training with these changes."""
         run.trained_on = self.images(run.target)
@@ -40,7 +36,7 @@ class Plain(Attack):
         target = run.target
         return train(
             target.fresh(), data, self.recipe(target), seed=target.seed, transform=self.transform(target),
-            prepare=self.prepare(target), deviations=self.deviations(), on_epoch=on_epoch, progress=run.progress,
+            prepare=self.prepare(target), on_epoch=on_epoch, progress=run.progress,
         )  # fmt: skip
 
 

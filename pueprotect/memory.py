@@ -16,8 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, _imaging
 
-BLOCK = 16 * 2**20  # Pillow's largest, in bytes
-KEPT_BLOCKS = 16  # a worker has three images at once
+KEPT_BLOCKS = 16  # of at most 16 MiB each; a worker has three images at once
 
 
 class _ArrowArray(ctypes.Structure):
@@ -86,10 +85,8 @@ _scratch = _Scratch()
 
 
 def scratch(shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    """An array to write to, valid until this thread asks again; above `BLOCK` bytes a new one."""
+    """An array to write to, valid until this thread asks again; its memory is kept as long as the thread."""
     count = math.prod(shape)
-    if count > BLOCK:
-        return np.empty(shape, dtype=np.uint8)
     if _scratch.held.size < count:
         _scratch.held = np.empty(count, dtype=np.uint8)
     return _scratch.held[:count].reshape(shape)

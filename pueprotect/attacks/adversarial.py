@@ -133,7 +133,7 @@ class UEraser(Attack):
     name = "ueraser"
     about = f"trains on the hardest of {CANDIDATES} strong augmentations of each image, later on any (UEraser style)"
     source = "Qin et al., Learning the Unlearnable, arXiv 2303.15127; its augmentations rebuilt with torchvision's"
-    cost = 2.6
+    cost = 2.4
 
     def recipe(self, target: Target) -> Recipe:
         """Twice the passes."""

@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 
 def drawn(label: int, index: int, own_colours: float, size: int = 32) -> Image.Image:
     """One image of the class `label`."""
-    own, chance = np.random.default_rng((0, label)), np.random.default_rng((1, label, index))
+    own, chance, paint = (np.random.default_rng(key) for key in ((0, label), (1, label, index), (2, label, index)))
 
     def field(rng: np.random.Generator, cells: int, side: int) -> Image.Image:
         colours = rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8)
@@ -29,7 +29,7 @@ def drawn(label: int, index: int, own_colours: float, size: int = 32) -> Image.I
     angles = np.linspace(0, 2 * np.pi, 90, endpoint=False)
     reach = 0.4 + sum(0.06 * np.cos(wave * angles + own.uniform(0, 2 * np.pi)) for wave in (2, 3, 4, 5))
     outline = np.stack([0.5 + reach * np.cos(angles), 0.5 + reach * np.sin(angles)], axis=1) * side
-    thing = Image.blend(field(chance, 3, side), field(own, 3, side), own_colours)
+    thing = Image.blend(field(paint, 3, side), field(own, 3, side), own_colours)
     shape = Image.new("L", (side, side))
     ImageDraw.Draw(shape).polygon([tuple(point) for point in outline], fill=255)
     thing.putalpha(shape)

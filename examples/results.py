@@ -156,6 +156,7 @@ ROWS: dict[str, Cell] = {
     "PUE class-wise: class-mean": lambda d, s, k: attack(d, s, k, "class-mean", "pue"),
     "PUE sample-wise: class-mean": lambda d, s, k: attack(d, s, k, "class-mean", "pue-sample"),
     "EMN class-wise: weight-noise": lambda d, s, k: attack(d, s, k, "weight-noise", "emn"),
+    "EMN class-wise: weight-noise, 30 epochs": lambda d, s, k: attack(d, s, k, "weight-noise", "emn", epochs=30),
     "EMN class-wise: weight-noise-short": lambda d, s, k: attack(d, s, k, "weight-noise-short", "emn"),
     "clean, cnn, 15 epochs": lambda d, s, k: attack(d, s, k, "standard", "clean", arch="cnn"),
     "clean: pst, cnn, 15 epochs": lambda d, s, k: attack(d, s, k, "pst", "clean", arch="cnn"),

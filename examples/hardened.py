@@ -11,7 +11,8 @@ finished, so runs can be stopped, repeated and shared between processes; keep an
 the tests' versions of Linearly Separable Perturbations and One-Pixel Shortcuts. `look` measures how visible the texture
 code is on DATA/test, and draws one image of each class at 1x and 3x: the original, then each visibility.
 
-`hybrid` shares the budget: PUE noise of 3/255, optimised on images that carry a texture code of 5/255.
+`hybrid` and `hybrid-6` share the budget: PUE noise of 3/255 or 2/255, optimised on images that carry a texture code of
+5/255 or 6/255.
 """
 
 from __future__ import annotations
@@ -47,12 +48,14 @@ RELEASES = {
     "hardened": ["--method", "hardened"],
     "hardened-16": ["--method", "hardened", "--epsilon", "16/255"],
     "hardened-5": ["--method", "hardened", "--epsilon", "5/255"],
+    "hardened-6": ["--method", "hardened", "--epsilon", "6/255"],
     "hybrid": ["--method", "pue", "--epsilon", "3/255"],
+    "hybrid-6": ["--method", "pue", "--epsilon", "2/255"],
     "pue": ["--method", "pue"],
     "pue-sample": ["--method", "pue", "--mode", "sample-wise"],
     "emn": ["--method", "emn"],
 }
-MADE_FROM = {"hybrid": "hardened-5"}  # the others from DATA/train
+MADE_FROM = {"hybrid": "hardened-5", "hybrid-6": "hardened-6"}  # the others from DATA/train
 FIXTURES = {"clean": lambda data: data, "lsp": lsp, "ops": one_pixel_shortcut}
 METHODS = (*FIXTURES, *RELEASES)
 

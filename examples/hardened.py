@@ -46,6 +46,8 @@ from toy import lsp, one_pixel_shortcut
 
 RELEASES = {
     "hardened": ["--method", "hardened"],
+    "hardened-subtle": ["--method", "hardened", "--visibility", "subtle"],
+    "hardened-strong": ["--method", "hardened", "--visibility", "strong"],
     "hardened-16": ["--method", "hardened", "--epsilon", "16/255"],
     "hardened-5": ["--method", "hardened", "--epsilon", "5/255"],
     "hardened-6": ["--method", "hardened", "--epsilon", "6/255"],

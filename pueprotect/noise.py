@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from pueprotect.vault import DELTA, DRAFT, SCHEMA_VERSION, Vault
 
 PLAN = f"{DRAFT}/plan.json"
 PIECE = 16384  # images in one message between ranks
+CODE_CHECKS = 2  # times the passes of the self-check: networks learn the coarse part of a texture code later than noise
 
 Noise = npt.NDArray[np.int8]
 Made = tuple[Noise, Classifier, dict[str, Any]]
@@ -148,6 +150,7 @@ def _coded(images: ImageSet, held: Tensor, settings: protect.Settings, preset: P
     progress.finish()
     holdout, shown = (Part(images, members.nonzero().flatten()) for members in (held, ~held))
     protected = protect.Protected(shown, torch.from_numpy(noise).to(images.images.device), shown.members)
+    preset = replace(preset, check_epochs=CODE_CHECKS * preset.check_epochs)
     check = _check(protected, holdout, settings, settings.seed, preset, progress)
     return noise, check.model, _facts(settings, protected, check.model, 0, [check])
 

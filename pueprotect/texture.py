@@ -3,10 +3,13 @@
 No surrogate and no optimisation. Luma: every block of 8 x 8 pixels shows one index of the block's DCT that belongs to
 its class. Its sign follows the image's own coefficient and runs on across 2 x 2 blocks, so it strengthens what is
 there, differs from image to image and averages out over a class: no linear eye finds it. The other classes' indices are
-pushed against the image. Red and green get the luma code. Blue gets a square grating of one frequency for each class,
-with a phase for each image; greyscale images get the luma code alone. Where a picture is flat the noise is weaker. Up
-to ten classes own one index each, of those that survive JPEG of quality 10 and hold little natural energy. More
-classes own pairs or triples of indices, of which each tile of 2 x 2 blocks draws one.
+pushed against the image. Colour: blue shows a coarse grating of a frequency that belongs to the class, with phases for
+each image. Red and green show the luma code, bent apart by a second such grating. Low frequencies are what is left
+behind an attacker's blur, and there pictures hold little colour (beyond one cycle in 16 pixels 1 to 4 levels, where
+luma holds 5 to 15). Greyscale images get the luma code alone. Where a picture is flat the noise is weaker.
+
+Up to 100 classes show one index each, of those that survive JPEG of quality 10 and hold little natural energy. More
+classes own pairs of indices, of which each tile of 2 x 2 blocks draws one.
 
 What it does not do: the indices and the frequencies show in the energies of the released classes, so the key is no
 defence. Who notches them, or knows the book and subtracts what it lays, gets most of the images back (attacks `notch`,
@@ -19,7 +22,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Literal
 
 import numpy as np
@@ -40,14 +42,12 @@ LUMA = (0.299, 0.587, 0.114)
 AGAINST = 0.15  # how far the indices of other classes are pushed against the image, relative to the own one
 TYPICAL = 60.0  # levels of a DCT coefficient at which that push is whole
 
-# (row, column) of the block DCT: one for each of up to ten classes, and the pool of sets for more.
+# (row, column) of the block DCT: one for each class, and the pool of pairs for more than 100 classes.
 SINGLES = ((0, 3), (3, 0), (0, 4), (5, 0), (2, 2), (3, 1), (1, 3), (3, 2), (1, 4), (4, 1))
 POOL = (*SINGLES, (0, 2), (2, 0), (4, 0), (0, 5), (1, 2), (2, 1), (2, 3), (3, 3), (2, 4), (4, 2))
-# (horizontal, vertical) in sixteenths of a cycle for each pixel; networks were trained on the first ten alone.
-CHROMA = (
-    *((3, 3), (4, 0), (0, 4), (2.2, 2.2), (3, 1.5), (1.5, 3), (0, 2.6), (2.6, 0), (4, 2), (2, 4)),
-    *((4, 4), (5, 1), (1, 5), (5, 3), (3, 5), (0, 5.5), (5.5, 0), (1.2, 1.2), (5, 5), (6, 2), (2, 6), (6, 4)),
-)
+# (horizontal, vertical) in sixteenths of a cycle for each pixel.
+GRATINGS = ((1, 0), (0, 1), (1, 1), (1.6, 0), (0, 1.6), (1.6, 1), (1, 1.6), (1.6, 1.6), (2.2, 0), (0, 2.2))
+RED_GREEN = 0.5  # size of the grating between red and green, relative to the luma code
 
 Visibility = Literal["subtle", "standard", "strong"]
 # Share of the budget in flat areas, and the deviation of luma (levels, within 7 x 7 pixels) from which on it is whole.
@@ -58,6 +58,7 @@ Pixels = npt.NDArray[np.uint8]
 Levels = npt.NDArray[np.int8]
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
+Frequencies = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -66,15 +67,17 @@ class Code:
 
     Attributes:
         luma: indices (row, column) of the block DCT.
-        chroma: frequency of the blue grating, (horizontal, vertical) in sixteenths of a cycle for each pixel.
+        blue: frequency of the grating in blue, one of `GRATINGS`.
+        red_green: the same of the grating between red and green.
     """
 
     luma: tuple[tuple[int, int], ...]
-    chroma: tuple[float, float]
+    blue: tuple[float, float]
+    red_green: tuple[float, float]
 
     def distance(self, other: Code) -> int:
         """How many textures of this class the other one lacks."""
-        return len(set(self.luma) - set(other.luma)) + (self.chroma != other.chroma)
+        return len(set(self.luma) - set(other.luma)) + (self.blue != other.blue) + (self.red_green != other.red_green)
 
 
 @dataclass(frozen=True)
@@ -102,36 +105,37 @@ def code_book(classes: int, key: int) -> tuple[Code, ...]:
     Raises:
         InputError: more classes than the book separates.
     """
-    found: tuple[Code, ...] = ()
-    for members, pool in ((1, SINGLES), (2, POOL), (3, POOL)):
-        found = _apart(classes, members, pool, np.random.default_rng(child_seed(key, "code-book", members)))
-        if len(found) == classes:
-            return found
-    raise InputError(
-        f"{classes} classes are more than the {len(found)} that the texture code can separate; merge classes, or "
-        "protect with --method pue."
+    rng = np.random.default_rng(child_seed(key, "code-book"))
+    several = classes > len(SINGLES) * len(GRATINGS)
+    sets = (
+        _pairs(rng.permutation(POOL).tolist()) if several else [[index] for index in rng.permutation(SINGLES).tolist()]
     )
+    separable = len(sets) * len(GRATINGS)
+    if classes > separable:
+        raise InputError(
+            f"{classes} classes are more than the {separable} that the texture code can separate; merge classes, or "
+            "protect with --method pue."
+        )
+    blue, red_green = (rng.permutation(GRATINGS).tolist() for _ in range(2))
+    book = []
+    for number in range(classes):
+        # A Latin square: sets of one blue differ between red and green, but for those ten apart, which share no index.
+        place, turn = number % len(sets), (number // len(sets) + number) % len(GRATINGS)
+        other = place if classes <= len(GRATINGS) else (place + turn) % len(GRATINGS)
+        luma = tuple((row, column) for row, column in sets[place])
+        book.append(Code(luma, tuple(blue[turn]), tuple(red_green[other])))
+    return tuple(book)
 
 
-def _apart(classes: int, members: int, pool: Sequence[tuple[int, int]], rng: np.random.Generator) -> tuple[Code, ...]:
-    """Up to `classes` codes with sets of this many indices, taken in random order as long as they keep apart."""
-    sets = np.array(list(combinations(range(len(pool)), members)))
-    gratings = len(SINGLES) if members == 1 else len(CHROMA)
-    turns = rng.permutation(gratings)
-    taken = np.zeros((0, len(pool)), dtype=bool)
-    used = np.zeros(0, dtype=int)
-    found: list[Code] = []
-    for number, place in enumerate(rng.permutation(len(sets))):
-        if len(found) == classes:
-            break
-        lacking = members - taken[:, sets[place]].sum(1)
-        close = set(used[lacking < 2].tolist())  # two sets differ in one index at least, and then gratings must differ
-        free = [turn for turn in np.roll(turns, -number).tolist() if turn not in close]
-        if free:
-            found.append(Code(tuple(pool[i] for i in sets[place]), CHROMA[free[0]]))
-            taken = np.vstack([taken, np.isin(np.arange(len(pool)), sets[place])])
-            used = np.append(used, free[0])
-    return tuple(found)
+def _pairs(pool: list[list[int]]) -> list[list[list[int]]]:
+    """Pairs of indices such that those ten places apart share none: rounds of a tournament, side by side."""
+    last = len(pool) - 1
+    rounds = [
+        [[pool[last], pool[turn]]]
+        + [[pool[(turn + step) % last], pool[(turn - step) % last]] for step in range(1, (last + 1) // 2)]
+        for turn in range(len(GRATINGS))
+    ]
+    return [pair for match in zip(*rounds, strict=True) for pair in match]
 
 
 def refuse(folder: ImageFolder, epsilon: int, key: int) -> None:
@@ -207,16 +211,20 @@ def _laid(images: Pixels, labels: Labels, scheme: Scheme, streams: Sequence[np.r
     luma = _whole_luma(images)
     rows, columns = (side // TILE for side in luma.shape[1:])
     picked = np.stack([stream.integers(0, len(scheme.codes[0].luma), (rows, columns)) for stream in streams])
-    phases = np.stack([stream.uniform(0, 2 * np.pi, 2) for stream in streams])
+    phases = np.stack([stream.uniform(0, 2 * np.pi, (2, 2)) for stream in streams])
     code = _luma_code(block_dct(luma), labels, scheme.codes, picked)
-    return _joined(images, luma, code, _grating(images.shape[1], labels, scheme.codes, phases), scheme)
+    blue, red_green = (
+        _grating(images.shape[1], frequencies, np.where(frequencies > 0, phases[:, number], 0))
+        for number, frequencies in enumerate(_frequencies(labels, scheme.codes))
+    )
+    return _joined(images, luma, code, blue, red_green, scheme)
 
 
 def guessed(images: Pixels, labels: Labels, scheme: Scheme) -> Levels:
     """What an attacker who knows the scheme takes for the noise of released images.
 
     Each tile is taken to show the index of its class that stands out most against the same index in all images. The
-    phases of the grating are those that fit blue against red and green best.
+    phases of the gratings are those that fit blue against red and green, and red against green, best.
 
     Args:
         images: (N, S, S, 3) uint8, released.
@@ -235,9 +243,12 @@ def guessed(images: Pixels, labels: Labels, scheme: Scheme) -> Levels:
     outstanding = np.take_along_axis(np.abs(own) / usual, members[:, None, None, :], axis=-1)
     code = _luma_code(natural, labels, codes, outstanding.argmax(-1))
     shown = images.astype(np.float32)
-    blue = shown[..., 2] - shown[..., :2].mean(-1)
-    grating = _grating(images.shape[1], labels, codes, _phases(blue, labels, codes))
-    return _joined(images, luma, code, grating, scheme)
+    planes = (shown[..., 2] - shown[..., :2].mean(-1), shown[..., 0] - shown[..., 1])
+    blue, red_green = (
+        _grating(images.shape[1], frequencies, _phases(plane, frequencies))
+        for plane, frequencies in zip(planes, _frequencies(labels, codes), strict=True)
+    )
+    return _joined(images, luma, code, blue, red_green, scheme)
 
 
 def _whole_luma(images: Pixels) -> Floats:
@@ -252,14 +263,16 @@ def _indices(codes: Sequence[Code]) -> list[tuple[int, int]]:
     return sorted({index for code in codes for index in code.luma})
 
 
-def _joined(images: Pixels, luma: Floats, code: Levels, grating: Levels, scheme: Scheme) -> Levels:
-    """Luma code in red and green and the grating in blue; greyscale images get the code in all three."""
+def _joined(images: Pixels, luma: Floats, code: Floats, blue: Floats, red_green: Floats, scheme: Scheme) -> Levels:
+    """The signs of all patterns at their amplitude; greyscale images get the luma code in all three channels."""
     size = images.shape[1]
+    code = code[:, :size, :size]
     noise: Levels = np.empty(images.shape, dtype=np.int8)
-    noise[..., :2] = code[:, :size, :size, None]
-    noise[..., 2] = grating
+    noise[..., 0] = _signs(code + RED_GREEN * red_green)
+    noise[..., 1] = _signs(code - RED_GREEN * red_green)
+    noise[..., 2] = _signs(blue)
     grey = (images == images[..., :1]).all((1, 2, 3))
-    noise[grey, ..., 2] = noise[grey, ..., 0]
+    noise[grey] = _signs(code[grey])[..., None]
     noise *= _amplitude(luma, scheme)[:, :size, :size, None]
     return noise
 
@@ -273,8 +286,11 @@ def _amplitude(luma: Floats, scheme: Scheme) -> Levels:
     return np.asarray(np.maximum(np.rint(scheme.epsilon * share), 1), dtype=np.int8)
 
 
-def _luma_code(natural: Floats, labels: Labels, codes: Sequence[Code], picked: npt.NDArray[np.int64]) -> Levels:
-    """Signs of the pattern (N, S', S') for block coefficients and, for each tile, which index of the class it shows."""
+def _luma_code(natural: Floats, labels: Labels, codes: Sequence[Code], picked: npt.NDArray[np.int64]) -> Floats:
+    """The pattern (N, S', S') for block coefficients and, for each tile, which index of the class it shows.
+
+    Its root mean square is about 1.
+    """
     shown = picked.repeat(2, axis=1).repeat(2, axis=2)
     wanted = np.zeros_like(natural)
     for row, column in _indices(codes):
@@ -284,7 +300,7 @@ def _luma_code(natural: Floats, labels: Labels, codes: Sequence[Code], picked: n
         along = np.where(_in_groups(here, row, column) < 0, np.float32(-1), np.float32(1))
         along = along.repeat(2, axis=1).repeat(2, axis=2) * _alternation(here.shape, row, column)
         wanted[..., row, column] = np.where(own, along, -AGAINST * np.clip(here / TYPICAL, -1, 1))
-    return _signs(inverse_block_dct(wanted))
+    return inverse_block_dct(BLOCK * wanted)
 
 
 def _signs(pattern: Floats) -> Levels:
@@ -304,23 +320,30 @@ def _in_groups(coefficients: Floats, row: int, column: int) -> Floats:
     return np.asarray(alternating.reshape(count, rows // 2, 2, columns // 2, 2).sum((2, 4)))
 
 
-def _angles(size: int, labels: Labels, codes: Sequence[Code]) -> npt.NDArray[np.float64]:
+def _frequencies(labels: Labels, codes: Sequence[Code]) -> tuple[Frequencies, Frequencies]:
+    """Of each image's gratings in blue and between red and green: (N, 2) each, horizontal first."""
+    return np.array([code.blue for code in codes])[labels], np.array([code.red_green for code in codes])[labels]
+
+
+def _angles(size: int, frequencies: Frequencies) -> Frequencies:
     """Angles of the gratings without phases: (N, 2, S), horizontal first."""
-    frequencies = np.array([code.chroma for code in codes])[labels]
     return np.asarray(2 * np.pi / 16 * frequencies[:, :, None] * np.arange(size))
 
 
-def _grating(size: int, labels: Labels, codes: Sequence[Code], phases: npt.NDArray[np.float64]) -> Levels:
-    """Signs of the square grating (N, S, S) with phases (N, 2)."""
-    across, down = np.cos(_angles(size, labels, codes) + phases[:, :, None]).astype(np.float32).swapaxes(0, 1)
-    return _signs(down[:, :, None] * across[:, None, :])
+def _grating(size: int, frequencies: Frequencies, phases: Frequencies) -> Floats:
+    """Gratings (N, S, S) with phases (N, 2), of root mean square about 1."""
+    waves = (
+        np.cos(_angles(size, frequencies) + phases[:, :, None]) * np.where(frequencies > 0, np.sqrt(2), 1)[:, :, None]
+    )
+    across, down = waves.astype(np.float32).swapaxes(0, 1)
+    return np.asarray(down[:, :, None] * across[:, None, :])
 
 
-def _phases(blue: Floats, labels: Labels, codes: Sequence[Code]) -> npt.NDArray[np.float64]:
+def _phases(plane: Floats, frequencies: Frequencies) -> Frequencies:
     """The phases (N, 2) at which the grating of each image's class fits (N, S, S) best."""
-    angles = _angles(blue.shape[1], labels, codes)
+    angles = _angles(plane.shape[1], frequencies)
     waves = np.stack([np.cos(angles), -np.sin(angles)], axis=1)  # (N, 2 of a phase, 2 of a direction, S)
-    fit = waves[:, :, 1] @ blue @ waves[:, :, 0].swapaxes(1, 2)
+    fit = waves[:, :, 1] @ plane @ waves[:, :, 0].swapaxes(1, 2)
     down, _, across = np.linalg.svd(fit)
     best = np.stack([across[:, 0], down[:, :, 0]], axis=1)  # unit vectors (cos, sin) of each direction's phase
     return np.asarray(np.arctan2(best[..., 1], best[..., 0]))

@@ -340,7 +340,7 @@ def _grating(size: int, frequencies: Frequencies, phases: Frequencies) -> Floats
 
 
 def _phases(plane: Floats, frequencies: Frequencies) -> Frequencies:
-    """The phases (N, 2) at which the grating of each image's class fits (N, S, S) best."""
+    """The phases (N, 2) at which gratings of these frequencies fit the planes (N, S, S) best."""
     angles = _angles(plane.shape[1], frequencies)
     waves = np.stack([np.cos(angles), -np.sin(angles)], axis=1)  # (N, 2 of a phase, 2 of a direction, S)
     fit = waves[:, :, 1] @ plane @ waves[:, :, 0].swapaxes(1, 2)

@@ -8,8 +8,9 @@ each image. Red and green show the luma code, bent apart by a second such gratin
 behind an attacker's blur, and there pictures hold little colour (beyond one cycle in 16 pixels 1 to 4 levels, where
 luma holds 5 to 15). Greyscale images get the luma code alone. Where a picture is flat the noise is weaker.
 
-Up to 100 classes show one index each, of those that survive JPEG of quality 10 and hold little natural energy. More
-classes own pairs of indices, of which each tile of 2 x 2 blocks draws one.
+Up to 100 classes show one index each, of those that survive JPEG of quality 10 and hold little natural energy; up to
+ten leave out the finest of these, of which three 3x3 means leave nothing. More classes own pairs of indices, of which
+each tile of 2 x 2 blocks draws one.
 
 What it does not do: the indices and the frequencies show in the energies of the released classes, so the key is no
 defence. Who notches them, or knows the book and subtracts what it lays, gets most of the images back (attacks `notch`,
@@ -42,16 +43,18 @@ LUMA = (0.299, 0.587, 0.114)
 AGAINST = 0.15  # how far the indices of other classes are pushed against the image, relative to the own one
 TYPICAL = 60.0  # levels of a DCT coefficient at which that push is whole
 
-# (row, column) of the block DCT: one for each class, and the pool of pairs for more than 100 classes.
-SINGLES = ((0, 3), (3, 0), (0, 4), (5, 0), (2, 2), (3, 1), (1, 3), (3, 2), (1, 4), (4, 1))
-POOL = (*SINGLES, (0, 2), (2, 0), (4, 0), (0, 5), (1, 2), (2, 1), (2, 3), (3, 3), (2, 4), (4, 2))
+# (row, column) of the block DCT: one for each class; finer ones for more than ten classes, since networks learn them
+# sooner; and the pool of pairs for more than 100.
+FEW = ((0, 3), (3, 0), (0, 2), (2, 0), (2, 2), (3, 1), (1, 3), (2, 1), (1, 2), (3, 2))
+MANY = ((0, 3), (3, 0), (0, 4), (5, 0), (2, 2), (3, 1), (1, 3), (3, 2), (1, 4), (4, 1))
+POOL = (*MANY, (0, 2), (2, 0), (4, 0), (0, 5), (1, 2), (2, 1), (2, 3), (3, 3), (2, 4), (4, 2))
 # (horizontal, vertical) in sixteenths of a cycle for each pixel.
 GRATINGS = ((1, 0), (0, 1), (1, 1), (1.6, 0), (0, 1.6), (1.6, 1), (1, 1.6), (1.6, 1.6), (2.2, 0), (0, 2.2))
 RED_GREEN = 0.5  # size of the grating between red and green, relative to the luma code
 
 Visibility = Literal["subtle", "standard", "strong"]
 # Share of the budget in flat areas, and the deviation of luma (levels, within 7 x 7 pixels) from which on it is whole.
-SHAPES: dict[Visibility, tuple[float, float]] = {"subtle": (0.25, 40.0), "standard": (0.5, 20.0), "strong": (1.0, 1.0)}
+SHAPES: dict[Visibility, tuple[float, float]] = {"subtle": (0.25, 40.0), "standard": (0.75, 20.0), "strong": (1.0, 1.0)}
 WINDOW = 7
 
 Pixels = npt.NDArray[np.uint8]
@@ -106,9 +109,10 @@ def code_book(classes: int, key: int) -> tuple[Code, ...]:
         InputError: more classes than the book separates.
     """
     rng = np.random.default_rng(child_seed(key, "code-book"))
-    several = classes > len(SINGLES) * len(GRATINGS)
+    singles = FEW if classes <= len(FEW) else MANY
+    several = classes > len(MANY) * len(GRATINGS)
     sets = (
-        _pairs(rng.permutation(POOL).tolist()) if several else [[index] for index in rng.permutation(SINGLES).tolist()]
+        _pairs(rng.permutation(POOL).tolist()) if several else [[index] for index in rng.permutation(singles).tolist()]
     )
     separable = len(sets) * len(GRATINGS)
     if classes > separable:

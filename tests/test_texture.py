@@ -105,7 +105,7 @@ def test_luma_strengthens_the_indices_of_its_class_along_the_image() -> None:
     assert meeting[0, 3] > 0, "with the image"
 
 
-@pytest.mark.parametrize(("visibility", "least"), [("subtle", 2), ("standard", 4), ("strong", 8)])
+@pytest.mark.parametrize(("visibility", "least"), [("subtle", 2), ("standard", 6), ("strong", 8)])
 def test_noise_yields_where_the_picture_is_flat(visibility: texture.Visibility, least: int) -> None:
     images = np.full((1, 32, 32, 3), 90, dtype=np.uint8)
     images[:, :, 16:] += (np.indices((32, 16)).sum(0) % 2 * 120).astype(np.uint8)[..., None]

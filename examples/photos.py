@@ -1,29 +1,35 @@
 """Attacks protected photographs at their full size, as a user of the files would train on them.
 
-    python examples/photos.py PLACE [--per-class 150] [--epochs 60] [--arch resnet8 --arch cnn]
+    python examples/photos.py PLACE [--per-class 150] [--method pue] [--epochs 60] [--arch resnet8 --arch cnn]
+        [--attack plain --attack colour --attack jpeg-10]
 
 Draws the sample at 512 pixels (`pueprotect sample --size 512`) and protects it, unless PLACE holds both already. The
 attacker then reads the released files at their full size and trains at 64 pixels through torchvision's
-RandomResizedCrop and a flip; the clean line trains so on the originals of the same files. Accuracy is counted on the
-originals of the holdout, reduced to 64 pixels.
+RandomResizedCrop and a flip; the clean line trains so on the originals of the same files. `colour` adds strong colour
+jitter, `jpeg-10` compresses crops and test images with quality 10. Accuracy is counted on the originals of the holdout,
+reduced to 64 pixels.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from pueprotect.augment import RATIO, lent_stream
+from pueprotect.augment import RATIO, colour, lent_stream
 from pueprotect.models import build
 from pueprotect.options import Options
 from pueprotect.pixels import decode_rgb, working_copy
+from pueprotect.protect import Method
 from pueprotect.release import protect_folder
 from pueprotect.runtime import choose_device, generator
 from pueprotect.sample import write_sample
@@ -31,6 +37,7 @@ from pueprotect.training import ImageSet, Recipe, Trainer, accuracy, to_float
 from pueprotect.vault import ManifestRow, Vault, default_vault
 
 SIZE = 64
+ATTACKS = ("plain", "colour", "jpeg-10")
 
 
 def release(place: Path, chosen: argparse.Namespace) -> Path:
@@ -40,7 +47,7 @@ def release(place: Path, chosen: argparse.Namespace) -> Path:
         write_sample(photos, per_class=chosen.per_class, size=512)
     if not out.exists():
         # Released even when the self-check fails: here the attack below is what is asked.
-        options = Options(seed=chosen.seed, release_anyway=True)
+        options = Options(method=chosen.method, seed=chosen.seed, release_anyway=True)
         began = time.perf_counter()
         made = protect_folder(photos, out, options=options, device=choose_device("cpu"))
         check = made.result["self_check"]
@@ -54,17 +61,22 @@ def labels_of(rows: list[ManifestRow], classes: list[str]) -> Tensor:
     return torch.tensor([classes.index(row.class_name) for row in rows])
 
 
-def trained(images: list[Tensor], labels: Tensor, test: ImageSet, arch: str, chosen: argparse.Namespace) -> list[float]:
-    """Train plainly through RandomResizedCrop; clean test accuracy after each tenth of the training."""
+def trained(
+    images: list[Tensor], labels: Tensor, test: ImageSet, arch: str, attack: str, chosen: argparse.Namespace
+) -> list[float]:
+    """Train through RandomResizedCrop and what the attack adds; clean test accuracy after each tenth of it."""
     seed = chosen.seed + 100
     model = build(arch, test.classes, SIZE, seed=seed, purpose="attacker")
     recipe = Recipe(epochs=chosen.epochs)
     total = recipe.steps(len(images))
     trainer, found = Trainer(model, recipe, total), list[float]()
     stream = generator(seed, "photos")
+    compress = [v2.JPEG(10)] if attack == "jpeg-10" else []
     look = v2.Compose(
-        [v2.RandomResizedCrop(SIZE, (chosen.scale, 1.0), RATIO, antialias=True), v2.RandomHorizontalFlip()]
+        [v2.RandomResizedCrop(SIZE, (chosen.scale, 1.0), RATIO, antialias=True), v2.RandomHorizontalFlip(), *compress]
     )
+    if compress:
+        test = replace(test, images=torch.stack([compress[0](image) for image in test.images]))
     order = torch.empty(0, dtype=torch.int64)
     for step in range(1, total + 1):
         if not len(order):
@@ -72,7 +84,8 @@ def trained(images: list[Tensor], labels: Tensor, test: ImageSet, arch: str, cho
         index, order = order[: recipe.batch_size], order[recipe.batch_size :]
         with lent_stream(stream):
             batch = torch.stack([look(images[number]) for number in index.tolist()])
-        trainer.step(to_float(batch).contiguous(memory_format=torch.channels_last), labels[index])
+        inputs = to_float(batch).contiguous(memory_format=torch.channels_last)
+        trainer.step(colour(inputs, stream) if attack == "colour" else inputs, labels[index])
         if step % max(1, total // 10) == 0 or step == total:
             found.append(accuracy(model, test))
     return found
@@ -86,6 +99,8 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=0.35, help="smallest area of a crop; torchvision's own is 0.08")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--arch", action="append")
+    parser.add_argument("--method", default="pue", choices=get_args(Method), help="of the release, if it is made now")
+    parser.add_argument("--attack", action="append", choices=ATTACKS)
     parser.add_argument("--only", choices=("clean originals", "released files"))
     chosen = parser.parse_args()
     out = release(chosen.place, chosen)
@@ -107,11 +122,11 @@ def main() -> None:
         if chosen.only not in (None, kind):
             continue
         images = [torch.from_numpy(decode_rgb(path).copy()).permute(2, 0, 1) for path in paths]
-        for arch in chosen.arch or ["resnet8", "cnn"]:
+        for arch, attack in itertools.product(chosen.arch or ["resnet8", "cnn"], chosen.attack or ["plain"]):
             began = time.perf_counter()
-            found = trained(images, labels_of(train, run["classes"]), test, arch, chosen)
+            found = trained(images, labels_of(train, run["classes"]), test, arch, attack, chosen)
             along = " ".join(f"{100 * value:.0f}" for value in found)
-            print(f"{kind:15}  {arch:8}  {found[-1]:6.1%} at the end, {max(found):6.1%} at best", end="  ")
+            print(f"{kind:15}  {arch:8}  {attack:8}  {found[-1]:6.1%} at the end, {max(found):6.1%} at best", end="  ")
             print(f"({along}; {time.perf_counter() - began:.0f} s)", flush=True)
 
 

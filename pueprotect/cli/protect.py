@@ -91,7 +91,9 @@ def protect(
             help="pue: noise optimised under Gaussian weight noise; emn: without; hardened: textures along each image."
         ),
     ] = Method.pue,
-    mode: Annotated[Mode, typer.Option(help="One noise pattern for each class, or for each image.")] = Mode.class_wise,
+    mode: Annotated[
+        Mode, typer.Option(help="One noise pattern for each class, or for each image; hardened is always the latter.")
+    ] = Mode.class_wise,
     epsilon: Annotated[str, typer.Option(help="L-infinity budget on [0, 1], a fraction or a decimal.")] = "8/255",
     preset: Annotated[PresetName, typer.Option(help="Effort: rounds, draws and self-check.")] = PresetName.standard,
     surrogate: Annotated[str, typer.Option(help="Network that the noise is optimised with, or auto.")] = "auto",

@@ -13,8 +13,8 @@ ten leave out the finest of these, of which three 3x3 means leave nothing. More 
 each tile of 2 x 2 blocks draws one.
 
 What it does not do: the indices and the frequencies show in the energies of the released classes, so the key is no
-defence. Who notches them, or knows the book and subtracts what it lays, gets most of the images back (attacks `notch`,
-`known-code`).
+defence. Who knows the book and subtracts what it lays gets the images back, who notches them a part, larger the smaller
+the budget is (attacks `known-code`, `notch`).
 
 No torch: noise is the same on every device.
 """

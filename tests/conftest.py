@@ -15,7 +15,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from pueprotect import options as options_module
+from pueprotect import training
 from pueprotect.cli import app
+from pueprotect.runtime import native_bf16
 from pueprotect.suites import SUITES
 
 CLASSES = ("cat", "dog", "owl")
@@ -28,6 +30,14 @@ def _no_repeats() -> Iterator[None]:
     """A tiny set gets as many passes as a large one: tests of the workflow need no strong noise."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(options_module, "FULL_SIZE", 1)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _float32_on_cpus() -> Iterator[None]:
+    """Plain references are float32, also on processors that multiply bfloat16 in hardware."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "native_bf16", lambda device: device.startswith("cuda") and native_bf16(device))
         yield
 
 

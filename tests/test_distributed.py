@@ -19,6 +19,7 @@ import toy
 from conftest import Release, run_command, write_photos
 
 import pueprotect
+from pueprotect import training
 from pueprotect.distributed import Group, joined, launched, own_device
 from pueprotect.errors import PlatformError
 from pueprotect.models import build
@@ -125,6 +126,7 @@ def _train(group: Group) -> Any:
 def _member(rank: int, port: int, answers: Any) -> None:
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
+    training.native_bf16 = lambda _: False  # as conftest.py does for the process that they are compared with
     with joined("cpu") as group:
         answers.put(_everything(group))
 

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from pueprotect import training
 from pueprotect.errors import InputError
 from pueprotect.models import ARCHITECTURES, build, parameter_count
 from pueprotect.training import ImageSet, Recipe, Trainer, accuracy, batches, count_correct, train
@@ -22,6 +23,13 @@ def stripes(count: int = 96, size: int = 16, seed: int = 0) -> ImageSet:
 def test_learns_what_is_learnable(arch: str) -> None:
     model = build(arch, 2, 16, seed=0)
     train(model, stripes(), Recipe(epochs=8, batch_size=32), seed=1)
+    assert accuracy(model, stripes(seed=1)) > 0.95
+
+
+def test_learns_in_bfloat16_and_keeps_its_weights_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "native_bf16", lambda device: True)
+    model = train(build("resnet8", 2, 16, seed=0), stripes(), Recipe(epochs=8, batch_size=32), seed=1)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert accuracy(model, stripes(seed=1)) > 0.95
 
 

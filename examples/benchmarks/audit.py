@@ -66,7 +66,7 @@ def main() -> None:
         found = cost(find(name), target, test)
         after = cost(find("standard"), target, test)
         wall, processor = (2 * found[kind] / (before[kind] + after[kind]) for kind in (0, 1))
-        print(f"| {name} | {found[0]:.1f} | {wall:.2f} | {processor:.2f} | {find(name).cost:g} |", flush=True)
+        print(f"| {name} | {found[0]:.3g} | {wall:.2f} | {processor:.2f} | {find(name).cost:g} |", flush=True)
         before = after
 
 

@@ -109,11 +109,9 @@ def code_book(classes: int, key: int) -> tuple[Code, ...]:
         InputError: more classes than the book separates.
     """
     rng = np.random.default_rng(child_seed(key, "code-book"))
-    singles = FEW if classes <= len(FEW) else MANY
-    several = classes > len(MANY) * len(GRATINGS)
-    sets = (
-        _pairs(rng.permutation(POOL).tolist()) if several else [[index] for index in rng.permutation(singles).tolist()]
-    )
+    pool = FEW if classes <= len(FEW) else MANY if classes <= len(MANY) * len(GRATINGS) else POOL
+    drawn = rng.permutation(pool).tolist()
+    sets = _pairs(drawn) if pool is POOL else [[index] for index in drawn]
     separable = len(sets) * len(GRATINGS)
     if classes > separable:
         raise InputError(

@@ -9,7 +9,8 @@ image: the other half is the one that choices were made on. Each cell is one JSO
 finished, so runs can be stopped, repeated and shared between processes; keep another STORE for each choice of
 `--epochs` and `--no-augment`, which trains without crops and flips. `clean` is the clean upper line; lsp and ops are
 the tests' versions of Linearly Separable Perturbations and One-Pixel Shortcuts. `look` measures how visible the texture
-code is on DATA/test, and draws one image of each class at 1x and 3x: the original, then each visibility.
+code is on DATA/test, and draws one image of each class at 1x and 3x: the original, then each visibility at
+8/255, then 12/255 and 16/255.
 
 `hybrid` and `hybrid-6` share the budget: PUE noise of 3/255 or 2/255, optimised on images that carry a texture code of
 5/255 or 6/255.
@@ -38,7 +39,7 @@ from pueprotect.images import load, scan
 from pueprotect.runtime import choose_device, device_name
 from pueprotect.similarity import ssim
 from pueprotect.suites import SUITES
-from pueprotect.texture import SHAPES, Scheme, code_book, texture
+from pueprotect.texture import Scheme, Visibility, code_book, texture
 from pueprotect.training import ImageSet, Recipe
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
@@ -48,6 +49,7 @@ RELEASES = {
     "hardened": ["--method", "hardened"],
     "hardened-subtle": ["--method", "hardened", "--visibility", "subtle"],
     "hardened-strong": ["--method", "hardened", "--visibility", "strong"],
+    "hardened-12": ["--method", "hardened", "--epsilon", "12/255"],
     "hardened-16": ["--method", "hardened", "--epsilon", "16/255"],
     "hardened-5": ["--method", "hardened", "--epsilon", "5/255"],
     "hardened-6": ["--method", "hardened", "--epsilon", "6/255"],
@@ -60,6 +62,9 @@ RELEASES = {
 MADE_FROM = {"hybrid": "hardened-5", "hybrid-6": "hardened-6"}  # the others from DATA/train
 FIXTURES = {"clean": lambda data: data, "lsp": lsp, "ops": one_pixel_shortcut}
 METHODS = (*FIXTURES, *RELEASES)
+LOOKS: tuple[tuple[Visibility, int], ...] = (
+    ("subtle", 8), ("standard", 8), ("strong", 8), ("standard", 12), ("standard", 16)
+)  # fmt: skip
 
 
 def opened(data: Path, store: Path, method: str, seed: int) -> Evidence:
@@ -152,19 +157,19 @@ def table(store: Path, arch: str) -> None:
 
 
 def look(data: Path, sheet: Path, size: int = 32) -> None:
-    """Print PSNR and SSIM of each visibility, and draw a sheet."""
+    """Print PSNR and SSIM of each visibility and budget, and draw a sheet."""
     folder = scan(data / "test")
     images, labels = load(folder, size), folder.labels
     shown = np.flatnonzero(np.diff(labels, prepend=-1))
     rows = [images[shown]]
-    print(f"{len(images)} images of {size} pixels\n\n| visibility | PSNR | SSIM |\n|---|---|---|")
-    for visibility in SHAPES:
-        scheme = Scheme(code_book(len(folder.classes), 0), 8, visibility)
+    print(f"{len(images)} images of {size} pixels\n\n| visibility | budget | PSNR | SSIM |\n|---|---|---|---|")
+    for visibility, epsilon in LOOKS:
+        scheme = Scheme(code_book(len(folder.classes), 0), epsilon, visibility)
         released = np.clip(images.astype(int) + texture(images, labels, scheme, 0), 0, 255).astype(np.uint8)
         errors = np.square(released - images.astype(float)).mean((1, 2, 3))
         psnr = (10 * np.log10(255**2 / errors)).mean()
         alike = np.mean([ssim(one, other) for one, other in zip(images, released, strict=True)])
-        print(f"| {visibility} | {psnr:.1f} dB | {alike:.3f} |")
+        print(f"| {visibility} | {epsilon}/255 | {psnr:.1f} dB | {alike:.3f} |")
         rows.append(released[shown])
     once = np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
     thrice = once.repeat(3, axis=0).repeat(3, axis=1)

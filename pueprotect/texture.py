@@ -38,6 +38,7 @@ BLOCK = 8
 TILE = 2 * BLOCK
 SMALLEST = 16  # pixels: one tile
 LEAST_LEVELS = 4  # a quarter of it, all that `subtle` leaves in flat areas, is one whole level
+SURE_LEVELS = 12  # from here on filters that attackers make against the code did not get past it with any key tried
 CHUNK = 256
 LUMA = (0.299, 0.587, 0.114)
 AGAINST = 0.15  # how far the indices of other classes are pushed against the image, relative to the own one

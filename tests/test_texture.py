@@ -181,6 +181,7 @@ def test_protect_writes_a_hardened_release(command: Command, tmp_path: Path) -> 
     assert done.data["mode"] == "sample-wise"
     assert done.data["rounds"] == 0
     assert done.data["realised"]["linf_max"] == 8
+    assert "--epsilon 12/255" in done.stderr
     assert command("verify", tmp_path / "out").code == 0
     short = ("--draws", 44, "--eta", "0", "--surrogate-recipe", "online", "--device", "cpu", "--json")
     certificate = command("certify", tmp_path / "out", *short)
@@ -191,6 +192,9 @@ def test_protect_writes_a_hardened_release(command: Command, tmp_path: Path) -> 
     small = command("protect", src, "--out", tmp_path / "small", *arguments, "--epsilon", "2/255")
     assert small.code == 2
     assert "--epsilon 2/255" in small.stderr
+    sure = command("protect", src, "--out", tmp_path / "sure", *arguments, "--epsilon", "12/255")
+    assert sure.data["realised"]["linf_max"] == 12
+    assert "--epsilon" not in sure.stderr
     rounds = command("protect", src, "--out", tmp_path / "small", *arguments, "--rounds", "3")
     assert rounds.code == 2
     subtle = command("protect", src, "--out", tmp_path / "small", "--visibility", "subtle")

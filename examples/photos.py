@@ -1,7 +1,7 @@
 """Attacks protected photographs at their full size, as a user of the files would train on them.
 
-    python examples/photos.py PLACE [--per-class 150] [--method pue] [--epochs 60] [--arch resnet8 --arch cnn]
-        [--attack plain --attack colour --attack jpeg-10]
+    python examples/photos.py PLACE [--per-class 150] [--method pue] [--epsilon 8] [--epochs 60]
+        [--arch resnet8 --arch cnn] [--attack plain --attack colour --attack jpeg-10]
 
 Draws the sample at 512 pixels (`pueprotect sample --size 512`) and protects it, unless PLACE holds both already. The
 attacker then reads the released files at their full size and trains at 64 pixels through torchvision's
@@ -47,7 +47,7 @@ def release(place: Path, chosen: argparse.Namespace) -> Path:
         write_sample(photos, per_class=chosen.per_class, size=512)
     if not out.exists():
         # Released even when the self-check fails: here the attack below is what is asked.
-        options = Options(method=chosen.method, seed=chosen.seed, release_anyway=True)
+        options = Options(method=chosen.method, epsilon=chosen.epsilon, seed=chosen.seed, release_anyway=True)
         began = time.perf_counter()
         made = protect_folder(photos, out, options=options, device=choose_device("cpu"))
         check = made.result["self_check"]
@@ -100,6 +100,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--arch", action="append")
     parser.add_argument("--method", default="pue", choices=get_args(Method), help="of the release, if it is made now")
+    parser.add_argument("--epsilon", type=int, default=8, help="levels, likewise")
     parser.add_argument("--attack", action="append", choices=ATTACKS)
     parser.add_argument("--only", choices=("clean originals", "released files"))
     chosen = parser.parse_args()

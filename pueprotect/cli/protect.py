@@ -195,8 +195,8 @@ def _levels(epsilon: str) -> int:
     budget = fraction(epsilon, "--epsilon")
     if not 1 / 255 - 1e-9 <= budget <= LARGEST_BUDGET / 255 + 1e-9:
         raise InputError(
-            f"--epsilon {epsilon} is outside 1/255 .. {LARGEST_BUDGET}/255: 8-bit images change by whole levels, and "
-            "more than half of their range hides the picture."
+            f"--epsilon {epsilon} is outside 1/255 .. {LARGEST_BUDGET}/255: it is a share of the 8-bit range (8 levels "
+            "are 8/255), and more than half of that hides the picture."
         )
     return int(budget * 255 + 1e-6)
 

@@ -33,6 +33,7 @@ from PIL import Image
 
 from pueprotect.attacks import Target, find
 from pueprotect.attacks.base import AS_THEY_ARE, CLEAN_BEHIND_IT, KNOWLEDGE
+from pueprotect.attacks.recovery import ALONE
 from pueprotect.audit import clean_share, known
 from pueprotect.evidence import Evidence, open_release
 from pueprotect.images import load, scan
@@ -100,7 +101,7 @@ def cell(data: Path, store: Path, method: str, name: str, arch: str, seed: int, 
     )  # fmt: skip
     result = find(name).run(target, evidence.test)
     points = result.details.get("points", {})
-    kept = {place: points[place] for place in (AS_THEY_ARE, CLEAN_BEHIND_IT) if place in points}
+    kept = {place: points[place] for place in (AS_THEY_ARE, CLEAN_BEHIND_IT, ALONE) if place in points}
     return {"accuracy": result.accuracy, "best": result.best_accuracy, "seconds": result.seconds, **kept}
 
 
@@ -131,18 +132,18 @@ def figure(values: list[float]) -> str:
 
 
 def entry(cells: list[dict[str, float]]) -> str:
-    """End of training / best pass, and what clean images give behind the same filter."""
+    """End of training / best pass [clean images behind the same filter, or the clean share alone]."""
     if not cells:
         return ""
     shown = f"{figure([cell['accuracy'] for cell in cells])} / {figure([cell['best'] for cell in cells])}"
-    beside = [cell[CLEAN_BEHIND_IT] for cell in cells if CLEAN_BEHIND_IT in cell]
+    beside = [cell[place] for cell in cells for place in (CLEAN_BEHIND_IT, ALONE) if place in cell]
     return f"{shown} [{figure(beside)}]" if beside else shown
 
 
 def table(store: Path, arch: str) -> None:
     """Print what the store holds as Markdown."""
     print(f"torch {torch.__version__}, {device_name('cpu')}, {os.cpu_count()} cores, attackers' network {arch}")
-    print("\nPercent clean test accuracy: end / best pass [clean images behind the same filter]\n")
+    print("\nPercent clean test accuracy: end / best pass [clean images behind the same filter; clean share alone]\n")
     found = {
         (method, name): [json.loads(file.read_text()) for seed in range(10)
                          if (file := place(store, method, name, arch, seed)).exists()]

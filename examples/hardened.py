@@ -63,6 +63,13 @@ RELEASES = {
 MADE_FROM = {"hybrid": "hardened-5", "hybrid-6": "hardened-6"}  # the others from DATA/train
 FIXTURES = {"clean": lambda data: data, "lsp": lsp, "ops": one_pixel_shortcut}
 METHODS = (*FIXTURES, *RELEASES)
+ASIDE = (
+    "at-4",
+    "at-8",
+    "recovery",
+    "known-code",
+)  # nothing stops the first two; the others know more
+Found = dict[tuple[str, str], list[dict[str, float]]]  # method and attack -> the cells of all seeds
 LOOKS: tuple[tuple[Visibility, int], ...] = (
     ("subtle", 8), ("standard", 8), ("strong", 8), ("standard", 12), ("standard", 16)
 )  # fmt: skip
@@ -144,7 +151,7 @@ def table(store: Path, arch: str) -> None:
     """Print what the store holds as Markdown."""
     print(f"torch {torch.__version__}, {device_name('cpu')}, {os.cpu_count()} cores, attackers' network {arch}")
     print("\nPercent clean test accuracy: end / best pass [clean images behind the same filter; clean share alone]\n")
-    found = {
+    found: Found = {
         (method, name): [json.loads(file.read_text()) for seed in range(10)
                          if (file := place(store, method, name, arch, seed)).exists()]
         for method in METHODS for name in SUITES["standard-v2"]
@@ -155,6 +162,19 @@ def table(store: Path, arch: str) -> None:
         entries = [entry(found[method, name]) for method in methods]
         if any(entries):
             print(f"| {name} | {' | '.join(entries)} |")
+    print(f"| worst, {', '.join(ASIDE)} aside | {' | '.join(worst(found, method) for method in methods)} |")
+
+
+def worst(found: Found, method: str) -> str:
+    """The attack that ends highest, by the mean over seeds, and where."""
+    ends = {
+        name: statistics.mean(cell["accuracy"] for cell in cells)
+        for (of, name), cells in found.items() if of == method and cells and name not in ASIDE
+    }  # fmt: skip
+    if not ends:
+        return ""
+    name = max(ends, key=ends.__getitem__)
+    return f"{100 * ends[name]:.0f} {name}"
 
 
 def look(data: Path, sheet: Path, size: int = 32) -> None:

@@ -121,19 +121,24 @@ def test_the_benchmark_prints_medians_and_their_ratio() -> None:
 
 
 def test_the_table_of_methods_by_attacks(tmp_path: Path) -> None:
-    """Mean and spread over seeds, end and best pass, and clean images behind the same filter."""
+    """Mean and spread over seeds, end and best pass, clean images behind the same filter, and the worst attack."""
     cell = {"accuracy": 0.2, "best": 0.3, "clean images behind the same filter": 0.5}
     (tmp_path / "hardened_notch_resnet8_0.json").write_text(json.dumps(cell))
     (tmp_path / "hardened_notch_resnet8_1.json").write_text(json.dumps(cell | {"accuracy": 0.3}))
+    (tmp_path / "hardened_at-8_resnet8_0.json").write_text(json.dumps({"accuracy": 0.4, "best": 0.4}))
+    (tmp_path / "hardened_colour_resnet8_0.json").write_text(json.dumps({"accuracy": 0.24, "best": 0.4}))
     (tmp_path / "pue_standard_resnet8_0.json").write_text(json.dumps({"accuracy": 0.101, "best": 0.28}))
     command = [sys.executable, str(EXAMPLES / "hardened.py"), "table", str(tmp_path)]
     done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-4:] == [
+    assert done.stdout.splitlines()[-7:] == [
         "| attack | hardened | pue |",
         "|---|---|---|",
         "| standard |  | 10 / 28 |",
+        "| colour | 24 / 40 |  |",
+        "| at-8 | 40 / 40 |  |",
         "| notch | 25 (20-30) / 30 (30-30) [50 (50-50)] |  |",
+        "| worst, at-4, at-8, recovery, known-code aside | 25 notch | 10 standard |",
     ]
 
 

@@ -63,12 +63,7 @@ RELEASES = {
 MADE_FROM = {"hybrid": "hardened-5", "hybrid-6": "hardened-6"}  # the others from DATA/train
 FIXTURES = {"clean": lambda data: data, "lsp": lsp, "ops": one_pixel_shortcut}
 METHODS = (*FIXTURES, *RELEASES)
-ASIDE = (
-    "at-4",
-    "at-8",
-    "recovery",
-    "known-code",
-)  # nothing stops the first two; the others know more
+ASIDE = ("at-4", "at-8", "recovery", "known-code")  # nothing stops the first two; the others know more
 Found = dict[tuple[str, str], list[dict[str, float]]]  # method and attack -> the cells of all seeds
 LOOKS: tuple[tuple[Visibility, int], ...] = (
     ("subtle", 8), ("standard", 8), ("strong", 8), ("standard", 12), ("standard", 16)

@@ -1,0 +1,74 @@
+"""What an attacker's notch recovers against what it costs the picture: one row for each number of indices taken out.
+
+    python examples/notches.py RELEASE [RELEASE ...] --test DIR [--indices 0 5 10 20 30 45] [--arch resnet8]
+
+The attacker of `notch` takes out the indices of the block DCT that tell the released classes apart more than natural
+images do. This one takes out as many as asked for, the most telling first, and blurs blue. Beside each figure stands
+the same training on the clean originals behind the same filter. Figures are counted on every second image of DIR, as
+by hardened.py; several releases (keys) give mean and spread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+import torch
+from hardened import figure
+
+from pueprotect.attacks import Target
+from pueprotect.attacks.base import CLEAN_BEHIND_IT, AttackResult, Filter
+from pueprotect.attacks.filtered import Filtered
+from pueprotect.attacks.notch import dependence, notched
+from pueprotect.evidence import open_release
+from pueprotect.runtime import choose_device, device_name
+from pueprotect.training import Recipe
+
+
+class Notches(Filtered):
+    """Zeroes the given number of indices that tell the released classes apart most, and blurs blue."""
+
+    name = "notches"
+    about = "zeroes so many of the DCT indices that tell the released classes apart most, and blurs blue"
+
+    def __init__(self, indices: int) -> None:
+        self.indices = indices
+
+    def filter(self, target: Target) -> Filter:
+        """Found from luma; removed from every channel. The mean of a block stays."""
+        ratio = dependence(target.released).flatten()
+        ratio[0] = -1
+        out = torch.zeros_like(ratio, dtype=torch.bool)
+        out[ratio.topk(self.indices).indices] = True
+        return lambda images: notched(images, out.view(8, 8))
+
+
+def main() -> None:
+    """Read the command line and print one row for each number of indices."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("releases", type=Path, nargs="+", metavar="RELEASE")
+    parser.add_argument("--test", type=Path, required=True)
+    parser.add_argument(
+        "--indices", type=int, nargs="+", default=[0, 5, 10, 20, 30, 45], choices=range(64), metavar="N"
+    )
+    parser.add_argument("--arch", default="resnet8")
+    parser.add_argument("--epochs", type=float, default=15)
+    wanted = parser.parse_args()
+    device = choose_device().name
+    opened = [open_release(release, test=wanted.test, device=device) for release in wanted.releases]
+    print(f"torch {torch.__version__}, {device_name('cpu')}, {os.cpu_count()} cores, {wanted.arch}\n")
+    print("| indices taken out | released: end | best pass | clean behind the same filter |\n|---|---|---|---|")
+    for indices in wanted.indices:
+        results: list[AttackResult] = []
+        for number, evidence in enumerate(opened):
+            recipe = Recipe(epochs=wanted.epochs)
+            target = Target(evidence.released, wanted.arch, recipe, number + 100, originals=evidence.originals)
+            results.append(Notches(indices).run(target, evidence.test.subset(slice(1, None, 2))))
+        clean = [result.details["points"][CLEAN_BEHIND_IT] for result in results]
+        ends, bests = [result.accuracy for result in results], [result.best_accuracy for result in results]
+        print(f"| {indices} | {figure(ends)} | {figure(bests)} | {figure(clean)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

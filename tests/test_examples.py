@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import Evidence
+from conftest import Evidence, Release
 
 import pueprotect
 from pueprotect.images import scan
@@ -140,6 +140,20 @@ def test_the_table_of_methods_by_attacks(tmp_path: Path) -> None:
         "| notch | 25 (20-30) / 30 (30-30) [50 (50-50)] |  |",
         "| worst, at-4, at-8, recovery, known-code aside | 25 notch | 10 standard |",
     ]
+
+
+def test_notches_from_none_to_all(release: Release) -> None:
+    """A row for each number of indices, each beside clean images; more than there are is refused."""
+    command = [sys.executable, str(EXAMPLES / "notches.py"), str(release.out), "--test", str(release.src)]
+    command += ["--epochs", "1", "--arch", "cnn", "--indices"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([*command, "0", "63"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines()[-2:]]
+    assert [row[0] for row in rows] == ["0", "63"]
+    assert all(0 <= int(cell) <= 100 for row in rows for cell in row[1:])
+    done = subprocess.run([*command, "64"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and "invalid choice: 64" in done.stderr
 
 
 def test_a_set_of_many_classes_is_drawn(tmp_path: Path) -> None:

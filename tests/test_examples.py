@@ -153,7 +153,8 @@ def test_notches_from_none_to_all(release: Release) -> None:
     assert [row[0] for row in rows] == ["0", "63"]
     assert all(0 <= int(cell) <= 100 for row in rows for cell in row[1:])
     done = subprocess.run([*command, "64"], env=environment, capture_output=True, text=True)
-    assert done.returncode == 2 and "invalid choice: 64" in done.stderr
+    assert done.returncode == 2
+    assert "invalid choice: 64" in done.stderr
 
 
 def test_a_set_of_many_classes_is_drawn(tmp_path: Path) -> None:

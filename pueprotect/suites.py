@@ -21,8 +21,8 @@ SUITES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 # The second version adds attackers who look at the released images before they choose a filter.
 SUITES["standard-v2"] = (
-    *SUITES["standard-v1"], "blur-2", "half-size", "blue-drop", "jpeg-colour", "notch", "mid-notch", "equalise",
-    "denoise", "known-code", "whole-class-mean",
+    *SUITES["standard-v1"], "blur-2", "half-size", "blue-drop", "jpeg-colour", "notch", "wide-notch", "mid-notch",
+    "equalise", "denoise", "known-code", "whole-class-mean",
 )  # fmt: skip
 # Attacks on one method's own weakness; suites leave them out on releases of another.
 ONLY_ON = {"known-code": "hardened"}

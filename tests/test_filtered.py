@@ -37,6 +37,15 @@ def test_the_notch_takes_away_what_marks_the_classes() -> None:
     assert float(green[..., 7, 7].abs().mean()) > 5, "the rest stays"
 
 
+def test_the_wide_notch_takes_thirty_and_never_the_mean() -> None:
+    data = grained(marked=((0, 3), (4, 1)))
+    done = find("wide-notch").filter(target_of(data))(data.images)
+    power = spectrum(done[:, 1].float()).abs().mean((0, 1, 2))
+    assert int((power < 1).sum()) == 30, "rounding alone is left of them"
+    assert float(power[0, 0]) > 500
+    assert bool((power[[0, 4], [3, 1]] < 1).all())
+
+
 def test_equalising_takes_away_what_marks_the_classes() -> None:
     data = grained(marked=((0, 3), (4, 1)))
     done = find("equalise").filter(target_of(data))(data.images)

@@ -11,7 +11,9 @@ at-8 class-mean projection weight-noise weight-noise-short shallow-noise pst pst
 """
 
 
-STANDARD_V2 = "blur-2 half-size blue-drop jpeg-colour notch mid-notch equalise denoise known-code whole-class-mean"
+STANDARD_V2 = (
+    "blur-2 half-size blue-drop jpeg-colour notch wide-notch mid-notch equalise denoise known-code whole-class-mean"
+)
 
 
 def test_a_published_suite_never_changes() -> None:

@@ -1,17 +1,18 @@
 """What an attacker's notch recovers against what it costs the picture: one row for each number of indices taken out.
 
-    python examples/notches.py RELEASE [RELEASE ...] --test DIR [--indices 0 5 10 20 30 45] [--arch resnet8]
+    python examples/notches.py RELEASE [RELEASE ...] --test DIR [--indices 0 5 10 20 30 45] [--seeds 0] [--arch resnet8]
 
 The attacker of `notch` takes out the indices of the block DCT that tell the released classes apart more than natural
 images do. Here go as many as asked for, the most telling first, and blue is blurred; with 30 it is `wide-notch`.
 Beside each figure stands the same training on the clean originals behind the same filter. Figures are counted on every
-second image of DIR, as by hardened.py; several releases (keys) give mean and spread.
+second image of DIR, as by hardened.py; several releases (keys), or seeds of the attacker, give mean and spread.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -33,6 +34,7 @@ def main() -> None:
     parser.add_argument(
         "--indices", type=int, nargs="+", default=[0, 5, 10, 20, 30, 45], choices=range(64), metavar="N"
     )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="the attacker's, for each release")
     parser.add_argument("--arch", default="resnet8")
     parser.add_argument("--epochs", type=float, default=15)
     wanted = parser.parse_args()
@@ -42,9 +44,10 @@ def main() -> None:
     print("| indices taken out | released: end | best pass | clean behind the same filter |\n|---|---|---|---|")
     for indices in wanted.indices:
         results: list[AttackResult] = []
-        for number, evidence in enumerate(opened):
+        for (number, evidence), seed in product(enumerate(opened), wanted.seeds):
             recipe = Recipe(epochs=wanted.epochs)
-            target = Target(evidence.released, wanted.arch, recipe, number + 100, originals=evidence.originals)
+            attacker = number + 100 * (1 + seed)  # not the owner's seed, as in hardened.py
+            target = Target(evidence.released, wanted.arch, recipe, attacker, originals=evidence.originals)
             results.append(WideNotch(indices).run(target, evidence.test.subset(slice(1, None, 2))))
         clean = [result.details["points"][CLEAN_BEHIND_IT] for result in results]
         ends, bests = [result.accuracy for result in results], [result.best_accuracy for result in results]

@@ -348,10 +348,10 @@ def _warnings(job: _Job, result: dict[str, Any], vault: Path, rows: list[Manifes
             f"Pictures in two classes: {len(job.twins)}, such as {one} and {other}; each copy gets other noise, and "
             "the copies together help to remove it; keep one."
         )
-    if job.options.method == "hardened" and (budget := job.settings.epsilon) < (sure := texture.SURE_LEVELS):
+    if job.options.method == "hardened" and (budget := job.settings.epsilon) < (advised := texture.ADVISED_LEVELS):
         found.append(
-            f"At {budget}/255 some attackers get past the textures that do not at {sure}/255 "
-            f"(--epsilon {sure}/255; it shows more)."
+            f"At {budget}/255 some attackers get past the textures that do not at {advised}/255 "
+            f"(--epsilon {advised}/255; it shows more)."
         )
     if rows is not None and (linf := result["realised"]["linf_max"]) > job.settings.epsilon:
         found.append(

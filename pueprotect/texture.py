@@ -13,8 +13,8 @@ ten leave out the finest of these, of which three 3x3 means leave nothing. More 
 each tile of 2 x 2 blocks draws one.
 
 What it does not do: the indices and the frequencies show in the energies of the released classes, so the key is no
-defence. Who knows the book and subtracts what it lays gets the images back, who notches them a part, larger the smaller
-the budget is (attacks `known-code`, `notch`).
+defence. Who knows the book and subtracts what it lays gets the images back, who notches them a part, larger the wider
+the notch and the smaller the budget (attacks `known-code`, `notch`, `wide-notch`).
 
 No torch: noise is the same on every device.
 """
@@ -38,7 +38,7 @@ BLOCK = 8
 TILE = 2 * BLOCK
 SMALLEST = 16  # pixels: one tile
 LEAST_LEVELS = 4  # a quarter of it, all that `subtle` leaves in flat areas, is one whole level
-SURE_LEVELS = 12  # from here on one filter made against the code, `wide-notch`, still gets past it
+ADVISED_LEVELS = 12  # below it `notch`, `mid-notch` and `equalise` get past the code; `wide-notch` does with more, too
 CHUNK = 256
 LUMA = (0.299, 0.587, 0.114)
 AGAINST = 0.15  # how far the indices of other classes are pushed against the image, relative to the own one

@@ -152,6 +152,9 @@ def test_notches_from_none_to_all(release: Release) -> None:
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines()[-2:]]
     assert [row[0] for row in rows] == ["0", "63"]
     assert all(0 <= int(cell) <= 100 for row in rows for cell in row[1:])
+    done = subprocess.run([*command, "5", "--seeds", "0", "1"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert all("-" in cell for cell in done.stdout.splitlines()[-1].split("|")[2:-1]), "the spread over two attackers"
     done = subprocess.run([*command, "64"], env=environment, capture_output=True, text=True)
     assert done.returncode == 2
     assert "invalid choice: 64" in done.stderr

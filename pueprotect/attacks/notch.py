@@ -76,18 +76,6 @@ def rescaled(images: Tensor, factors: Callable[[Tensor], Tensor]) -> Tensor:
     return torch.stack(planes, 1).round_().clamp_(0, 255).to(torch.uint8)
 
 
-def notched(images: Tensor, out: Tensor) -> Tensor:
-    """Zero the block DCT of each channel where `out` (8, 8) is true, and blur blue."""
-    kept = (~out).float()
-
-    def without(part: Tensor) -> Tensor:
-        done = rescaled(part, lambda _: kept)
-        done[:, 2:] = blurred(done[:, 2:], BLUE_BLUR)
-        return done
-
-    return in_parts(without, images)
-
-
 @register
 class Notch(Filtered):
     """Zeroes the indices that tell the released classes apart more than natural images do, and blurs blue."""
@@ -101,8 +89,14 @@ class Notch(Filtered):
 
     def filter(self, target: Target) -> Filter:
         """Removed from every channel."""
-        out = self.out(target.released)
-        return lambda images: notched(images, out)
+        kept = (~self.out(target.released)).float()
+
+        def notched(part: Tensor) -> Tensor:
+            done = rescaled(part, lambda _: kept)
+            done[:, 2:] = blurred(done[:, 2:], BLUE_BLUR)
+            return done
+
+        return lambda images: in_parts(notched, images)
 
     def train(self, run: Run) -> Classifier:
         """Says which indices went."""
@@ -139,12 +133,12 @@ class MidNotch(Filtered):
         kept[:2, :2] = 1
         weights = torch.tensor(LUMA, device=images.device).view(1, 3, 1, 1)
 
-        def without(part: Tensor) -> Tensor:
+        def notched(part: Tensor) -> Tensor:
             done = rescaled(part, lambda _: kept).float()
             luma = (done * weights).sum(1, keepdim=True)
             return (luma + blurred(done - luma, BLUE_BLUR)).round_().clamp_(0, 255).to(torch.uint8)
 
-        return in_parts(without, images)
+        return in_parts(notched, images)
 
 
 @register

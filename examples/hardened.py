@@ -31,17 +31,17 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pueprotect.attacks import Target, find
-from pueprotect.attacks.base import AS_THEY_ARE, CLEAN_BEHIND_IT, KNOWLEDGE
-from pueprotect.attacks.recovery import ALONE
-from pueprotect.audit import clean_share, known
-from pueprotect.evidence import Evidence, open_release
-from pueprotect.images import load, scan
+from pueprotect.audit.attacks import Target, find
+from pueprotect.audit.attacks.base import AS_THEY_ARE, CLEAN_BEHIND_IT, KNOWLEDGE
+from pueprotect.audit.attacks.recovery import ALONE
+from pueprotect.audit.pipeline import clean_share, known
+from pueprotect.audit.suites import SUITES
+from pueprotect.images.folders import load, scan
+from pueprotect.images.similarity import ssim
+from pueprotect.learning.training import ImageSet, Recipe
+from pueprotect.protect.methods.texture import Scheme, Visibility, code_book, texture
+from pueprotect.release.opened import Evidence, open_release
 from pueprotect.runtime import choose_device, device_name
-from pueprotect.similarity import ssim
-from pueprotect.suites import SUITES
-from pueprotect.texture import Scheme, Visibility, code_book, texture
-from pueprotect.training import ImageSet, Recipe
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
 from toy import lsp, one_pixel_shortcut

@@ -18,11 +18,11 @@ from pathlib import Path
 import torch
 from hardened import figure, held_out
 
-from pueprotect.attacks import Target
-from pueprotect.attacks.base import CLEAN_BEHIND_IT, AttackResult
-from pueprotect.attacks.notch import WideNotch
+from pueprotect.audit.attacks import Target
+from pueprotect.audit.attacks.base import CLEAN_BEHIND_IT, AttackResult
+from pueprotect.audit.attacks.notch import WideNotch
+from pueprotect.learning.training import Recipe
 from pueprotect.runtime import device_name
-from pueprotect.training import Recipe
 
 
 def main() -> None:

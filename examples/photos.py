@@ -25,16 +25,16 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from pueprotect.augment import RATIO, colour, lent_stream
-from pueprotect.models import build
-from pueprotect.options import Options
-from pueprotect.pixels import decode_rgb, working_copy
-from pueprotect.protect import Method
-from pueprotect.release import protect_folder
+from pueprotect.images.decode import decode_rgb, working_copy
+from pueprotect.images.sample import write_sample
+from pueprotect.learning.augment import RATIO, colour, lent_stream
+from pueprotect.learning.models import build
+from pueprotect.learning.training import ImageSet, Recipe, Trainer, accuracy, to_float
+from pueprotect.protect.methods.error_minimising import Method
+from pueprotect.protect.options import Options
+from pueprotect.protect.pipeline import protect_folder
+from pueprotect.release.vault import ManifestRow, Vault, default_vault
 from pueprotect.runtime import choose_device, generator
-from pueprotect.sample import write_sample
-from pueprotect.training import ImageSet, Recipe, Trainer, accuracy, to_float
-from pueprotect.vault import ManifestRow, Vault, default_vault
 
 SIZE = 64
 ATTACKS = ("plain", "colour", "jpeg-10")

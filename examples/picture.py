@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from pueprotect.pixels import decode_rgb
-from pueprotect.vault import Vault, default_vault
+from pueprotect.images.decode import decode_rgb
+from pueprotect.release.vault import Vault, default_vault
 
 GAIN, SIDE, MARGIN = 10, 128, 100
 

@@ -23,15 +23,15 @@ from pathlib import Path
 
 import torch
 
-from pueprotect.attacks import Target, find
-from pueprotect.audit import clean_share
-from pueprotect.certify import Settings, certify
-from pueprotect.evidence import Evidence, open_release
-from pueprotect.models import build
+from pueprotect.audit.attacks import Target, find
+from pueprotect.audit.pipeline import clean_share
+from pueprotect.audit.suites import suite
+from pueprotect.certify.certificate import Settings, certify
+from pueprotect.certify.surrogates import train_surrogates
+from pueprotect.learning.models import build
+from pueprotect.learning.training import ImageSet, Recipe, train
+from pueprotect.release.opened import Evidence, open_release
 from pueprotect.runtime import choose_device, device_name
-from pueprotect.suites import suite
-from pueprotect.surrogates import train_surrogates
-from pueprotect.training import ImageSet, Recipe, train
 
 RELEASES = {
     "pue": ["--method", "pue"],

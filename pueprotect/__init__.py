@@ -4,9 +4,9 @@ The command line does all of this (`pueprotect --help`); the same from Python:
 
     from pathlib import Path
     from pueprotect.runtime import choose_device
-    from pueprotect.release import Options, protect_folder
-    from pueprotect.evidence import open_release
-    from pueprotect.audit import Settings, audit
+    from pueprotect.protect.pipeline import Options, protect_folder
+    from pueprotect.release.opened import open_release
+    from pueprotect.audit.pipeline import Settings, audit
 
     device = choose_device()
     report = protect_folder(Path("photos"), Path("shared"), options=Options(), device=device)

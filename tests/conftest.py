@@ -14,11 +14,11 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from pueprotect import options as options_module
-from pueprotect import training
+from pueprotect.audit.suites import SUITES
 from pueprotect.cli import app
+from pueprotect.learning import training
+from pueprotect.protect import options as options_module
 from pueprotect.runtime import native_bf16
-from pueprotect.suites import SUITES
 
 CLASSES = ("cat", "dog", "owl")
 PER_CLASS = 20

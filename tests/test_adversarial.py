@@ -5,10 +5,10 @@ import torch
 from torch.nn import functional
 from toy import stripes, target
 
-from pueprotect.attacks import adversarial, find
-from pueprotect.attacks.adversarial import CANDIDATES, fast_perturbed, hardest, strong_augmentation
-from pueprotect.models import Classifier, build
-from pueprotect.training import to_float, train
+from pueprotect.audit.attacks import adversarial, find
+from pueprotect.audit.attacks.adversarial import CANDIDATES, fast_perturbed, hardest, strong_augmentation
+from pueprotect.learning.models import Classifier, build
+from pueprotect.learning.training import to_float, train
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def test_at_and_ueraser_give_other_networks_than_plain_training() -> None:
 
 
 def _run(here: object) -> object:
-    from pueprotect.attacks.base import Run
+    from pueprotect.audit.attacks.base import Run
 
     return Run(here, stripes(8, seed=1))  # type: ignore[arg-type]
 

@@ -10,27 +10,22 @@ import pytest
 import pueprotect
 
 ROOT = Path(pueprotect.__file__).parent
-LAYERS = (
-    {"errors", "runtime", "distributed", "suites"},
-    {"artefacts", "rules", "bounds", "deep", "memory", "pixels", "metadata", "similarity", "images", "encode"}
-    | {"digests", "vault", "models", "folding", "weights", "sample", "texture"},
-    {"augment", "training", "draws"},
-    {"evidence", "records"},
-    {"protect", "certify", "surrogates", "attacks"},
-    {"places", "options", "draft", "noise", "publish", "release", "stress"},
-    {"certification", "audit", "findings", "validity", "policy", "policyfile"},
-    {"schemas"},
-    {"report"},
-    {"attest"},
-    {"cli", "__main__"},
+# A room imports from those before it; images and learning do not see each other.
+ORDER = (
+    "errors",
+    "runtime",
+    "images",
+    "learning",
+    "release",
+    "protect",
+    "audit",
+    "certify",
+    "check",
+    "cli",
+    "__main__",
 )
-RANK = {name: number for number, layer in enumerate(LAYERS) for name in layer}
-APART = {"protect", "certify", "surrogates", "attacks"}
-WITHOUT_TORCH = {
-    *("bounds", "deep", "memory", "pixels", "metadata", "similarity", "images", "encode", "vault", "sample", "places"),
-    *("artefacts", "attest", "digests", "draft", "policy", "policyfile", "records", "report", "rules", "schemas"),
-    *("suites", "texture", "validity"),
-}
+STRANGERS = {"images", "learning"}
+WITHOUT_TORCH = {"errors", "runtime", "images", "check"}
 LONGEST = 60
 
 FILES = {path.relative_to(ROOT).with_suffix("").as_posix().replace("/", "."): path for path in ROOT.rglob("*.py")}
@@ -61,22 +56,21 @@ def own_imports(tree: ast.Module) -> set[str]:
 
 
 @pytest.mark.parametrize("module", sorted(TREES))
-def test_imports_go_down_only(module: str) -> None:
-    assert top(module) in RANK, f"give {module} a layer"
+def test_a_room_imports_from_those_before_it(module: str) -> None:
     here = top(module)
     for imported in own_imports(TREES[module]):
-        assert RANK[imported] <= RANK[here], f"{module} imports {imported} from a higher layer"
-        if here in APART and imported in APART:
-            assert imported == here, f"{module} imports {imported}"
+        assert ORDER.index(imported) <= ORDER.index(here), f"{module} imports {imported}"
+        assert imported == here or {imported, here} != STRANGERS, f"{module} imports {imported}"
 
 
-def test_the_layers_hold_nothing_that_does_not_exist() -> None:
-    assert RANK.keys() == {top(module) for module in FILES} - {"__init__"}
+def test_the_root_holds_the_rooms_and_nothing_else() -> None:
+    assert {path.stem for path in ROOT.iterdir()} - {"__init__", "__pycache__", "py"} == set(ORDER)
 
 
 @pytest.mark.parametrize("module", [name for name in sorted(TREES) if top(name) in WITHOUT_TORCH])
-def test_pure_modules_import_no_torch(module: str) -> None:
-    assert not {top(name) for name in imports(TREES[module])} & {"torch", "torchvision"}
+def test_pure_rooms_import_no_torch_when_they_load(module: str) -> None:
+    loaded = (node for node in TREES[module].body if isinstance(node, ast.Import | ast.ImportFrom))
+    assert not {top(name) for name in imports(ast.Module(list(loaded), []))} & {"torch", "torchvision"}
 
 
 def test_only_the_command_line_knows_its_libraries() -> None:

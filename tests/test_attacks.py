@@ -4,16 +4,16 @@ import pytest
 import torch
 from toy import shades, stripes, target
 
-from pueprotect.attacks import REGISTRY, Target, find
-from pueprotect.attacks.base import KNOWLEDGE, Attack, Run, distance, register
-from pueprotect.attacks.filtered import Filtered
-from pueprotect.attacks.known import KnownCode
-from pueprotect.attacks.recovery import ALONE, SEARCH, project
+from pueprotect.audit.attacks import REGISTRY, Target, find
+from pueprotect.audit.attacks.base import KNOWLEDGE, Attack, Run, distance, register
+from pueprotect.audit.attacks.filtered import Filtered
+from pueprotect.audit.attacks.known import KnownCode
+from pueprotect.audit.attacks.recovery import ALONE, SEARCH, project
 from pueprotect.errors import InputError
-from pueprotect.models import Classifier, build
-from pueprotect.texture import Scheme, code_book
-from pueprotect.training import Recipe, accuracy
-from pueprotect.weights import trainable
+from pueprotect.learning.models import Classifier, build
+from pueprotect.learning.training import Recipe, accuracy
+from pueprotect.learning.weights import trainable
+from pueprotect.protect.methods.texture import Scheme, code_book
 
 
 @pytest.mark.parametrize("name", sorted(REGISTRY))

@@ -8,9 +8,9 @@ import torch
 from conftest import Release, run_command
 from toy import stripes
 
-from pueprotect import audit as module
-from pueprotect.attacks import REGISTRY, AttackResult
-from pueprotect.audit import (
+from pueprotect.audit import pipeline as module
+from pueprotect.audit.attacks import REGISTRY, AttackResult
+from pueprotect.audit.pipeline import (
     Job,
     Settings,
     audit,
@@ -21,12 +21,12 @@ from pueprotect.audit import (
     known,
     seconds_per_step,
 )
-from pueprotect.distributed import Group
 from pueprotect.errors import InputError
-from pueprotect.evidence import open_release
-from pueprotect.texture import code_book
-from pueprotect.training import ImageSet, Recipe
-from pueprotect.vault import Vault
+from pueprotect.learning.distributed import Group
+from pueprotect.learning.training import ImageSet, Recipe
+from pueprotect.protect.methods.texture import code_book
+from pueprotect.release.opened import open_release
+from pueprotect.release.vault import Vault
 
 QUICKLY = {"suite": None, "archs": ("resnet8",), "epochs": 1.0}
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from pueprotect.augment import Crop, CropFlip, ResizedCrop, blur3, colour, crop_padding, draw_crops
+from pueprotect.learning.augment import Crop, CropFlip, ResizedCrop, blur3, colour, crop_padding, draw_crops
 
 
 @pytest.fixture

@@ -2,10 +2,10 @@ import pytest
 import torch
 from toy import stripes, target
 
-from pueprotect.attacks import find
-from pueprotect.augment import Grouped, cutout, lent_stream, plasma
-from pueprotect.models import build
-from pueprotect.training import Recipe, Trainer, train
+from pueprotect.audit.attacks import find
+from pueprotect.learning.augment import Grouped, cutout, lent_stream, plasma
+from pueprotect.learning.models import build
+from pueprotect.learning.training import Recipe, Trainer, train
 
 
 def stream(seed: int = 0) -> torch.Generator:
@@ -119,7 +119,7 @@ def test_the_augmentation_is_in_the_loop(name: str) -> None:
     images = torch.rand((16, 3, 16, 16), generator=stream())
     assert not torch.equal(transform(images, stream()), images)
     plain = train(here.fresh(), here.released, here.recipe, seed=here.seed).state_dict()
-    from pueprotect.attacks.base import Run
+    from pueprotect.audit.attacks.base import Run
 
     state = find(name).train(Run(here, stripes(8, seed=1))).state_dict()
     assert any(not torch.equal(state[key], plain[key]) for key in plain)

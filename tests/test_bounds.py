@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta, binom, norm
 
-from pueprotect import bounds
+from pueprotect.certify import bounds
 from pueprotect.errors import InputError
 
 SIGMA = 0.25

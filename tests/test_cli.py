@@ -13,9 +13,15 @@ import pytest
 from conftest import TINY, Command, Release, run_command, tree, write_photos
 from PIL import Image
 
-from pueprotect import certification, encode, options, protect, release, stress, surrogates, weights
+from pueprotect.certify import pipeline as certification
+from pueprotect.certify import stress, surrogates
 from pueprotect.cli import console
 from pueprotect.errors import ImageError
+from pueprotect.images import encode
+from pueprotect.learning import weights
+from pueprotect.protect import options
+from pueprotect.protect import pipeline as release
+from pueprotect.protect.methods import error_minimising as protect
 
 CERTIFY = ("--device", "cpu", "--draws", 50, "--epochs", 1, "--eta", "0,0.003", "--surrogate-recipe", "plain")
 AUDIT = ("--device", "cpu", "--epochs", 1)
@@ -265,7 +271,7 @@ def test_audit_sorts_by_recovered_share_and_says_one_sentence(
 def test_a_failed_attack_makes_the_audit_inconclusive(
     release: Release, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pueprotect.attacks import REGISTRY
+    from pueprotect.audit.attacks import REGISTRY
 
     def fail(*_: object) -> object:
         raise FloatingPointError("loss is not finite")
@@ -291,7 +297,7 @@ def test_a_failed_attack_makes_the_audit_inconclusive(
 def test_a_suite_on_a_foreign_folder_is_incomplete(
     tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pueprotect import suites
+    from pueprotect.audit import suites
 
     monkeypatch.setitem(suites.SUITES, "standard-v1", ("standard", "recovery"))
     foreign, test = write_photos(tmp_path / "foreign", 3), write_photos(tmp_path / "test", 3, seed=1)

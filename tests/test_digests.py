@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_vault import hexes, release, row
 
-from pueprotect.digests import SMALL, data_digest, digest_files, sha256_of, verify
 from pueprotect.errors import InputError
+from pueprotect.release.digests import SMALL, data_digest, digest_files, sha256_of, verify
 
 
 def test_digests_are_sha256(tmp_path):

@@ -19,12 +19,12 @@ import toy
 from conftest import Release, run_command, write_photos
 
 import pueprotect
-from pueprotect import training
-from pueprotect.distributed import Group, joined, launched, own_device
 from pueprotect.errors import PlatformError
-from pueprotect.models import build
-from pueprotect.protect import Mode, Optimizer, Settings
-from pueprotect.training import Recipe, Trainer, accuracy, count_correct, train
+from pueprotect.learning import training
+from pueprotect.learning.distributed import Group, joined, launched, own_device
+from pueprotect.learning.models import build
+from pueprotect.learning.training import Recipe, Trainer, accuracy, count_correct, train
+from pueprotect.protect.methods.error_minimising import Mode, Optimizer, Settings
 
 SETTINGS = ["--device", "cpu", "--epochs", "2", "--eta", "0,0.003", "--json"]
 ROOT = str(Path(pueprotect.__file__).parent.parent)

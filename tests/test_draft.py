@@ -16,14 +16,17 @@ import numpy as np
 import pytest
 from conftest import TINY, Command, Outcome, photo, put, tree, write_photos
 
-from pueprotect import encode, options, places, protect
-from pueprotect.digests import verify
-from pueprotect.draft import building, locked, sibling
 from pueprotect.errors import ImageError, InputError, VaultError
-from pueprotect.options import Options
-from pueprotect.release import protect_folder
+from pueprotect.images import encode
+from pueprotect.protect import options
+from pueprotect.protect import preflight as places
+from pueprotect.protect.draft import building, locked, sibling
+from pueprotect.protect.methods import error_minimising as protect
+from pueprotect.protect.options import Options
+from pueprotect.protect.pipeline import protect_folder
+from pueprotect.release.digests import verify
+from pueprotect.release.vault import Vault
 from pueprotect.runtime import choose_device
-from pueprotect.vault import Vault
 
 SMALL = Options(preset="quick", rounds=1, size=16, release_anyway=True, workers=2)
 CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link")
@@ -183,7 +186,9 @@ def test_finished_files_are_not_written_again(src: Path, tmp_path: Path, monkeyp
 
 def test_other_settings_of_writing_begin_anew(src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("pueprotect.release.publish", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+        patch.setattr(
+            "pueprotect.protect.pipeline.publish", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left"))
+        )
         with pytest.raises(OSError, match="No space"):
             run(src, tmp_path / "out")
     run(src, tmp_path / "out", resume=True, file_format="png")
@@ -212,7 +217,9 @@ def test_a_run_of_before_is_discarded_without_resume(
     src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("pueprotect.release.publish", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+        patch.setattr(
+            "pueprotect.protect.pipeline.publish", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left"))
+        )
         with pytest.raises(OSError, match="No space"):
             run(src, tmp_path / "out", seed=3)
     run(src, tmp_path / "out")
@@ -338,14 +345,14 @@ def test_the_space_is_estimated_before_the_work(
 def test_the_estimate_is_near_the_truth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     src = write_photos(tmp_path / "src", per_class=5)
     asked = list[float]()
-    monkeypatch.setattr("pueprotect.release.check_space", lambda _, needed, there: asked.append(needed))
+    monkeypatch.setattr("pueprotect.protect.pipeline.check_space", lambda _, needed, there: asked.append(needed))
     run(src, tmp_path / "out")
     written = sum(len(content) for content in tree(tmp_path / "out").values() if content)
     assert written * 0.7 < asked[0] < written * 1.5
 
 
 def test_a_journal_that_cannot_be_written_is_named(src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pueprotect.draft import Journal
+    from pueprotect.protect.draft import Journal
 
     store = Vault.create(tmp_path / "vault")
     (store.path / "draft").mkdir()

@@ -4,11 +4,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from pueprotect.distributed import ALONE, Group
-from pueprotect.draws import DrawLog, Workers, draw
+from pueprotect.certify.draws import DrawLog, Workers, draw
 from pueprotect.errors import InputError, VaultError
-from pueprotect.models import build
-from pueprotect.weights import DrawEngine
+from pueprotect.learning.distributed import ALONE, Group
+from pueprotect.learning.models import build
+from pueprotect.learning.weights import DrawEngine
 
 KEY = {"sigma": 0.1, "seed": 4}
 

@@ -3,11 +3,11 @@ import torch
 from torch import nn
 from toy import stripes, target
 
-from pueprotect.attacks import early_stopping, find
-from pueprotect.attacks.base import Run
-from pueprotect.attacks.early_stopping import VALIDATION_PER_CLASS, validation_set
+from pueprotect.audit.attacks import early_stopping, find
+from pueprotect.audit.attacks.base import Run
+from pueprotect.audit.attacks.early_stopping import VALIDATION_PER_CLASS, validation_set
 from pueprotect.errors import InputError
-from pueprotect.training import ImageSet, Recipe
+from pueprotect.learning.training import ImageSet, Recipe
 
 
 def test_validation_images_are_few_and_of_every_class() -> None:
@@ -35,7 +35,7 @@ def test_the_network_of_the_best_pass_is_kept(scores: list[int], kept: int, monk
 
 
 def test_it_needs_clean_images_and_never_the_test_images() -> None:
-    from pueprotect.attacks import Target
+    from pueprotect.audit.attacks import Target
 
     with pytest.raises(InputError, match="early-stopping needs clean"):
         find("early-stopping").run(Target(stripes(), "resnet8", Recipe(epochs=1), 0), stripes(8))

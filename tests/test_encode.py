@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageCms
 from scipy.ndimage import uniform_filter
 
-from pueprotect import encode
-from pueprotect.encode import Encoder, released_names
 from pueprotect.errors import ImageError, InputError
-from pueprotect.images import ImageEntry, ImageFolder
-from pueprotect.pixels import decode, decode_rgb, identify
-from pueprotect.similarity import PSNR_CAP, deviation, image_deviation, ssim
+from pueprotect.images import encode
+from pueprotect.images.decode import decode, decode_rgb, identify
+from pueprotect.images.encode import Encoder, released_names
+from pueprotect.images.folders import ImageEntry, ImageFolder
+from pueprotect.images.similarity import PSNR_CAP, deviation, image_deviation, ssim
 
 LOSSLESS = {"PNG": ("RGB", "RGBA", "L", "LA", "P"), "WEBP": ("RGB", "RGBA"), "BMP": ("RGB", "L", "P")}
 LOSSLESS["TIFF"] = LOSSLESS["PNG"]

@@ -7,11 +7,11 @@ import torch
 from conftest import CLASSES, Release, tree, write_photos
 from PIL import Image
 
-from pueprotect.digests import Verification, data_digest
 from pueprotect.errors import InputError, StaleDataError, VaultError
-from pueprotect.evidence import LISTED, describe, image_set, open_release
-from pueprotect.pixels import decode_rgb
-from pueprotect.vault import Vault
+from pueprotect.images.decode import decode_rgb
+from pueprotect.release.digests import Verification, data_digest
+from pueprotect.release.opened import LISTED, describe, image_set, open_release
+from pueprotect.release.vault import Vault
 
 
 def movable(release: Release, place: Path) -> Release:

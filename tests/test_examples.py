@@ -14,8 +14,8 @@ import yaml
 from conftest import Evidence, Release
 
 import pueprotect
-from pueprotect.images import scan
-from pueprotect.policyfile import read_policy
+from pueprotect.check.policyfile import read_policy
+from pueprotect.images.folders import scan
 
 ROOT = Path(pueprotect.__file__).parents[1]
 EXAMPLES = Path(__file__).parents[1] / "examples"

@@ -2,11 +2,11 @@ import pytest
 import torch
 from toy import image_set, shades, stripes, target
 
-from pueprotect.attacks import find
-from pueprotect.attacks.base import CLEAN_BEHIND_IT
-from pueprotect.attacks.denoise import gratings
-from pueprotect.attacks.notch import dependence, spectrum, telling
-from pueprotect.training import ImageSet
+from pueprotect.audit.attacks import find
+from pueprotect.audit.attacks.base import CLEAN_BEHIND_IT
+from pueprotect.audit.attacks.denoise import gratings
+from pueprotect.audit.attacks.notch import dependence, spectrum, telling
+from pueprotect.learning.training import ImageSet
 
 
 def grained(count: int = 60, size: int = 32, *, marked: tuple[tuple[int, int], ...] = ()) -> ImageSet:

@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
-from pueprotect.attacks import AttackResult
-from pueprotect.findings import AuditReport, Gates, Row, clean_row, judge
+from pueprotect.audit.attacks import AttackResult
+from pueprotect.audit.findings import AuditReport, Gates, Row, clean_row, judge
 
 
 def result(accuracy: float, attack: str = "standard", flags: tuple[str, ...] = (), **details: Any) -> AttackResult:

@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from pueprotect.folding import Folded
-from pueprotect.models import build
-from pueprotect.weights import batch_norms, reestimate_batch_norm
+from pueprotect.learning.folding import Folded
+from pueprotect.learning.models import build
+from pueprotect.learning.weights import batch_norms, reestimate_batch_norm
 
 IMAGES = torch.randint(0, 256, (12, 3, 32, 32), generator=torch.Generator().manual_seed(3), dtype=torch.uint8)
 

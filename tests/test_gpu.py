@@ -7,9 +7,9 @@ import pytest
 import torch
 from conftest import TINY, Command, write_photos
 
-from pueprotect.models import build
+from pueprotect.learning.models import build
+from pueprotect.learning.weights import DrawEngine, reestimate_batch_norm, trainable
 from pueprotect.runtime import generator
-from pueprotect.weights import DrawEngine, reestimate_batch_norm, trainable
 
 pytestmark = [
     pytest.mark.gpu,

@@ -16,11 +16,11 @@ import pytest
 from conftest import TINY, Command, photo, put, tree, write_photos
 from PIL import Image
 
-from pueprotect import pixels
-from pueprotect.digests import data_digest, verify
-from pueprotect.encode import Encoder
 from pueprotect.errors import ImageError
-from pueprotect.vault import ManifestRow, Vault
+from pueprotect.images import decode as pixels
+from pueprotect.images.encode import Encoder
+from pueprotect.release.digests import data_digest, verify
+from pueprotect.release.vault import ManifestRow, Vault
 
 NOISE = np.random.default_rng(0).integers(-8, 9, (16, 16, 3)).astype(np.int8)
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pueprotect.errors import ImageError, InputError
-from pueprotect.images import (
+from pueprotect.images.decode import decode_rgb, identify
+from pueprotect.images.folders import (
     ImageEntry,
     compacted,
     load,
@@ -21,7 +22,6 @@ from pueprotect.images import (
     twins,
     working_size,
 )
-from pueprotect.pixels import decode_rgb, identify
 
 
 def two_classes(root, per_class=3):
@@ -312,7 +312,7 @@ def test_large_sets_lie_in_a_file_that_has_no_name(tmp_path, monkeypatch):
     (tmp_path / "cache").mkdir()
     plain = read_folder(folder, 8, cache=tmp_path / "cache")
     assert not isinstance(plain.pixels, np.memmap)
-    monkeypatch.setattr("pueprotect.images.CACHE_ABOVE", 100)
+    monkeypatch.setattr("pueprotect.images.folders.CACHE_ABOVE", 100)
     mapped = read_folder(folder, 8, cache=tmp_path / "cache")
     assert isinstance(mapped.pixels, np.memmap)
     assert np.array_equal(mapped.pixels, plain.pixels)

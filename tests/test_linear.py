@@ -1,8 +1,8 @@
 import torch
 from toy import image_set, noise
 
-from pueprotect.attacks import find
-from pueprotect.attacks.linear import (
+from pueprotect.audit.attacks import find
+from pueprotect.audit.attacks.linear import (
     ClassMean,
     Projection,
     WholeClassMean,
@@ -11,7 +11,7 @@ from pueprotect.attacks.linear import (
     project_out,
     without,
 )
-from pueprotect.training import ImageSet, Recipe
+from pueprotect.learning.training import ImageSet, Recipe
 
 
 def patterned(count: int = 300, size: int = 8, seed: int = 0, shift: float = 6.0) -> tuple[ImageSet, torch.Tensor]:
@@ -105,7 +105,7 @@ def test_the_directions_are_those_of_the_noise() -> None:
 
 def test_subtracting_the_whole_mean_takes_a_tint_out() -> None:
     """Noise alone: nothing else can be learnt, so an attack that leaves it in fits its training images."""
-    from pueprotect.attacks import Target
+    from pueprotect.audit.attacks import Target
 
     clean = noise(96, 16, 3)
     tint = torch.eye(3).view(3, 3, 1, 1) * 40

@@ -8,9 +8,9 @@ import pytest
 from conftest import photo, put
 from PIL import Image, _imaging
 
-from pueprotect.encode import Encoder, lay
-from pueprotect.memory import kept_blocks, scratch, shared
-from pueprotect.pixels import decode
+from pueprotect.images.buffers import kept_blocks, scratch, shared
+from pueprotect.images.decode import decode
+from pueprotect.images.encode import Encoder, lay
 
 
 def test_shared_pixels_outlive_their_image_and_cannot_be_written() -> None:

@@ -10,7 +10,7 @@ import pytest
 from conftest import photo, put
 from PIL import ExifTags, Image
 
-from pueprotect.encode import Encoder
+from pueprotect.images.encode import Encoder
 
 KINDS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "TIFF": ".tif"}
 OTHERS = {"PLACE": b"48.137154", "MAKER": b"MAKERNOTE-LENS", "DEPTH": b"DEPTH-MAP-BYTES"}

@@ -4,7 +4,7 @@ import pytest
 import torch
 from toy import lsp, noise, one_pixel_shortcut
 
-from pueprotect.attacks.linear import WholeClassMean, class_means
+from pueprotect.audit.attacks.linear import WholeClassMean, class_means
 
 
 def test_lsp_is_blocks_of_six_levels_that_separate_the_classes() -> None:

@@ -9,12 +9,13 @@ import pytest
 from conftest import photo, put
 from PIL import Image, ImageCms
 
-from pueprotect import images, pixels
-from pueprotect.encode import Encoder
 from pueprotect.errors import ImageError, InputError
-from pueprotect.images import scan
-from pueprotect.memory import shared
-from pueprotect.pixels import decode, decode_rgb, working_copy
+from pueprotect.images import decode as pixels
+from pueprotect.images import folders as images
+from pueprotect.images.buffers import shared
+from pueprotect.images.decode import decode, decode_rgb, working_copy
+from pueprotect.images.encode import Encoder
+from pueprotect.images.folders import scan
 
 SUFFIX = {"PNG": ".png", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif", "JPEG": ".jpg"}
 CHANNELS = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}
@@ -182,7 +183,7 @@ def test_a_palette_with_alpha_becomes_rgba(tmp_path):
     indices = np.asarray(Image.fromarray(photo()).quantize(32))
     image = Image.frombytes("PA", (28, 20), np.dstack([indices, alpha]).tobytes())
     image.putpalette([value for number in range(256) for value in (number, 255 - number, 7)])
-    from pueprotect.pixels import picture_of
+    from pueprotect.images.decode import picture_of
 
     made = picture_of(image)
     assert (made.pixels.shape, made.converted) == ((20, 28, 4), "palette")

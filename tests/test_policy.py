@@ -9,8 +9,10 @@ from conftest import Evidence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pueprotect import policy as policies
-from pueprotect.policy import (
+from pueprotect.check import verdicts as policies
+from pueprotect.check.evidence import Line, Records, read_records
+from pueprotect.check.policy import AuditRules, Policy, Waiver
+from pueprotect.check.verdicts import (
     FAIL,
     INCONCLUSIVE,
     PASS,
@@ -23,8 +25,6 @@ from pueprotect.policy import (
     judge,
     only_regressions,
 )
-from pueprotect.records import Line, Records, read_records
-from pueprotect.rules import AuditRules, Policy, Waiver
 
 TODAY = date(2026, 6, 1)
 

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from pueprotect.check.policyfile import read_policy
 from pueprotect.errors import InputError
-from pueprotect.policyfile import read_policy
 
 CONTRACT = """version: 1
 certify: {q: 0.9, eta: 0.1, max_learnability: 0.25, min_draws: 1000}

@@ -7,11 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from pueprotect import options, protect
-from pueprotect.augment import crop_padding, draw_crops
 from pueprotect.errors import InputError
-from pueprotect.models import build
-from pueprotect.training import ImageSet, Part, Recipe
+from pueprotect.learning.augment import crop_padding, draw_crops
+from pueprotect.learning.models import build
+from pueprotect.learning.training import ImageSet, Part, Recipe
+from pueprotect.protect import options
+from pueprotect.protect.methods import error_minimising as protect
 
 
 def pictures(count: int = 48, size: int = 16, classes: int = 3, seed: int = 0) -> ImageSet:

@@ -4,9 +4,9 @@ import pytest
 import torch
 from toy import image_set, stripes, target
 
-from pueprotect.attacks import Target, find, pst
-from pueprotect.attacks.acm import Reading
-from pueprotect.training import ImageSet, Recipe
+from pueprotect.audit.attacks import Target, find, pst
+from pueprotect.audit.attacks.acm import Reading
+from pueprotect.learning.training import ImageSet, Recipe
 
 
 def test_pst_stays_within_its_budget_and_leaves_clean_data_alone() -> None:

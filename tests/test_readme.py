@@ -53,7 +53,7 @@ def test_commands_in_readme_are_commands() -> None:
 
 
 def test_the_attack_in_readme_can_be_added(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pueprotect.attacks import REGISTRY, base
+    from pueprotect.audit.attacks import REGISTRY, base
 
     monkeypatch.setattr(base, "REGISTRY", dict(REGISTRY))
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)

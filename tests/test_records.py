@@ -7,10 +7,10 @@ import pytest
 from conftest import Command, Evidence, Recorded, write_photos
 from jsonschema import Draft202012Validator
 
+from pueprotect.check.evidence import read_records
+from pueprotect.check.policy import Policy
+from pueprotect.check.schemas import ARTEFACTS
 from pueprotect.errors import VaultError
-from pueprotect.records import read_records
-from pueprotect.rules import Policy
-from pueprotect.schemas import ARTEFACTS
 
 POLICY = "version: 1\nimages: {max_linf: 8}\n"
 

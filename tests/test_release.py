@@ -11,19 +11,19 @@ import torch
 from conftest import CLASSES, Release, tree, write_photos
 from PIL import Image
 
-from pueprotect import options as options_module
-from pueprotect import protect
-from pueprotect.digests import sha256_of
-from pueprotect.encode import lay
 from pueprotect.errors import InputError
-from pueprotect.options import PRESETS, Options
-from pueprotect.pixels import decode_rgb
-from pueprotect.places import check_places, refuse_released
-from pueprotect.publish import SSIM_SAMPLE
-from pueprotect.release import Report, protect_folder
+from pueprotect.images.decode import decode_rgb
+from pueprotect.images.encode import lay
+from pueprotect.learning.training import Labelled
+from pueprotect.protect import options as options_module
+from pueprotect.protect.methods import error_minimising as protect
+from pueprotect.protect.options import PRESETS, Options
+from pueprotect.protect.pipeline import Report, protect_folder
+from pueprotect.protect.preflight import check_places, refuse_released
+from pueprotect.protect.publish import SSIM_SAMPLE
+from pueprotect.release.digests import sha256_of
+from pueprotect.release.vault import Vault
 from pueprotect.runtime import Silent, choose_device
-from pueprotect.training import Labelled
-from pueprotect.vault import Vault
 
 SMALL = Options(preset="quick", rounds=1, size=16, release_anyway=True, workers=2)
 
@@ -217,7 +217,7 @@ def test_the_vault_holds_what_the_contract_says(release: Release) -> None:
 
 
 def test_similarity_is_measured_on_a_sample(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pueprotect.publish.SSIM_SAMPLE", 7)
+    monkeypatch.setattr("pueprotect.protect.publish.SSIM_SAMPLE", 7)
     protected(photos, tmp_path / "out")
     rows = manifest(tmp_path / "out.vault")
     assert sum(row["ssim"] is not None for row in rows) == 7 < SSIM_SAMPLE
@@ -277,7 +277,7 @@ def test_threads_that_the_pool_forgot_write_nothing_after_an_interruption(
             if self.label == "write":
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr("pueprotect.publish.ThreadPoolExecutor", Forgetful)
+    monkeypatch.setattr("pueprotect.protect.publish.ThreadPoolExecutor", Forgetful)
     with pytest.raises(KeyboardInterrupt):
         protect_folder(photos, tmp_path / "out", options=SMALL, device=choose_device("cpu"), progress=Impatient())
     before = tree(tmp_path / ".out.pueprotect-partial")
@@ -290,7 +290,7 @@ def test_threads_that_the_pool_forgot_write_nothing_after_an_interruption(
 def test_a_folder_that_the_user_cannot_write_is_refused_first(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pueprotect.places.os.access", lambda path, _mode: Path(path) != tmp_path)
+    monkeypatch.setattr("pueprotect.protect.preflight.os.access", lambda path, _mode: Path(path) != tmp_path)
     with pytest.raises(InputError, match="not writable"):
         check_places(photos, tmp_path / "out", tmp_path / "out.vault")
 

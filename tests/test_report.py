@@ -14,14 +14,14 @@ from jsonschema import Draft202012Validator
 from junitparser import JUnitXml
 from PIL import Image
 
-from pueprotect.pixels import decode_rgb
-from pueprotect.policy import Verdict
-from pueprotect.policyfile import PolicyFile
-from pueprotect.records import read_records
-from pueprotect.report.charts import Level, Series, histogram, line_chart, nice
-from pueprotect.report.formats import ANNOTATIONS, CheckReport, as_github, as_json, as_junit, as_sarif, as_text
-from pueprotect.report.html import bars, render
-from pueprotect.rules import Policy
+from pueprotect.check.evidence import read_records
+from pueprotect.check.formats import ANNOTATIONS, CheckReport, as_github, as_json, as_junit, as_sarif, as_text
+from pueprotect.check.policy import Policy
+from pueprotect.check.policyfile import PolicyFile
+from pueprotect.check.report.charts import Level, Series, histogram, line_chart, nice
+from pueprotect.check.report.page import bars, render
+from pueprotect.check.verdicts import Verdict
+from pueprotect.images.decode import decode_rgb
 
 # The official schema as Microsoft ships it with its SARIF tools (npm: @microsoft/sarif-multitool-linux 5.7.0).
 SARIF = json.loads((Path(__file__).parent / "data/sarif-2.1.0.json").read_text())
@@ -61,7 +61,11 @@ def test_junit_counts_failures_errors_and_skipped() -> None:
     cases = {case.name: case for case in suite}
     assert cases.keys() == {verdict.rule for verdict in ALL}
     assert "60.0%" in cases["audit.pst.max_accuracy"].result[0].message
-    assert {case.classname for case in suite} == {"pueprotect.data", "pueprotect.audit", "pueprotect.images"}
+    assert {case.classname for case in suite} == {
+        "pueprotect.data",
+        "pueprotect.audit",
+        "pueprotect.images",
+    }
 
 
 def test_sarif_fits_the_official_schema() -> None:

@@ -3,9 +3,9 @@ import pytest
 from PIL import Image
 
 from pueprotect.errors import InputError
-from pueprotect.images import load, scan
-from pueprotect.pixels import decode_rgb
-from pueprotect.sample import CLASSES, draw, write_sample
+from pueprotect.images.decode import decode_rgb
+from pueprotect.images.folders import load, scan
+from pueprotect.images.sample import CLASSES, draw, write_sample
 
 
 def contents(root):

@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 from toy import image_set, stripes, target
 
-from pueprotect.attacks import find
-from pueprotect.attacks.base import AS_THEY_ARE
-from pueprotect.training import ImageSet
+from pueprotect.audit.attacks import find
+from pueprotect.audit.attacks.base import AS_THEY_ARE
+from pueprotect.learning.training import ImageSet
 
 SQUEEZES = ("blur", "grayscale", "bit-depth", "jpeg-10", "jpeg-30")
 
@@ -98,7 +98,7 @@ def replace_images() -> object:
 
 
 def test_training_sees_the_squeezed_images_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pueprotect.attacks import standard
+    from pueprotect.audit.attacks import standard
 
     seen: list[torch.Tensor] = []
     original = standard.train

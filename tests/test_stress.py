@@ -1,13 +1,13 @@
 import pytest
 import torch
 
-from pueprotect import stress
-from pueprotect.certify import Certificate, Settings, certify
+from pueprotect.certify import stress
+from pueprotect.certify.certificate import Certificate, Settings, certify
+from pueprotect.certify.stress import stress_test
 from pueprotect.errors import CertificateError
-from pueprotect.models import Classifier, build
-from pueprotect.stress import stress_test
-from pueprotect.training import ImageSet, Recipe, train
-from pueprotect.weights import trainable, weights_digest
+from pueprotect.learning.models import Classifier, build
+from pueprotect.learning.training import ImageSet, Recipe, train
+from pueprotect.learning.weights import trainable, weights_digest
 
 SETTINGS = Settings(sigma=0.02, etas=(0.0, 0.01, 5.0), draws=300)
 

@@ -1,9 +1,9 @@
 import pytest
 
-from pueprotect.attacks import REGISTRY
+from pueprotect.audit.attacks import REGISTRY
+from pueprotect.audit.suites import SUITES, TRANSFER, applicable, suite
 from pueprotect.errors import InputError
-from pueprotect.models import ARCHITECTURES
-from pueprotect.suites import SUITES, TRANSFER, applicable, suite
+from pueprotect.learning.models import ARCHITECTURES
 
 STANDARD_V1 = """
 standard early-stopping cutout mixup cutmix randaugment colour blur grayscale jpeg-10 jpeg-30 bit-depth ueraser at-4

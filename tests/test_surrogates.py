@@ -1,10 +1,7 @@
 import pytest
 import torch
 
-from pueprotect.errors import InputError
-from pueprotect.models import build
-from pueprotect.runtime import Silent
-from pueprotect.surrogates import (
+from pueprotect.certify.surrogates import (
     PROBES,
     RECIPES,
     WORST,
@@ -14,8 +11,11 @@ from pueprotect.surrogates import (
     starts_from,
     train_surrogates,
 )
-from pueprotect.training import ImageSet, Recipe, train
-from pueprotect.weights import weights_digest
+from pueprotect.errors import InputError
+from pueprotect.learning.models import build
+from pueprotect.learning.training import ImageSet, Recipe, train
+from pueprotect.learning.weights import weights_digest
+from pueprotect.runtime import Silent
 
 SELF_TRAINED = [name for name in RECIPES if name != "pst"]
 

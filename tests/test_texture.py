@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.fft import dctn
 
-from pueprotect import texture
-from pueprotect.encode import lay
 from pueprotect.errors import InputError
-from pueprotect.texture import Code, Scheme, code_book
+from pueprotect.images.encode import lay
+from pueprotect.protect.methods import texture
+from pueprotect.protect.methods.texture import Code, Scheme, code_book
 
 
 def pictures(count: int = 40, size: int = 32) -> np.ndarray:
@@ -164,7 +164,7 @@ def test_the_code_of_a_large_picture_survives_the_attackers_reduction(
     [(3, 3, 20, "below 4/255"), (8, 5000, 20, "5000 classes"), (8, 3, 12, "needs 16")],
 )
 def test_what_cannot_be_coded_is_refused(epsilon: int, classes: int, side: int, message: str, tmp_path: Path) -> None:
-    from pueprotect.images import ImageEntry, ImageFolder
+    from pueprotect.images.folders import ImageEntry, ImageFolder
 
     put(tmp_path / "a.png", photo(side, side))
     folder = ImageFolder(tmp_path, tuple(map(str, range(classes))), (ImageEntry("a.png", 0),))

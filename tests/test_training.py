@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from pueprotect import training
 from pueprotect.errors import InputError
-from pueprotect.models import ARCHITECTURES, build, parameter_count
-from pueprotect.training import ImageSet, Recipe, Trainer, accuracy, batches, count_correct, train
+from pueprotect.learning import training
+from pueprotect.learning.models import ARCHITECTURES, build, parameter_count
+from pueprotect.learning.training import ImageSet, Recipe, Trainer, accuracy, batches, count_correct, train
 
 
 def stripes(count: int = 96, size: int = 16, seed: int = 0) -> ImageSet:

@@ -1,6 +1,6 @@
 import pytest
 
-from pueprotect import validity
+from pueprotect.audit import flags as validity
 
 
 def test_each_flag_names_a_cause_and_a_remedy() -> None:

@@ -4,11 +4,11 @@ import pytest
 import torch
 from toy import stripes, target
 
-from pueprotect.attacks import find, weight_noise
-from pueprotect.attacks.base import Run
-from pueprotect.attacks.shallow import noise_shares, relative_deviations
-from pueprotect.models import ARCHITECTURES, build
-from pueprotect.weights import batch_norms, reestimate_batch_norm, trainable
+from pueprotect.audit.attacks import find, weight_noise
+from pueprotect.audit.attacks.base import Run
+from pueprotect.audit.attacks.shallow import noise_shares, relative_deviations
+from pueprotect.learning.models import ARCHITECTURES, build
+from pueprotect.learning.weights import batch_norms, reestimate_batch_norm, trainable
 
 
 @pytest.mark.parametrize("arch", sorted(ARCHITECTURES))

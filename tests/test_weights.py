@@ -3,9 +3,9 @@ import copy
 import pytest
 import torch
 
-from pueprotect.models import build
+from pueprotect.learning.models import build
+from pueprotect.learning.weights import DrawEngine, gaussian, noised, reestimate_batch_norm, trainable, weights_digest
 from pueprotect.runtime import generator
-from pueprotect.weights import DrawEngine, gaussian, noised, reestimate_batch_norm, trainable, weights_digest
 
 
 def data(count: int = 60, size: int = 16) -> tuple[torch.Tensor, torch.Tensor]:

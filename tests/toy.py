@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import torch
 
-from pueprotect.attacks import Target
-from pueprotect.training import ImageSet, Recipe
+from pueprotect.audit.attacks import Target
+from pueprotect.learning.training import ImageSet, Recipe
 
 
 def image_set(images: torch.Tensor, labels: torch.Tensor, classes: int) -> ImageSet:

@@ -14,11 +14,11 @@ import time
 
 import torch
 
-from pueprotect.attacks import REGISTRY, Target, find
-from pueprotect.attacks.base import Attack
+from pueprotect.audit.attacks import REGISTRY, Target, find
+from pueprotect.audit.attacks.base import Attack
+from pueprotect.learning.training import ImageSet, Recipe
+from pueprotect.protect.methods.texture import Scheme, code_book
 from pueprotect.runtime import choose_device, device_name
-from pueprotect.texture import Scheme, code_book
-from pueprotect.training import ImageSet, Recipe
 
 
 def random_set(count: int, classes: int, size: int, seed: int, device: str) -> ImageSet:

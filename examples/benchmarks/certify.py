@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.functional import to_tensor
 
-from pueprotect.certify import Precision, Settings, certify
-from pueprotect.draws import CALIBRATION_IMAGES, Workers
-from pueprotect.models import Classifier, build
+from pueprotect.certify.certificate import Precision, Settings, certify
+from pueprotect.certify.draws import CALIBRATION_IMAGES, Workers
+from pueprotect.learning.models import Classifier, build
+from pueprotect.learning.training import ImageSet
+from pueprotect.learning.weights import DrawEngine
 from pueprotect.runtime import choose_device, device_name, evaluation_batch, native_bf16
-from pueprotect.training import ImageSet
-from pueprotect.weights import DrawEngine
 
 SIGMA = 0.05
 CLASSES = 10

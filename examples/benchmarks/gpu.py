@@ -21,11 +21,11 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from pueprotect.evidence import image_set
-from pueprotect.images import load, scan
-from pueprotect.models import build
+from pueprotect.images.folders import load, scan
+from pueprotect.learning.models import build
+from pueprotect.learning.training import ImageSet, Recipe, accuracy, train
+from pueprotect.release.opened import image_set
 from pueprotect.runtime import choose_device, device_name, native_bf16
-from pueprotect.training import ImageSet, Recipe, accuracy, train
 
 RELEASES = {
     "pue class-wise": ["--method", "pue"],

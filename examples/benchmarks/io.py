@@ -29,14 +29,14 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from pueprotect import publish
-from pueprotect.draft import Journal
-from pueprotect.encode import Encoder
-from pueprotect.images import ImageFolder, read_folder, scan
-from pueprotect.publish import Writer
+from pueprotect.images.encode import Encoder
+from pueprotect.images.folders import ImageFolder, read_folder, scan
+from pueprotect.images.sample import draw
+from pueprotect.protect import publish
+from pueprotect.protect.draft import Journal
+from pueprotect.protect.publish import Writer
+from pueprotect.release.vault import Vault
 from pueprotect.runtime import SILENT
-from pueprotect.sample import draw
-from pueprotect.vault import Vault
 
 WIDE, HIGH = 1632, 1224
 

@@ -20,14 +20,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pueprotect import images as image_files
-from pueprotect import options as effort
-from pueprotect import protect, release
-from pueprotect.evidence import image_set
-from pueprotect.images import ImageFolder, stratified_holdout, twins
-from pueprotect.options import Options
+from pueprotect.images import folders as image_files
+from pueprotect.images.folders import ImageFolder, stratified_holdout, twins
+from pueprotect.learning.training import ImageSet, Part, Recipe, accuracy, train
+from pueprotect.protect import options as effort
+from pueprotect.protect import pipeline as release
+from pueprotect.protect.methods import error_minimising as protect
+from pueprotect.protect.options import Options
+from pueprotect.release.opened import image_set
 from pueprotect.runtime import choose_device
-from pueprotect.training import ImageSet, Part, Recipe, accuracy, train
 
 CLASSES = 10
 STEPS = 3

@@ -26,13 +26,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pueprotect.evidence import image_set
-from pueprotect.images import read_folder, scan, stratified_holdout
-from pueprotect.models import build
-from pueprotect.options import Options
-from pueprotect.protect import Optimizer, Settings
+from pueprotect.images.folders import read_folder, scan, stratified_holdout
+from pueprotect.learning.models import build
+from pueprotect.learning.training import ImageSet, Recipe, accuracy, train
+from pueprotect.protect.methods.error_minimising import Optimizer, Settings
+from pueprotect.protect.options import Options
+from pueprotect.release.opened import image_set
 from pueprotect.runtime import device_name
-from pueprotect.training import ImageSet, Recipe, accuracy, train
 
 LEVELS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25)
 SURROGATE_DRAWS, NOISE_DRAWS = 100, 10

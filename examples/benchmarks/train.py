@@ -21,9 +21,9 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from pueprotect.models import build
+from pueprotect.learning.models import build
+from pueprotect.learning.training import ImageSet, Recipe, train
 from pueprotect.runtime import choose_device, device_name, native_bf16
-from pueprotect.training import ImageSet, Recipe, train
 
 CLASSES = 10
 

@@ -24,8 +24,8 @@ from pueprotect.cli.options import AsJson, Device, Released, Seed, TestImages, V
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from pueprotect.evidence import Evidence
-    from pueprotect.findings import AuditReport, Row
+    from pueprotect.audit.findings import AuditReport, Row
+    from pueprotect.release.opened import Evidence
 
 BAR = 10
 
@@ -72,15 +72,15 @@ def audit(
     gate(max_recovered, "--max-recovered")
     etas = numbers(eta, "--eta")
 
-    from pueprotect.distributed import joined, own_device
+    from pueprotect.learning.distributed import joined, own_device
     from pueprotect.runtime import choose_device
 
     chosen = choose_device(own_device(device))
-    from pueprotect.audit import Settings, default_archs
-    from pueprotect.audit import audit as run_audit
-    from pueprotect.evidence import open_release
-    from pueprotect.findings import Gates
-    from pueprotect.suites import suite as attacks_of
+    from pueprotect.audit.findings import Gates
+    from pueprotect.audit.pipeline import Settings, default_archs
+    from pueprotect.audit.pipeline import audit as run_audit
+    from pueprotect.audit.suites import suite as attacks_of
+    from pueprotect.release.opened import open_release
 
     wanted = tuple(dict.fromkeys(attack)) if attack else attacks_of(suite)
 
@@ -108,9 +108,9 @@ def audit(
 
 def _outcome(report: AuditReport, max_accuracy: float | None, max_recovered: float | None) -> int:
     """The exit code of the gates, a policy of one rule; each failed one is said."""
-    from pueprotect.policy import INCONCLUSIVE, PASS, attack_verdicts, exit_code
-    from pueprotect.records import Line
-    from pueprotect.rules import AuditRules
+    from pueprotect.check.evidence import Line
+    from pueprotect.check.policy import AuditRules
+    from pueprotect.check.verdicts import INCONCLUSIVE, PASS, attack_verdicts, exit_code
 
     verdicts = []
     if max_accuracy is not None or max_recovered is not None:
@@ -128,7 +128,7 @@ def _outcome(report: AuditReport, max_accuracy: float | None, max_recovered: flo
 
 
 def _show(report: AuditReport, evidence: Evidence) -> None:
-    from pueprotect.validity import FLAGS
+    from pueprotect.audit.flags import FLAGS
 
     of_suite = f", suite {report.suite}" if report.suite else ""
     out.print(
@@ -151,7 +151,7 @@ def verdict(report: AuditReport, test_images: int) -> str:
     worst = report.worst
     if worst is None:
         return "No attack of this audit ended with a figure, so it says nothing about these images."
-    from pueprotect.attacks import find
+    from pueprotect.audit.attacks import find
 
     clean = report.clean.get(worst.result.arch)
     beside = "the clean originals were not at hand to compare with"

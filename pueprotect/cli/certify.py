@@ -13,8 +13,8 @@ from pueprotect.errors import InputError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from pueprotect.certification import CertificateReport
-    from pueprotect.certify import Certificate, Precision, Settings
+    from pueprotect.certify.certificate import Certificate, Precision, Settings
+    from pueprotect.certify.pipeline import CertificateReport
 
 DEFAULT_RADII = (0.2, 0.4, 0.6, 0.8, 1.0, 1.2)
 
@@ -78,15 +78,15 @@ def certify(
     if precision not in ("auto", "fp32", "bf16"):
         raise InputError(f"--precision {precision!r} is not auto, fp32 or bf16.")
 
-    from pueprotect.distributed import joined, own_device
+    from pueprotect.learning.distributed import joined, own_device
     from pueprotect.runtime import choose_device
 
     chosen = choose_device(own_device(device))
-    from pueprotect.certification import Desk, certify_release, informative_sigma
-    from pueprotect.certify import Settings
+    from pueprotect.certify.certificate import Settings
+    from pueprotect.certify.pipeline import Desk, certify_release, informative_sigma
+    from pueprotect.certify.surrogates import choose_recipes
     from pueprotect.cli.training import recovery, surrogate_trainer
-    from pueprotect.evidence import open_release
-    from pueprotect.surrogates import choose_recipes
+    from pueprotect.release.opened import open_release
 
     choose_recipes(recipe, own=True)  # an unknown name is refused before anything is read
     with joined(chosen.name) as group, bars(group.leads) as progress:
@@ -131,7 +131,7 @@ def _precision(wanted: str, device: str) -> Precision:
 
 
 def _check(*, q: float, sigma: float, alpha: float, draws: int, etas: tuple[float, ...], epochs: float | None) -> None:
-    from pueprotect import bounds
+    from pueprotect.certify import bounds
 
     for radius in etas:
         bounds.check(q=q, sigma=sigma, alpha=alpha, draws=draws, eta=radius)
@@ -141,9 +141,9 @@ def _check(*, q: float, sigma: float, alpha: float, draws: int, etas: tuple[floa
 
 def _outcome(data: dict[str, Any], limit: float | None, *, asked: bool, speak: bool) -> int:
     """The exit code: a radius asked for by name must be certified, of the usual ones at least one."""
-    from pueprotect.artefacts import Certificate as Recorded
-    from pueprotect.policy import INCONCLUSIVE, PASS, certificate_verdict, exit_code
-    from pueprotect.rules import CertifyRules
+    from pueprotect.check.policy import CertifyRules
+    from pueprotect.check.verdicts import INCONCLUSIVE, PASS, certificate_verdict, exit_code
+    from pueprotect.release.records import Certificate as Recorded
 
     verdicts = []
     found = Recorded.model_validate(data)
@@ -158,8 +158,8 @@ def _outcome(data: dict[str, Any], limit: float | None, *, asked: bool, speak: b
 
 def _announce(settings: Settings, *, automatic: bool) -> None:
     """Before any work: what these draws can reach."""
-    from pueprotect.certification import SIGMA_KEEPS
-    from pueprotect.certify import plan
+    from pueprotect.certify.certificate import plan
+    from pueprotect.certify.pipeline import SIGMA_KEEPS
 
     if automatic:
         note(
@@ -177,7 +177,7 @@ def _announce(settings: Settings, *, automatic: bool) -> None:
 
 
 def _show(report: CertificateReport) -> None:
-    from pueprotect.validity import CERTIFICATE_FLAGS
+    from pueprotect.audit.flags import CERTIFICATE_FLAGS
 
     found, settings, baseline = report.certificate, report.settings, report.baseline
     rows = table("eta", "protected", "population", *(["clean baseline"] if baseline else []), "chance")

@@ -20,8 +20,8 @@ from pueprotect.errors import InputError, StaleDataError
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from pueprotect.report.formats import CheckReport
-    from pueprotect.schemas import Check
+    from pueprotect.check.formats import CheckReport
+    from pueprotect.check.schemas import Check
 
 DEFAULT_POLICY = Path("pueprotect.yaml")
 COLOURS = {True: "green", False: "bold red", None: "yellow"}
@@ -73,10 +73,10 @@ def check(
         raise InputError(f"--workers {workers} is below 0; 0 chooses.")
     targets = [_target(text) for text in reports or ()]
 
-    from pueprotect.policy import judge, only_regressions
-    from pueprotect.policyfile import read_policy
-    from pueprotect.records import read_records
-    from pueprotect.report.formats import FORMATS, CheckReport
+    from pueprotect.check.evidence import read_records
+    from pueprotect.check.formats import FORMATS, CheckReport
+    from pueprotect.check.policyfile import read_policy
+    from pueprotect.check.verdicts import judge, only_regressions
 
     file = read_policy(policy)
     previous = _previous(baseline) if baseline else None
@@ -88,7 +88,7 @@ def check(
     for name, path in targets:
         _write(path, FORMATS[name](found))
     if attest is not None:
-        from pueprotect.attest import sign_statement, statement
+        from pueprotect.check.attest import sign_statement, statement
 
         _write(attest, json.dumps(statement(found, records), indent=2, ensure_ascii=False) + "\n")
         if sign is not None:
@@ -102,7 +102,7 @@ def check(
 
 def _show(found: CheckReport) -> None:
     """A rule and its reason on lines of their own where somebody reads along, else the plain text."""
-    from pueprotect.report.formats import MARKS, as_text, remark
+    from pueprotect.check.formats import MARKS, as_text, remark
 
     if not out.is_terminal:
         sys.stdout.write(as_text(found))
@@ -139,7 +139,7 @@ def _write(path: Path, text: str, *, private: bool = False) -> None:
 def _previous(path: Path) -> Check:
     from pydantic import ValidationError
 
-    from pueprotect.schemas import Check
+    from pueprotect.check.schemas import Check
 
     try:
         return Check.model_validate_json(path.read_bytes())
@@ -172,11 +172,11 @@ def report(
 
     Exit codes: 0 written; 2 unusable input; 3 files changed since protection.
     """
-    from pueprotect.policy import judge
-    from pueprotect.policyfile import read_policy
-    from pueprotect.records import read_records
-    from pueprotect.report.formats import CheckReport
-    from pueprotect.report.html import render
+    from pueprotect.check.evidence import read_records
+    from pueprotect.check.formats import CheckReport
+    from pueprotect.check.policyfile import read_policy
+    from pueprotect.check.report.page import render
+    from pueprotect.check.verdicts import judge
 
     chosen = policy or (DEFAULT_POLICY if DEFAULT_POLICY.is_file() else None)
     file = read_policy(chosen) if chosen else None
@@ -206,8 +206,8 @@ def schema(
     name: Annotated[str | None, typer.Argument(help="policy, or an artefact.", show_default="list the names")] = None,
 ) -> int:
     """Print the JSON Schema of the policy or of an artefact."""
-    from pueprotect.rules import Policy
-    from pueprotect.schemas import ARTEFACTS
+    from pueprotect.check.policy import Policy
+    from pueprotect.check.schemas import ARTEFACTS
 
     models: dict[str, type[BaseModel]] = {"policy": Policy, **ARTEFACTS}
     if name is None:

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 import typer
 
-from pueprotect.distributed import launched
 from pueprotect.errors import InputError, PueprotectError
+from pueprotect.learning.distributed import launched
 from pueprotect.runtime import SILENT
 from pueprotect.runtime import Progress as ProgressProtocol
 

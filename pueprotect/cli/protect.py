@@ -25,7 +25,7 @@ from pueprotect.cli.options import AsJson, Device, Seed
 from pueprotect.errors import LISTED, InputError, UnusableImages
 
 if TYPE_CHECKING:
-    from pueprotect.release import Report
+    from pueprotect.protect.pipeline import Report
 
 
 LARGEST_BUDGET = 127
@@ -138,13 +138,13 @@ def protect(
     chosen_size = _size(size)
     levels = _levels(epsilon)
 
-    from pueprotect.distributed import joined, own_device
+    from pueprotect.learning.distributed import joined, own_device
     from pueprotect.runtime import choose_device
 
     chosen = choose_device(own_device(device))
-    from pueprotect.noise import assist
-    from pueprotect.options import Options
-    from pueprotect.release import protect_folder
+    from pueprotect.protect.noise import assist
+    from pueprotect.protect.options import Options
+    from pueprotect.protect.pipeline import protect_folder
 
     options = Options(
         method=method.value, mode=mode.value, epsilon=levels, preset=preset.value, surrogate=surrogate,
@@ -177,7 +177,7 @@ def protect(
     check = report.result["self_check"]
     weak = f"The self-check learnt {check['accuracy']:.1%} on the clean holdout (limit {check['limit']:.1%})"
     if not report.released:
-        from pueprotect.policy import INCONCLUSIVE
+        from pueprotect.check.verdicts import INCONCLUSIVE
 
         complain(
             f"{weak}, so nothing was released; the noise is kept in {report.result['vault']}. Try --preset strong or a "

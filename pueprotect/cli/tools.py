@@ -22,7 +22,7 @@ def sample(
     seed: Seed = 0,
 ) -> int:
     """Write a small labelled photo-like data set to try everything on."""
-    from pueprotect.sample import write_sample
+    from pueprotect.images.sample import write_sample
 
     count = write_sample(folder, per_class=per_class, size=size, seed=seed)
     out.print(f"{count} images under {escape(str(folder))}", soft_wrap=True)
@@ -50,8 +50,8 @@ def verify(
     """  # fmt: skip
     if signature is not None or public_key is not None:
         return _verify_signature(folder, vault, signature, public_key, as_json)
-    from pueprotect.digests import verify as compare
-    from pueprotect.vault import SCHEMA_VERSION, Vault, default_vault
+    from pueprotect.release.digests import verify as compare
+    from pueprotect.release.vault import SCHEMA_VERSION, Vault, default_vault
 
     store = Vault.open(vault or default_vault(folder))
     store.run()
@@ -73,8 +73,8 @@ def _verify_signature(
 ) -> int:
     if signature is None or public_key is None:
         raise InputError("--signature and --public-key belong together: give both.")
-    from pueprotect.attest import verify_statement
-    from pueprotect.vault import SCHEMA_VERSION, default_vault
+    from pueprotect.check.attest import verify_statement
+    from pueprotect.release.vault import SCHEMA_VERSION, default_vault
 
     found = verify_statement(folder, vault or default_vault(folder), signature, public_key)
     if as_json:
@@ -89,11 +89,11 @@ def attacks(as_json: AsJson = False) -> int:
     from pueprotect.runtime import check_torch
 
     check_torch()
-    from pueprotect.attacks import REGISTRY
+    from pueprotect.audit.attacks import REGISTRY
 
     if as_json:
         fields = ("name", "about", "needs", "source", "cost")
-        from pueprotect.vault import SCHEMA_VERSION
+        from pueprotect.release.vault import SCHEMA_VERSION
 
         print_json(
             {
@@ -117,8 +117,8 @@ def doctor(as_json: AsJson = False) -> int:
 
     Exit codes: 0 ready; 2 something is missing, with the mend.
     """
+    from pueprotect.release.vault import SCHEMA_VERSION
     from pueprotect.runtime import choose_device, environment
-    from pueprotect.vault import SCHEMA_VERSION
 
     try:
         device = choose_device("auto")
@@ -126,7 +126,7 @@ def doctor(as_json: AsJson = False) -> int:
         if as_json:
             print_json({"schema_version": SCHEMA_VERSION, "ready": False, "mend": str(error)})
         raise
-    from pueprotect.models import choose_surrogate
+    from pueprotect.learning.models import choose_surrogate
 
     surrogate, why = choose_surrogate("auto", device)
     facts: dict[str, str] = environment(device) | {

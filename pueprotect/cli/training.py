@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pueprotect.attacks import Target, find
-from pueprotect.attacks.base import Run
-from pueprotect.attacks.recovery import recovered
-from pueprotect.audit import clean_share, default_epochs
-from pueprotect.evidence import Evidence
-from pueprotect.models import Classifier
+from pueprotect.audit.attacks import Target, find
+from pueprotect.audit.attacks.base import Run
+from pueprotect.audit.attacks.recovery import recovered
+from pueprotect.audit.pipeline import clean_share, default_epochs
+from pueprotect.certify.stress import Recovered
+from pueprotect.certify.surrogates import Trainer, train_surrogates
+from pueprotect.learning.models import Classifier
+from pueprotect.learning.training import ImageSet, Recipe
+from pueprotect.learning.weights import trainable
+from pueprotect.release.opened import Evidence
 from pueprotect.runtime import Progress
-from pueprotect.stress import Recovered
-from pueprotect.surrogates import Trainer, train_surrogates
-from pueprotect.training import ImageSet, Recipe
-from pueprotect.weights import trainable
 
 CLEAN_SHARE = 0.2
 

@@ -1,0 +1,1 @@
+"""What attackers get from a release. Start at `pipeline`."""

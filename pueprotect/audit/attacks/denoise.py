@@ -1,0 +1,81 @@
+"""A denoiser learnt on other images, that is, on a clean share, and laid over everything.
+
+The attacker knows the budget and that noise may be fine or coarse, grey or coloured; not the code. So the denoiser
+learns to undo noise of many kinds: signs drawn for each pixel, and two-valued gratings of random frequencies, phases
+and channels, at up to the usual budget of 8/255.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from pueprotect.audit.attacks.base import Filter, Target, register
+from pueprotect.audit.attacks.filtered import Filtered
+from pueprotect.audit.attacks.squeeze import in_parts
+from pueprotect.learning.training import ImageSet
+from pueprotect.runtime import generator
+
+LEVELS = 8
+STEPS, BATCH, RATE, WIDTH = 300, 64, 2e-3, 24
+
+
+def gratings(count: int, size: int, stream: torch.Generator, device: str) -> Tensor:
+    """Patterns (count, 3, S, S) of -1 and 1: a third single pixels, a third gratings alike in all channels."""
+    axis = torch.arange(size, device=device)
+
+    def wave() -> Tensor:
+        frequency = 0.5 * torch.rand((count, 3, 1), generator=stream, device=device)
+        phase = torch.rand((count, 3, 1), generator=stream, device=device)
+        return torch.cos(2 * math.pi * (frequency * axis + phase))
+
+    pattern = wave()[..., :, None] * wave()[..., None, :]
+    kind = torch.randint(0, 3, (count, 1, 1, 1), generator=stream, device=device)
+    grain = torch.randn((count, 3, size, size), generator=stream, device=device)
+    pattern = torch.where(kind == 0, grain, torch.where(kind == 1, pattern[:, :1], pattern))
+    return torch.where(pattern < 0, -1.0, 1.0)
+
+
+def denoiser(size: int, data: ImageSet, seed: int) -> nn.Module:
+    """A small residual network that predicts the noise of an image in [0, 1]."""
+    stream = generator(seed, "denoiser", device=data.device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        layers = [nn.Conv2d(3, WIDTH, 5, padding=2), nn.ReLU(), nn.Conv2d(WIDTH, WIDTH, 3, padding=1), nn.ReLU()]
+        net = nn.Sequential(*layers, nn.Conv2d(WIDTH, 3, 5, padding=2)).to(data.device)
+    optimizer = torch.optim.Adam(net.parameters(), lr=RATE)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+    for _ in range(STEPS):
+        picked = torch.randint(len(data), (BATCH,), generator=stream, device=data.device)
+        noise = LEVELS / 255 * gratings(BATCH, size, stream, data.device)
+        shown = (data.images[picked].float() / 255 + noise).clamp_(0, 1)
+        optimizer.zero_grad(set_to_none=True)
+        (net(shown) - noise).square().mean().backward()
+        optimizer.step()
+        schedule.step()
+    return net.eval()
+
+
+@register
+class Denoise(Filtered):
+    """A learnt filter, the same for all images."""
+
+    name = "denoise"
+    about = "learns on clean images to undo noise of many kinds and denoises all images first"
+    needs = "a clean share"
+    cost = 2.5
+
+    def filter(self, target: Target) -> Filter:
+        """Trained on the clean share before anything else."""
+        assert target.clean_share is not None
+        net = denoiser(target.released.size, target.clean_share, target.seed)
+
+        @torch.no_grad()
+        def cleaned(part: Tensor) -> Tensor:
+            shown = part.float() / 255
+            done: Tensor = 255 * (shown - net(shown))
+            return done.round_().clamp_(0, 255).to(torch.uint8)
+
+        return lambda images: in_parts(cleaned, images)

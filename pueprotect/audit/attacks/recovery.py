@@ -1,0 +1,122 @@
+"""The recovery attack: fine-tuning on a little clean data inside an L2 ball of weights.
+
+Wang et al. (NDSS 2025): start from a classifier trained on protected data, fine-tune on clean images and project
+the trainable parameters back into the ball of radius eta after every step, only when they left it. Beside it
+stands what the same clean images give alone, from scratch: without that line a recovery shows nothing. BatchNorm
+statistics lie outside the ball, so the point `eta 0` shows what re-estimating them alone does. `random search` draws
+weights around the classifier, as far away as the largest radius, and keeps the draw that is best on the clean share.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from pueprotect.audit.attacks.base import Attack, Run, Target, distance, register
+from pueprotect.learning.models import Classifier
+from pueprotect.learning.training import ImageSet, Recipe, train
+from pueprotect.learning.weights import DrawEngine, reestimate_batch_norm, trainable
+from pueprotect.runtime import SILENT, Progress
+
+ALONE = "clean share alone"
+SEARCH = "random search"
+SEARCH_DRAWS = 20
+
+
+@torch.no_grad()
+def project(parameters: list[Tensor], centre: list[Tensor], eta: float) -> None:
+    """Pull weights back to the L2 ball of radius `eta` around `centre`, only when they are outside it.
+
+    The norm is accumulated in float64; afterwards the distance is eta to 1e-6 relative.
+    """
+    offsets = [parameter.double() - middle.double() for parameter, middle in zip(parameters, centre, strict=True)]
+    norm = torch.stack([torch.sum(offset**2) for offset in offsets]).sum().sqrt()
+    # A factor of 1 leaves inside points alone without asking the device where they are.
+    factor = (eta / norm.clamp_min(1e-300)).clamp_max(1.0)
+    outside = factor < 1
+    for parameter, offset, middle in zip(parameters, offsets, centre, strict=True):
+        pulled = (middle.double() + factor * offset).to(parameter.dtype)
+        parameter.copy_(torch.where(outside, pulled, parameter))
+
+
+def recovered(
+    start: Classifier, clean: ImageSet, eta: float, recipe: Recipe, *, seed: int, progress: Progress = SILENT
+) -> Classifier:
+    """A copy of `start`, fine-tuned on clean images inside the ball of radius `eta` around its weights."""
+    centre = [parameter.detach().clone() for parameter in trainable(start)]
+    model = copy.deepcopy(start)
+    parameters = trainable(model)
+    return train(
+        model,
+        clean,
+        replace(recipe, lr=0.01, warmup=0.0),
+        seed=seed,
+        after_step=lambda: project(parameters, centre, eta),
+        progress=progress,
+    )
+
+
+@register
+class Recovery(Attack):
+    """Projected fine-tuning over a grid of radii."""
+
+    name = "recovery"
+    about = "fine-tunes on a clean share (20 %) inside weight balls of radius eta around a plainly trained network"
+    needs = "a clean share"
+    source = "Provably Unlearnable (Data) Examples, Wang et al., NDSS 2025"
+    cost = 2.9
+
+    def _clean_steps(self, target: Target) -> int:
+        assert target.clean_share is not None
+        return target.recipe.steps(len(target.clean_share))
+
+    def steps(self, target: Target) -> int:
+        """Plain training, one fine-tuning for each radius, one training from scratch, twice as long, and the draws."""
+        return super().steps(target) + self._clean_steps(target) * (len(target.etas) + 2) + SEARCH_DRAWS
+
+    def train(self, run: Run) -> Classifier:
+        """Plain training on the released files, then the grid of radii, ascending."""
+        target = run.target
+        clean = target.clean_share
+        assert clean is not None
+        start = train(
+            target.fresh(), target.released, target.recipe, seed=target.seed, on_epoch=run.epoch, progress=run.progress
+        )
+        run.observe("before", start)
+        centre = [parameter.detach().clone() for parameter in trainable(start)]
+        model = copy.deepcopy(start)
+        reestimate_batch_norm(model, clean.images)
+        run.observe("eta 0", model)
+        moved = {}
+        for eta in target.etas:
+            model = recovered(start, clean, eta, target.recipe, seed=target.seed, progress=run.progress)
+            moved[f"eta {eta:g}"] = distance(trainable(model), centre)
+            run.observe(f"eta {eta:g}", model)
+        alone = train(
+            target.fresh(), clean, replace(target.recipe, epochs=2 * target.recipe.epochs), seed=target.seed,
+            progress=run.progress,
+        )  # fmt: skip
+        run.observe(ALONE, alone, candidate=False)
+        run.details["distance"] = moved
+        run.observe(SEARCH, self.search(run, start))
+        return model
+
+    def search(self, run: Run, start: Classifier) -> Classifier:
+        """The best of 20 draws of N(start, eta^2 / d), so about eta away, for the largest eta; the first of equals."""
+        target, clean = run.target, run.target.clean_share
+        assert clean is not None
+        dimensions = sum(parameter.numel() for parameter in trainable(start))
+        engine = DrawEngine(
+            start, clean.images, clean.labels, clean.images[:512], sigma=target.etas[-1] / dimensions**0.5,
+            seed=target.seed,
+        )  # fmt: skip
+        counts = []
+        for index in range(SEARCH_DRAWS):
+            counts.append(engine.draw(index)[0])
+            run.progress.advance()
+        engine.draw(int(torch.stack(counts).argmax()))  # leaves the scratch network at this draw
+        assert isinstance(engine.scratch, Classifier)
+        return engine.scratch

@@ -1,0 +1,99 @@
+"""Training under Gaussian weight noise: slower to lock on to brittle shortcuts.
+
+The noise of each weight is relative to its filter, so that a setting means the same to every architecture and layers
+cannot outgrow it. On error-minimising noise the network learns image features for some epochs and collapses once the
+noise has fallen, so read the best epoch beside the end, and the short schedule beside the long one. In the long one the
+noise falls to nothing, for under constant noise clean images do not finish either. BatchNorm statistics gathered under
+the noise do not fit the weights without it: they are re-estimated on released images before the network is looked at.
+`shallow-noise` disturbs the stages unequally, the stem most.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+from torch import nn
+
+from pueprotect.audit.attacks.base import Attack, Run, Target, register
+from pueprotect.audit.attacks.shallow import noise_shares, relative_deviations
+from pueprotect.learning.models import Classifier
+from pueprotect.learning.training import ImageSet, Recipe, train
+from pueprotect.learning.weights import reestimate_batch_norm, trainable
+
+LEVEL = 1.0
+SHORT = 0.4
+CALIBRATION = 512
+SHALLOW_LEVEL = 1.2
+
+
+@register
+class WeightNoise(Attack):
+    """SGD with one fresh draw of noise on all filters in each step, falling from their root mean square to nothing."""
+
+    name = "weight-noise"
+    about = "trains under Gaussian noise on all filters that falls from their size to nothing"
+    source = "the training half of PUE (Wang et al., NDSS 2025), turned into an attack by this project"
+    cost = 1.1
+
+    def level(self, done: float) -> float:
+        """Standard deviation in root mean squares of a filter after this share of training: a straight fall."""
+        return LEVEL * (1 - done)
+
+    def shares(self, model: Classifier) -> list[float]:
+        """How much of the level each trainable parameter gets: all of it, biases and BatchNorm nothing."""
+        return [float(parameter.dim() > 1) for parameter in trainable(model)]
+
+    def train(self, run: Run) -> Classifier:
+        """Plain training with noised forward passes; BatchNorm is re-estimated without the noise at the end."""
+        target = run.target
+        model, released = target.fresh(), target.released
+        parameters, shares = trainable(model), self.shares(model)
+        train(
+            model, released, self.recipe(target), seed=target.seed, progress=run.progress,
+            on_epoch=lambda trained: run.epoch(settled(trained, released)),
+            deviations=lambda done: relative_deviations(parameters, shares, self.level(done)),
+        )  # fmt: skip
+        return settled(model, released)
+
+
+@register
+class WeightNoiseShort(WeightNoise):
+    """Constant noise, and a schedule that ends before the trap closes."""
+
+    name = "weight-noise-short"
+    about = f"trains under constant Gaussian noise on all filters for {SHORT:.0%} of the passes"
+    cost = 0.45
+
+    def level(self, done: float) -> float:
+        """The same in every step."""
+        return LEVEL
+
+    def recipe(self, target: Target) -> Recipe:
+        """Two fifths of the passes."""
+        return replace(target.recipe, epochs=SHORT * target.recipe.epochs)
+
+
+@register
+class ShallowNoise(WeightNoise):
+    """Noise relative to each filter's norm, 0.5, 0.4, 0.2, 0 times the level from the stem to the last stage."""
+
+    name = "shallow-noise"
+    about = f"trains under Gaussian weight noise on the shallow stages, level {SHALLOW_LEVEL:g} of each filter's norm"
+    source = "the response of this project's PST, held constant"
+
+    def level(self, done: float) -> float:
+        """The same in every step."""
+        return SHALLOW_LEVEL
+
+    def shares(self, model: Classifier) -> list[float]:
+        """Falls from the stem to the last stage."""
+        return noise_shares(model)
+
+
+def settled(model: nn.Module, data: ImageSet) -> Classifier:
+    """A copy whose BatchNorm statistics are those of `data` under the weights as they are."""
+    quiet = copy.deepcopy(model)
+    reestimate_batch_norm(quiet, data.images[:: max(1, len(data) // CALIBRATION)])
+    assert isinstance(quiet, Classifier)
+    return quiet

@@ -1,0 +1,339 @@
+"""Runs attacks on the bytes on disk of a released folder and says what an attacker gets.
+
+Every figure is clean test accuracy. `recovered` puts it between chance (0) and the clean upper line (1), the
+accuracy of the same network trained in the same way on the clean originals. The images are decoded once for all
+attacks; the cheapest attacks run first; each result is stored as it ends.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+from pueprotect import __version__
+from pueprotect.audit import flags as validity
+from pueprotect.audit.attacks import AttackResult, Target, find
+from pueprotect.audit.attacks.base import KNOWLEDGE
+from pueprotect.audit.findings import NO_GATES, AuditReport, Gates, Row, clean_row, judge
+from pueprotect.audit.suites import TRANSFER, applicable
+from pueprotect.errors import InputError, StaleDataError
+from pueprotect.learning.distributed import ALONE, Group
+from pueprotect.learning.models import ARCHITECTURES, architecture, build
+from pueprotect.learning.training import ImageSet, Recipe, train
+from pueprotect.protect.methods.texture import Scheme, code_book
+from pueprotect.release.opened import Evidence
+from pueprotect.runtime import SILENT, Progress, generator
+
+CLEAN_LINE = "clean-line"
+TIMED_STEPS = 5
+MOST_SEEDS = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What is attacked, and how.
+
+    Attributes:
+        attacks: registered names.
+        suite: name of the suite that they came from, or None.
+        archs: the attackers' architectures.
+        epochs: passes of each training; None chooses by the number of images.
+        clean_fraction: share of the clean training images that attacks with clean images get, in (0, 1).
+        etas: radii of the recovery attack, ascending.
+        seed: everything random is a function of it.
+        seeds: every attack and clean line is run with `seed`, `seed` + 1, ... so many times.
+        gates: limits that the spread over seeds is held against.
+    """
+
+    attacks: tuple[str, ...]
+    suite: str | None
+    archs: tuple[str, ...]
+    epochs: float | None = None
+    clean_fraction: float = 0.2
+    etas: tuple[float, ...] = (0.5, 1.0, 2.0)
+    seed: int = 0
+    seeds: int = 1
+    gates: Gates = NO_GATES
+
+    def __post_init__(self) -> None:
+        for name in self.attacks:
+            find(name)
+        if self.epochs is not None and not 0 < self.epochs <= 10_000:
+            raise InputError(f"--epochs {self.epochs:g} is outside (0, 10000].")
+        if not 0 < self.clean_fraction < 1:
+            raise InputError(f"--clean-fraction {self.clean_fraction:g} is not inside (0, 1).")
+        if any(not 0 < eta < float("inf") for eta in self.etas):
+            raise InputError("--eta for the recovery attack must be positive radii, such as 0.5,1,2.")
+        if not 1 <= self.seeds <= MOST_SEEDS:
+            raise InputError(f"--seeds {self.seeds} is outside [1, {MOST_SEEDS}].")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training of an audit.
+
+    Attributes:
+        attack: registered name.
+        arch: the attacker's architecture.
+        repeat: 0 for the first seed, 1 for the next.
+        clean: whether it draws the clean line, by training on the originals.
+    """
+
+    attack: str
+    arch: str
+    repeat: int = 0
+    clean: bool = False
+
+    @property
+    def name(self) -> str:
+        """As stored in the vault."""
+        return CLEAN_LINE if self.clean else self.attack
+
+    @property
+    def place(self) -> str:
+        """Its file in the vault."""
+        return f"audit/{f'seed-{self.repeat}/' if self.repeat else ''}{self.name}-{self.arch}.json"
+
+
+def default_epochs(images: int) -> float:
+    """15 passes from 5,000 images on; small sets get more, up to 60, for about the same number of steps."""
+    return float(min(60, max(15, round(75_000 / images))))
+
+
+def default_archs(suite: str | None, surrogate: str, size: int, device: str) -> tuple[str, ...]:
+    """The surrogate's architecture; `standard-v1` transfers to others that fit the working size.
+
+    Those are resnet8 and cnn (no BatchNorm) on a CPU, cnn and a transformer on a GPU.
+    """
+    others = TRANSFER.get(suite or "", {}).get(device.partition(":")[0], ())
+    known = {name: ARCHITECTURES[name] for name in others}
+    fitting = (name for name, made in known.items() if size >= made.min_size and size % made.multiple_of == 0)
+    return tuple(dict.fromkeys((surrogate, *fitting)))
+
+
+def clean_share(originals: ImageSet | None, fraction: float, seed: int) -> ImageSet | None:
+    """A stratified share of the clean training images, at least one for each class."""
+    if originals is None:
+        return None
+    order = torch.randperm(len(originals), generator=generator(seed, "clean-share")).to(originals.images.device)
+    ordered = originals.labels[order]
+    picked = [
+        members[: max(1, round(fraction * len(members)))]
+        for members in (order[ordered == label] for label in range(originals.classes))
+    ]
+    return originals.subset(torch.cat(picked))
+
+
+def known(evidence: Evidence) -> Scheme | None:
+    """The code of a hardened release; None for any other."""
+    run = evidence.run
+    if run.get("method") != "hardened":
+        return None
+    return Scheme(
+        code_book(len(run["classes"]), run["seed"]), run["settings"]["epsilon"], run["settings"]["visibility"]
+    )
+
+
+def audit(
+    evidence: Evidence,
+    settings: Settings,
+    *,
+    resume: bool = False,
+    progress: Progress = SILENT,
+    group: Group = ALONE,
+) -> AuditReport:
+    """Run every attack with every architecture and seed; each result is stored in the vault as it ends.
+
+    Args:
+        evidence: an opened release.
+        settings: see `Settings`.
+        resume: take results that the vault holds for the same settings and the same bytes.
+        progress: told of the estimated time and of each training.
+        group: the processes that share the work; each gets every `size`-th training, and all get the report.
+
+    Raises:
+        InputError: an architecture does not fit, or an attack asked for by name needs clean images that are not there.
+    """
+    for arch in settings.archs:
+        architecture(arch, evidence.size)
+    session = _Session(evidence, settings, progress)
+    attacks, skipped = session.affordable()
+    jobs = session.plan(attacks)
+    found = {job: session.remembered(job) for job in jobs} if resume else dict.fromkeys(jobs)
+    missing = [job for job, result in found.items() if result is None]
+    if missing:
+        session.estimate(missing, group.size)
+    done = {job: result for job, result in found.items() if result is not None}
+    done |= {job: session.run(job) for job in group.share(missing)}
+    results = {job: result for part in group.gather(done) for job, result in part.items()}
+    return _report(evidence, settings, attacks, skipped, results)
+
+
+class _Session:
+    """What the trainings of one audit share."""
+
+    def __init__(self, evidence: Evidence, settings: Settings, progress: Progress) -> None:
+        self.evidence, self.settings, self.progress = evidence, settings, progress
+        self.recipe = Recipe(epochs=settings.epochs or default_epochs(len(evidence.released)))
+        try:
+            self.originals = evidence.originals
+        except StaleDataError:  # the audit goes on without a clean line, and says so by a flag
+            self.originals = None
+        self.known = known(evidence)
+
+    def affordable(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Attacks that can be run, and those of a suite that lack clean images."""
+        names = self.settings.attacks
+        if self.settings.suite is not None:
+            names = applicable(names, self.evidence.run.get("method"))
+        for name in names:
+            if find(name).needs == KNOWLEDGE and self.known is None:
+                raise InputError(f"The attack {name} needs a code book to know: audit a release of --method hardened.")
+        needy = tuple(name for name in names if find(name).needs == "a clean share") if self.originals is None else ()
+        if needy and self.settings.suite is None:
+            raise InputError(
+                f"The attack {needy[0]} needs clean training images: audit a release made by pueprotect whose "
+                "originals are still in place, or leave it out."
+            )
+        return tuple(name for name in names if name not in needy), needy
+
+    def plan(self, attacks: Sequence[str]) -> list[Job]:
+        """Clean lines first, then the attacks, cheapest first."""
+        repeats = range(self.settings.seeds)
+        lines = [
+            Job("standard", arch, repeat, clean=True)
+            for repeat in repeats for arch in self.settings.archs if self.originals is not None
+        ]  # fmt: skip
+        rest = [Job(name, arch, repeat) for repeat in repeats for arch in self.settings.archs for name in attacks]
+        return lines + sorted(rest, key=lambda job: (job.repeat, find(job.attack).cost))
+
+    def estimate(self, jobs: Sequence[Job], processes: int) -> None:
+        """Time a few steps of each network, and say how long all trainings will take."""
+        archs = sorted({job.arch for job in jobs})
+        self.progress.start("time a few steps", len(archs))
+        speed = {}
+        for arch in archs:
+            speed[arch] = seconds_per_step(arch, self.evidence.released, self.recipe)
+            self.progress.advance()
+        steps = self.recipe.steps(len(self.evidence.released))
+        total = sum(find(job.attack).cost * speed[job.arch] * steps for job in jobs) / min(processes, len(jobs))
+        self.progress.finish(f"{len(jobs)} trainings, about {duration(total)}")
+
+    def target(self, job: Job) -> Target:
+        """What the attacker of this training holds."""
+        settings, seed = self.settings, self.settings.seed + job.repeat
+        if job.clean:
+            assert self.originals is not None
+            return Target(self.originals, job.arch, self.recipe, seed)
+        needy = find(job.attack).needs == "a clean share"
+        share = clean_share(self.originals, settings.clean_fraction, seed) if needy else None
+        return Target(
+            self.evidence.released, job.arch, self.recipe, seed, share, settings.etas, self.originals, self.known
+        )
+
+    def key(self, job: Job) -> dict[str, Any]:
+        """Everything that a result depends on besides the bytes."""
+        return {
+            "attack": job.name,
+            "arch": job.arch,
+            "epochs": self.recipe.epochs,
+            "seed": self.settings.seed + job.repeat,
+            "train": len(self.evidence.released),
+            "device": self.evidence.device.partition(":")[0],
+            "clean_fraction": self.settings.clean_fraction,
+            "etas": list(self.settings.etas),
+            "pueprotect": __version__,
+        }
+
+    def remembered(self, job: Job) -> AttackResult | None:
+        """The stored result for the same settings and bytes; a failed one is tried again."""
+        found = self.evidence.remembered(job.place, self.key(job))
+        if found is None or validity.FAILED & set(found["flags"]):
+            return None
+        return AttackResult(**(found | {"flags": tuple(found["flags"])}))
+
+    def run(self, job: Job) -> AttackResult:
+        """Train and measure; stored as soon as it is known. A numerical failure is a result too."""
+        label = f"train on the clean originals ({job.arch})" if job.clean else f"attack {job.attack} ({job.arch})"
+        if job.repeat:
+            label += f", seed {self.settings.seed + job.repeat}"
+        began = time.perf_counter()
+        try:
+            result = find(job.attack).run(self.target(job), self.evidence.test, self.progress, label)
+        except (ArithmeticError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
+            why = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            self.progress.finish(f"failed ({why})")
+            result = AttackResult(
+                attack=job.attack, arch=job.arch, accuracy=0.0, best_accuracy=0.0, epochs=self.recipe.epochs,
+                seconds=time.perf_counter() - began, flags=("failed",), details={"failure": why},
+            )  # fmt: skip
+        failed = validity.FAILED & set(result.flags)
+        figures = {"accuracy": None, "best_accuracy": None} if failed else {}
+        self.evidence.remember(job.place, self.key(job), asdict(result) | figures)
+        return result
+
+
+def seconds_per_step(arch: str, data: ImageSet, recipe: Recipe) -> float:
+    """Wall time of one plain training step: the median of a few on full batches, the first one left out."""
+    model = build(arch, data.classes, data.size, seed=0, purpose="timing", device=data.device)
+    few = data.subset(slice(0, (1 + TIMED_STEPS) * recipe.batch_size))
+    moments: list[float] = []
+
+    def look() -> None:
+        next(model.parameters()).sum().item()  # waits for the device
+        moments.append(time.perf_counter())
+
+    look()
+    train(model, few, replace(recipe, epochs=1), seed=0, after_step=look)
+    steps = [after - before for before, after in pairwise(moments)]
+    return statistics.median(steps[1:] or steps)
+
+
+def duration(seconds: float) -> str:
+    """`40 s`, `12 min` or `3.2 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _report(
+    evidence: Evidence, settings: Settings, attacks: Sequence[str], skipped: tuple[str, ...],
+    results: dict[Job, AttackResult],
+) -> AuditReport:  # fmt: skip
+    def runs(name: str, arch: str, clean: bool) -> tuple[AttackResult, ...]:
+        jobs = (Job(name, arch, repeat, clean) for repeat in range(settings.seeds))
+        return tuple(results[job] for job in jobs if job in results)
+
+    lines = {arch: runs("standard", arch, True) for arch in settings.archs}
+    clean = {arch: clean_row(found, evidence.chance) for arch, found in lines.items() if found}
+    rows = [
+        judge(runs(name, arch, False), clean.get(arch), evidence.chance, settings.gates)
+        for arch in settings.archs for name in attacks
+    ]  # fmt: skip
+    rows.sort(key=lambda row: (row.failed, -(row.recovered if row.recovered is not None else row.accuracy or 0.0)))
+    return AuditReport(
+        settings.suite, evidence.chance, clean, tuple(rows), skipped, _flags(evidence, clean, skipped), evidence.digest
+    )
+
+
+def _flags(evidence: Evidence, clean: dict[str, Row], skipped: tuple[str, ...]) -> tuple[str, ...]:
+    flags = [flag for line in clean.values() for flag in line.flags]
+    if not clean:
+        flags.append("no-clean-line")
+    if evidence.few_test_images:
+        flags.append("small-test")
+    if validity.imbalanced(torch.bincount(evidence.released.labels, minlength=evidence.released.classes).tolist()):
+        flags.append("class-imbalance")
+    if not evidence.own:
+        flags.append("coverage-unknown")
+    elif any(row.linf == 0 or row.released_sha256 == row.source_sha256 for row in evidence.vault.read_manifest()):
+        flags.append("partly-protected")
+    if skipped:
+        flags.append("suite-incomplete")
+    return tuple(dict.fromkeys(flags))

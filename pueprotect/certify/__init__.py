@@ -1,0 +1,1 @@
+"""How much can still be learnt, with a bound. Start at `pipeline`."""

@@ -1,0 +1,118 @@
+"""An empirical cross-check of a certificate: draws around centres on the sphere that it speaks of.
+
+The bound says that around any centre within eta at most a share 1 - q of the classifiers lies above it. Random
+directions are easy; the direction in which the recovery attack moved is the one that an attacker would take.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from scipy.stats import binom
+from torch import Tensor
+
+from pueprotect.certify.certificate import Certificate, Settings, draw_engine
+from pueprotect.certify.draws import DrawLog, draw
+from pueprotect.errors import CertificateError
+from pueprotect.learning.distributed import ALONE, Group
+from pueprotect.learning.models import Classifier
+from pueprotect.learning.training import ImageSet
+from pueprotect.learning.weights import trainable
+from pueprotect.runtime import SILENT, Progress, generator
+
+DIRECTIONS = 4
+DRAWS = 100
+ALPHA = 1e-3
+
+Recovered = Callable[[Classifier, float], list[Tensor] | None]  # weights reached within a radius, if the attack can run
+
+
+@dataclass(frozen=True)
+class Stress:
+    """What the cross-check saw.
+
+    Attributes:
+        eta: radius of the centres: the largest one that was certified.
+        bound: certified learnability there.
+        draws: around each centre.
+        above: centre -> how many of its draws lie above the bound; on average at most a share 1 - q.
+        limit: more than this many contradict the certificate (one-sided, ALPHA over all centres together).
+    """
+
+    eta: float
+    bound: float
+    draws: int
+    above: dict[str, int]
+    limit: int
+
+
+def stress_test(
+    model: Classifier,
+    found: Certificate,
+    settings: Settings,
+    data: ImageSet,
+    test: ImageSet,
+    recovered: Recovered,
+    *,
+    group: Group = ALONE,
+    progress: Progress = SILENT,
+) -> Stress | None:
+    """Draw around centres at the largest certified radius and count the classifiers above the bound.
+
+    Args:
+        model: the certified surrogate.
+        found: its certificate.
+        settings: of the certificate.
+        data: what the surrogate was trained on.
+        test: the clean images of the certificate.
+        recovered: the recovery attack inside the ball.
+        group: processes that share the draws.
+        progress: one part for each draw.
+
+    Returns:
+        None when no radius above 0 was certified.
+
+    Raises:
+        CertificateError: more lie above than chance explains.
+    """
+    certified = [point for point in found.curve if point.certified_learnability is not None and point.eta > 0]
+    if not certified:
+        return None
+    eta, bound = certified[-1].eta, certified[-1].certified_learnability
+    assert bound is not None
+    centres = {f"random {number}": _direction(model, settings.seed, number) for number in range(1, DIRECTIONS + 1)}
+    if (reached := recovered(model, eta)) is not None:
+        centres["recovery"] = [there - here.detach() for there, here in zip(reached, trainable(model), strict=True)]
+    progress.start("cross-check on the sphere", len(centres) * DRAWS)
+    above = {}
+    for number, (name, direction) in enumerate(centres.items()):
+        engine = draw_engine(_moved(model, direction, eta), data, test, settings, purpose=f"stress-{number}")
+        log = DrawLog(None, {})
+        draw(engine, log, DRAWS, group=group, progress=progress)
+        above[name] = sum(correct > round(bound * len(test)) for correct, _ in log.first(DRAWS))
+    limit = int(binom.isf(ALPHA / len(centres), DRAWS, 1 - settings.q))
+    progress.finish(f"at most {max(above.values())} of {DRAWS} above the bound")
+    if max(above.values()) > limit:
+        raise CertificateError(
+            f"The cross-check contradicts the certificate: {above} of {DRAWS} draws each lie above {bound:.1%} at eta "
+            f"{eta:g}, and more than {limit} happen with probability under {ALPHA:g}; please report it."
+        )
+    return Stress(eta, bound, DRAWS, above, limit)
+
+
+def _direction(model: Classifier, seed: int, number: int) -> list[Tensor]:
+    stream = generator(seed, "stress", number)
+    return [torch.randn(parameter.shape, generator=stream).to(parameter.device) for parameter in trainable(model)]
+
+
+@torch.no_grad()
+def _moved(model: Classifier, direction: list[Tensor], eta: float) -> Classifier:
+    """A copy whose weights lie at distance eta in a direction."""
+    moved = copy.deepcopy(model)
+    length = torch.stack([piece.double().square().sum() for piece in direction]).sum().sqrt()
+    for parameter, piece in zip(trainable(moved), direction, strict=True):
+        parameter += (piece.double() * (eta / length)).to(parameter.dtype)
+    return moved

@@ -1,0 +1,165 @@
+"""The networks that certificates are drawn around, and the recipes that train them.
+
+A bound on learnability is only as honest as its surrogate: on class-wise PUE the network left by the optimisation
+certifies least, one that was trained under the certificate's own weight noise and stopped before it locked on to the
+perturbation most. So several recipes stand ready, a few draws around each show which is the most learnable, and that
+one is certified.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import statistics
+from collections.abc import Callable
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from pueprotect.certify.draws import Workers, calibration_images
+from pueprotect.errors import InputError
+from pueprotect.learning.models import ARCHITECTURES, Classifier, build
+from pueprotect.learning.training import ImageSet, Recipe, train
+from pueprotect.learning.weights import DrawEngine
+from pueprotect.runtime import SILENT, Progress, child_seed
+
+RECIPES = {
+    "online": "the network left by the optimisation of the noise (the paper's)",
+    "plain": "trained from scratch on the released files",
+    "weight-noise": "trained from scratch on the released files under the certificate's weight noise",
+    "weight-noise-early": "the same, stopped where draws around it know most of the clean images",
+    "weight-noise-tuned": "trained plainly, then fine-tuned under the certificate's weight noise",
+    "pst": "trained on the released files by progressive staged training",
+}
+WORST = tuple(name for name in RECIPES if name != "pst")
+PROBES = 10  # times that early stopping looks
+PROBE_DRAWS = 5
+TUNED = 0.25  # of the passes, after as many as `plain` has
+TUNED_RATE = 0.5  # of the peak learning rate
+UNFITTED = ("weight-noise-early", "pst")  # not to fit the perturbation is their purpose
+
+# (recipe, sigma, images, what the recipe starts from) -> surrogates by recipe
+Trainer = Callable[[str, float, ImageSet, Classifier | None, Progress], dict[str, Classifier]]
+
+
+def choose_recipes(wanted: str, own: bool) -> tuple[str, ...]:
+    """The recipes behind a value of --surrogate-recipe.
+
+    Raises:
+        InputError: unknown, or `online` for a folder that pueprotect did not make.
+    """
+    if wanted == "worst":
+        return WORST if own else tuple(name for name in WORST if name != "online")
+    if wanted not in RECIPES:
+        raise InputError(f"--surrogate-recipe {wanted!r} is not one of worst, {', '.join(RECIPES)}.")
+    if wanted == "online" and not own:
+        raise InputError("--surrogate-recipe online needs pueprotect's own release; use worst, plain or weight-noise.")
+    return (wanted,)
+
+
+def needs_sigma(recipe: str) -> bool:
+    """Whether the training depends on the certificate's weight noise."""
+    return recipe not in ("plain", "pst")
+
+
+def candidates(recipes: tuple[str, ...]) -> int:
+    """Among how many networks the choice looks at the clean images, early stopping included."""
+    return sum(PROBES if recipe == "weight-noise-early" else 1 for recipe in recipes)
+
+
+def starts_from(recipe: str) -> str | None:
+    """The recipe whose surrogate this one goes on from."""
+    return "plain" if recipe == "weight-noise-tuned" else None
+
+
+def train_surrogates(
+    recipe: str,
+    arch: str,
+    data: ImageSet,
+    test: ImageSet,
+    sigma: float,
+    training: Recipe,
+    *,
+    seed: int,
+    start: Classifier | None = None,
+    progress: Progress = SILENT,
+) -> dict[str, Classifier]:
+    """Train a surrogate by a recipe of `RECIPES` other than `pst`, which is an attack.
+
+    `online` cannot be repeated without the optimisation; asked for it, as a baseline on clean images is, this
+    trains as the optimisation does: plainly first, then under the weight noise.
+
+    Args:
+        recipe: a key of `RECIPES`.
+        arch: the surrogate's architecture.
+        data: released or clean training images.
+        test: clean images that decide where `weight-noise-early` stops; nothing is trained on them.
+        sigma: the certificate's weight noise.
+        training: schedule.
+        seed: everything random is a function of it.
+        start: the surrogate of `starts_from(recipe)`, left as it is; None trains it first.
+        progress: one piece of work for each training.
+
+    Returns:
+        The surrogate, and those of other recipes that the same training gave.
+    """
+    family = "weight-noise" if recipe == "weight-noise-early" else recipe
+    model = build(arch, data.classes, data.size, seed=seed, purpose=f"surrogate-{family}", device=data.device)
+    noise: Callable[[float], float] | None = {
+        "plain": None,
+        "online": lambda done: sigma if done > 0.3 else 0.0,
+    }.get(recipe, lambda _: sigma)
+    best: Best | None = None
+    if recipe == "weight-noise-tuned":
+        start = (
+            start or train_surrogates("plain", arch, data, test, sigma, training, seed=seed, progress=progress)["plain"]
+        )
+        model = copy.deepcopy(start)
+        rate = TUNED_RATE * (training.lr or ARCHITECTURES[arch].lr)
+        training = replace(training, epochs=TUNED * training.epochs, lr=rate)
+    elif family == "weight-noise":
+        best = Best(data, test, sigma, seed, every=max(1, math.ceil(training.epochs / PROBES)))
+    progress.start(f"train the {family} surrogate", training.steps(len(data)))
+    train(
+        model, data, training, seed=child_seed(seed, family), deviations=noise, on_epoch=best.look if best else None,
+        progress=progress,
+    )  # fmt: skip
+    progress.finish()
+    if best is None:
+        return {recipe: model}
+    early = copy.deepcopy(model)
+    early.load_state_dict(best.state)
+    return {"weight-noise": model, "weight-noise-early": early}
+
+
+class Best:
+    """Early stopping: remembers the weights around which a few draws know most of the clean images.
+
+    Args:
+        data: what is trained on; BatchNorm statistics of the draws come from it.
+        test: clean images.
+        sigma: weight noise of the draws.
+        seed: the draws are functions of it, the same for every look.
+        every: passes between two looks.
+    """
+
+    def __init__(self, data: ImageSet, test: ImageSet, sigma: float, seed: int, every: int) -> None:
+        self.data, self.test, self.sigma, self.seed, self.every = data, test, sigma, seed, every
+        self.passes = 0
+        self.score = -1
+        self.state: dict[str, Tensor] = {}
+
+    def look(self, model: nn.Module) -> None:
+        """Called after each pass."""
+        self.passes += 1
+        if self.passes % self.every and self.state:
+            return
+        engine = DrawEngine(
+            model, self.test.images, self.test.labels, calibration_images(self.data, self.seed), sigma=self.sigma,
+            seed=child_seed(self.seed, "early"),
+        )  # fmt: skip
+        counts = Workers(engine, PROBE_DRAWS).counts(list(range(PROBE_DRAWS)))
+        score = statistics.median_low(right for right, _ in counts)
+        if score > self.score:
+            self.score = score
+            self.state = {name: value.clone() for name, value in model.state_dict().items()}

@@ -1,0 +1,1 @@
+"""Recorded evidence against a policy. No torch."""

@@ -1,0 +1,113 @@
+"""The result of a check as an in-toto Statement v1, and its signature.
+
+The statement's subject is the digest of the released data; its predicate is in-toto's test result v0.1. The
+signature is that of `model-signing` over the statement's file. Verifying checks the signature, then the released
+files against the subject, then the policy and the evidence against the digests that the statement names, so that a
+change of one byte in any of them is found.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pueprotect.check.evidence import CERTIFICATE, Records
+from pueprotect.check.formats import CheckReport
+from pueprotect.check.verdicts import PASS
+from pueprotect.errors import InputError, PlatformError, StaleDataError
+from pueprotect.release.digests import data_digest, digest_files, released_files, sha256_of
+from pueprotect.release.vault import MANIFEST, RUN
+
+STATEMENT = "https://in-toto.io/Statement/v1"
+TEST_RESULT = "https://in-toto.io/attestation/test-result/v0.1"
+SUFFIX = ".sig"
+LONGEST = 120  # characters of a foreign library's message
+
+
+def statement(report: CheckReport, records: Records) -> dict[str, Any]:
+    """The statement: PASSED, WARNED where a waiver or a baseline let a rule pass, else FAILED (inconclusive too)."""
+    mild = [v.rule for v in report.verdicts if v.waived or v.known]
+    passed = report.code == PASS
+    names = [name for name in (RUN, MANIFEST, CERTIFICATE) if (records.vault / name).is_file()]
+    names += sorted(path.relative_to(records.vault).as_posix() for path in (records.vault / "audit").glob("*.json"))
+    evidence = [{"name": name, "digest": {"sha256": sha256_of(records.vault / name)}} for name in names]
+    policy = {"name": report.file.path.name, "digest": {"sha256": report.file.sha256}}
+    return {
+        "_type": STATEMENT,
+        "subject": [{"name": records.out.resolve().name, "digest": {"sha256": records.digest.removeprefix("sha256:")}}],
+        "predicateType": TEST_RESULT,
+        "predicate": {
+            "result": ("WARNED" if mild else "PASSED") if passed else "FAILED",
+            "configuration": [policy, *evidence],
+            "passedTests": [v.rule for v in report.verdicts if v.passed and v.rule not in mild],
+            "warnedTests": mild,
+            "failedTests": [v.rule for v in report.verdicts if not v.passed],
+        },
+    }
+
+
+def _signing() -> Any:
+    try:
+        import model_signing
+    except ImportError as error:
+        raise PlatformError("Signatures need the optional extra: pip install 'pueprotect[signing]'.") from error
+    return model_signing
+
+
+def sign_statement(path: Path, key: Path) -> Path:
+    """Sign the statement at `path` with an elliptic-curve private key (PEM); returns the signature's file.
+
+    Raises:
+        PlatformError: model-signing is not installed.
+        InputError: the key cannot be used.
+    """
+    signing = _signing()
+    place = path.with_name(path.name + SUFFIX)
+    try:
+        signing.signing.Config().use_elliptic_key_signer(private_key=key).sign(path, place)
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"--sign {key} cannot sign ({_line(error)}); give a PEM file of an EC private key.") from error
+    return place
+
+
+def verify_statement(out: Path, vault: Path, signature: Path, key: Path) -> dict[str, Any]:
+    """Check signature, released files and evidence; returns the statement.
+
+    Args:
+        out: the released folder.
+        vault: where the evidence lies; files of it that are absent are not checked, as a receiver has none.
+        signature: as written by `sign_statement`, beside its statement.
+        key: the public key (PEM).
+
+    Raises:
+        PlatformError: model-signing is not installed.
+        InputError: a file cannot be used.
+        StaleDataError: something is not what was signed.
+    """
+    signing = _signing()
+    path = signature.with_name(signature.name.removesuffix(SUFFIX))
+    if not signature.is_file() or not path.is_file() or path == signature:
+        raise InputError(f"--signature {signature} must be a signature (*{SUFFIX}) beside the statement of that name.")
+    if not key.is_file():
+        raise InputError(f"--public-key {key} is not a file; give the PEM file of the public key.")
+    try:
+        signing.verifying.Config().use_elliptic_key_verifier(public_key=key).verify(path, signature)
+    except Exception as error:  # the library raises many kinds on forged or damaged signatures; all mean the same
+        raise StaleDataError(
+            f"{signature} is not a signature of {path} by {key} ({_line(error)}); ask for the right files."
+        ) from error
+    found: dict[str, Any] = json.loads(path.read_bytes())
+    here = data_digest(digest_files(out, sorted(released_files(out))))
+    if here != f"sha256:{found['subject'][0]['digest']['sha256']}":
+        raise StaleDataError(f"The files in {out} are not those that {path} speaks of ({here}); restore them.")
+    for item in found["predicate"]["configuration"][1:]:
+        place = vault / item["name"]
+        if place.is_file() and sha256_of(place) != item["digest"]["sha256"]:
+            raise StaleDataError(f"{place} is not the evidence that {path} speaks of; restore it, or check again.")
+    return found
+
+
+def _line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= LONGEST else text[:LONGEST] + "..."

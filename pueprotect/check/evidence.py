@@ -1,0 +1,166 @@
+"""The recorded evidence of one release, read and told apart by the bytes that it speaks of. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from pueprotect.errors import InputError, VaultError
+from pueprotect.release.digests import Verification, data_digest, digest_files, verify
+from pueprotect.release.records import AuditRecord, Certificate
+from pueprotect.release.vault import SCHEMA_VERSION, ManifestRow, Vault, default_vault
+
+CERTIFICATE = "certificate.json"
+CLEAN_LINE = "clean-line"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One attack's figures, as a gate looks at them; None where unknown."""
+
+    attack: str
+    arch: str
+    accuracy: float | None
+    recovered: float | None
+    epochs: float
+
+
+@dataclass(frozen=True)
+class Records:
+    """The recorded evidence of one release.
+
+    Attributes:
+        out: the released folder.
+        vault: where the evidence lies.
+        own: whether pueprotect made the release, so that a manifest says what it must hold.
+        digest: of the released files: as recorded where a manifest is, else as they are.
+        difference: how the files differ from the manifest.
+        rows: the manifest; empty for a folder that pueprotect did not protect.
+        run: `run.json`; empty likewise.
+        certificate: of whatever bytes; None when there is none.
+        audit: every recorded attack, of whatever bytes, sorted by file name.
+    """
+
+    out: Path
+    vault: Path
+    own: bool
+    digest: str
+    difference: Verification
+    rows: tuple[ManifestRow, ...]
+    run: dict[str, Any]
+    certificate: Certificate | None
+    audit: tuple[AuditRecord, ...]
+
+    @cached_property
+    def fresh(self) -> tuple[AuditRecord, ...]:
+        """Recorded attacks on these very bytes, without the clean lines."""
+        return tuple(r for r in self.audit if r.key.data_digest == self.digest and r.key.attack != CLEAN_LINE)
+
+    @cached_property
+    def clean_lines(self) -> tuple[AuditRecord, ...]:
+        """Plain trainings on the clean originals of these bytes."""
+        return tuple(r for r in self.audit if r.key.data_digest == self.digest and r.key.attack == CLEAN_LINE)
+
+    def clean_line(self, record: AuditRecord) -> AuditRecord | None:
+        """The clean line that `record` is compared with: same network, epochs, test images, and seed if there is one.
+
+        An attack with a schedule of its own is compared with the longest clean training.
+        """
+        lines = [
+            line
+            for line in self.clean_lines
+            if (line.key.arch, line.key.test_digest) == (record.key.arch, record.key.test_digest)
+        ]
+
+        def nearness(line: AuditRecord) -> tuple[bool, bool, float]:
+            return line.key.epochs == record.key.epochs, line.key.seed == record.key.seed, line.key.epochs
+
+        return max(lines, key=nearness) if lines else None
+
+    @cached_property
+    def lines(self) -> tuple[Line, ...]:
+        """The fresh attacks with the share that each recovers."""
+        return tuple(
+            Line(r.key.attack, r.key.arch, r.result.accuracy, self.recovered(r), r.result.epochs) for r in self.fresh
+        )
+
+    def recovered(self, record: AuditRecord) -> float | None:
+        """(accuracy - chance) / (clean accuracy - chance) within [0, 1]; None where one of them is unknown."""
+        line = self.clean_line(record)
+        clean = line.result.accuracy if line else None
+        chance, accuracy = record.chance, record.result.accuracy
+        if clean is None or chance is None or accuracy is None or clean <= chance:
+            return None
+        return min(1.0, max(0.0, (accuracy - chance) / (clean - chance)))
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def read_records(out: Path, vault: Path | None = None, workers: int = 0) -> Records:
+    """Hash the released files and read the evidence in their vault; nothing is decoded.
+
+    Args:
+        out: the released folder.
+        vault: its vault; None takes `OUT.vault`.
+        workers: hashing threads; 0 chooses.
+
+    Raises:
+        InputError: no such folder.
+        VaultError: no vault, or a file in it is damaged.
+    """
+    place = vault or default_vault(out)
+    if not out.is_dir():
+        raise InputError(f"{out} is not a folder; name the released folder.")
+    store = Vault.open(place)
+    own = store.is_sealed
+    run = store.run() if own else {}
+    rows = tuple(store.read_manifest()) if own else ()
+    if own:
+        difference = verify(out, rows, workers)
+        digest = data_digest({row.path: row.released_sha256 for row in rows})
+    else:
+        # Imported here: only a folder of another tool is scanned for images, and that takes numpy and Pillow.
+        from pueprotect.images.folders import scan
+
+        difference = Verification((), (), ())
+        digest = data_digest(digest_files(out, [entry.path for entry in scan(out).entries], workers))
+    names = sorted(path.name for path in (place / "audit").glob("*.json"))
+    return Records(
+        out=out,
+        vault=place,
+        own=own,
+        digest=digest,
+        difference=difference,
+        rows=rows,
+        run=run,
+        certificate=_optional(store, CERTIFICATE, Certificate),
+        audit=tuple(_parsed(store, f"audit/{name}", AuditRecord) for name in names),
+    )
+
+
+def _optional(store: Vault, name: str, model: type[Model]) -> Model | None:
+    return _parsed(store, name, model) if (store.path / name).is_file() else None
+
+
+def _parsed(store: Vault, name: str, model: type[Model]) -> Model:
+    data = store.read_json(name)
+    version = data.get("schema_version", SCHEMA_VERSION)
+    if version != SCHEMA_VERSION:
+        raise VaultError(
+            f"{store.path / name} has schema_version {version!r} and this pueprotect reads {SCHEMA_VERSION}; use the "
+            "release that wrote it."
+        )
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        detail = error.errors()[0]
+        where = ".".join(map(str, detail["loc"]))
+        raise VaultError(
+            f"{store.path / name} does not hold what it should ({where}: {detail['msg']}); run the command that "
+            "writes it again."
+        ) from error

@@ -1,0 +1,204 @@
+"""The result of `check` as text, JSON, JUnit, SARIF 2.1.0 and GitHub annotations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+from urllib.parse import quote
+
+from pueprotect import __version__
+from pueprotect.check.policyfile import PolicyFile
+from pueprotect.check.verdicts import FAIL, INCONCLUSIVE, OUTCOMES, PASS, Verdict, exit_code
+from pueprotect.release.vault import SCHEMA_VERSION
+
+# What GitHub shows of one step: further annotations of a kind are dropped without a word.
+ANNOTATIONS = 10
+LONGEST_MESSAGE = 4000
+MARKS = {True: "pass", False: "FAIL", None: "?"}
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """All verdicts of one check.
+
+    Attributes:
+        file: the policy and the lines of its keys.
+        out: the released folder, as it was named.
+        digest: of its files.
+        verdicts: in the order of the rules.
+    """
+
+    file: PolicyFile
+    out: str
+    digest: str
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def code(self) -> int:
+        """The exit code."""
+        return exit_code(self.verdicts)
+
+    def count(self, passed: bool | None) -> int:
+        """How many verdicts have this outcome."""
+        return sum(verdict.passed is passed for verdict in self.verdicts)
+
+    @property
+    def summary(self) -> str:
+        """One sentence."""
+        rules, failed, unknown = len(self.verdicts), self.count(False), self.count(None)
+        waived = sum(verdict.waived is not None for verdict in self.verdicts)
+        known = sum(verdict.known for verdict in self.verdicts)
+        parts = [f"{failed} failed"] * bool(failed) + [f"{unknown} inconclusive"] * bool(unknown)
+        parts += [f"{waived} waived"] * bool(waived) + [f"{known} failed before and are no worse"] * bool(known)
+        words = {PASS: "passes", FAIL: "fails", INCONCLUSIVE: "is inconclusive under"}[self.code]
+        detail = f": of {rules} rules {', '.join(parts)}." if parts else f": all {rules} rules hold."
+        return f"{self.out} {words} {self.file.path}{detail}"
+
+
+def as_json(report: CheckReport) -> str:
+    """The object of the contract."""
+    data = {
+        "schema_version": SCHEMA_VERSION,
+        "passed": report.code == PASS,
+        "outcome": OUTCOMES[report.code],
+        "data_digest": report.digest,
+        "policy_sha256": report.file.sha256,
+        "verdicts": [asdict(verdict) for verdict in report.verdicts],
+    }
+    return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def remark(verdict: Verdict) -> str:
+    """The reason with the waiver or the mend."""
+    text = verdict.reason
+    if verdict.waived:
+        text += f"; waived: {verdict.waived}"
+    if verdict.known:
+        text += "; failed before and is no worse"
+    if verdict.command and not verdict.waived:
+        text += f"; run: {verdict.command}"
+    return text
+
+
+def as_text(report: CheckReport) -> str:
+    """One line for each rule, without colours, and the summary."""
+    width = max((len(verdict.rule) for verdict in report.verdicts), default=0)
+    lines = [f"{MARKS[verdict.passed]:4}  {verdict.rule:{width}}  {remark(verdict)}" for verdict in report.verdicts]
+    return "\n".join([*lines, report.summary]) + "\n"
+
+
+def as_junit(report: CheckReport) -> str:
+    """One test case for each rule: failures, errors where inconclusive, skipped where waived."""
+    from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
+
+    suite = TestSuite("pueprotect check")
+    suite.add_property("data_digest", report.digest)
+    for verdict in report.verdicts:
+        case = TestCase(verdict.rule, classname=f"pueprotect.{verdict.rule.partition('.')[0]}", time=0.0)
+        if verdict.waived or verdict.known:
+            case.result = [Skipped(remark(verdict))]
+        elif verdict.passed is False:
+            case.result = [Failure(remark(verdict), "policy")]
+        elif verdict.passed is None:
+            case.result = [Error(remark(verdict), "inconclusive")]
+        suite.add_testcase(case)
+    document = JUnitXml("pueprotect")
+    document.add_testsuite(suite)
+    xml = document.tostring()  # type: ignore[no-untyped-call]  # the one method that junitparser does not type
+    text = xml.decode("utf-8") if isinstance(xml, bytes) else str(xml)
+    return text if text.startswith("<?xml") else f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n'
+
+
+def as_sarif(report: CheckReport) -> str:
+    """SARIF 2.1.0: a result for each rule that did not pass by itself, at its line of the policy."""
+    ids = list(dict.fromkeys(verdict.rule for verdict in report.verdicts))
+    path = report.file.path
+    uri = path.resolve().as_uri() if path.is_absolute() else quote(path.as_posix())
+    results: list[dict[str, Any]] = []
+    for verdict in report.verdicts:
+        if verdict.passed and not verdict.waived and not verdict.known:
+            continue
+        result: dict[str, Any] = {
+            "ruleId": verdict.rule,
+            "ruleIndex": ids.index(verdict.rule),
+            "kind": "fail",
+            "level": "warning" if verdict.passed is None else "error",
+            "message": {"text": remark(verdict)},
+            "locations": [
+                {
+                    "physicalLocation": {
+                        "artifactLocation": {"uri": uri},
+                        "region": {"startLine": report.file.line_of(verdict.rule)},
+                    }
+                }
+            ],
+            "partialFingerprints": {"rule/v1": verdict.rule},
+        }
+        if verdict.waived:
+            result["suppressions"] = [
+                {"kind": "external", "status": "accepted", "justification": verdict.waived},
+            ]
+        if verdict.known:
+            result["baselineState"] = "unchanged"
+        results.append(result)
+    driver = {
+        "name": "pueprotect",
+        "version": __version__,
+        "rules": [{"id": name, "shortDescription": {"text": f"Rule {name} of the policy."}} for name in ids],
+    }
+    run = {
+        "tool": {"driver": driver},
+        "invocations": [{"executionSuccessful": True, "exitCode": report.code}],
+        "results": results,
+        "properties": {"data_digest": report.digest},
+    }
+    data = {
+        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
+        "version": "2.1.0",
+        "runs": [run],
+    }
+    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+
+
+def as_github(report: CheckReport) -> str:
+    """Workflow commands: errors for failures, warnings where inconclusive, ten of a kind, and a notice."""
+    lines = []
+    for kind, passed in (("error", False), ("warning", None)):
+        found = [verdict for verdict in report.verdicts if verdict.passed is passed]
+        # The last place tells of those that are not shown.
+        shown = found if len(found) <= ANNOTATIONS else found[: ANNOTATIONS - 1]
+        for verdict in shown:
+            lines.append(
+                _annotation(kind, report.file, report.file.line_of(verdict.rule), verdict.rule, remark(verdict))
+            )
+        if len(shown) < len(found):
+            rest = found[len(shown) :]
+            names = ", ".join(verdict.rule for verdict in rest)
+            lines.append(_annotation(kind, report.file, 1, f"{len(rest)} more rules", names))
+    lines.append(_annotation("notice", report.file, 1, "pueprotect check", report.summary))
+    return "\n".join(lines) + "\n"
+
+
+def _annotation(kind: str, file: PolicyFile, line: int, title: str, message: str) -> str:
+    text = message if len(message) <= LONGEST_MESSAGE else message[: LONGEST_MESSAGE - 3] + "..."
+    place = f"file={_property(file.path.as_posix())},line={line},title={_property(title)}"
+    return f"::{kind} {place}::{_data(text)}"
+
+
+def _data(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")
+
+
+FORMATS: dict[str, Callable[[CheckReport], str]] = {
+    "text": as_text,
+    "json": as_json,
+    "junit": as_junit,
+    "sarif": as_sarif,
+    "github": as_github,
+}

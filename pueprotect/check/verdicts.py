@@ -1,0 +1,304 @@
+"""Policy x recorded evidence -> verdicts. Pure: no files, no clock; the command line turns verdicts into exit codes.
+
+The gates of `certify` and `audit` are policies of one rule. Evidence that is missing, or speaks of other bytes,
+never passes and never fails: it is inconclusive and names the command that would produce it.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import date
+from typing import TYPE_CHECKING, Literal
+
+from pueprotect.audit.suites import SUITES, applicable
+from pueprotect.check.policy import AuditRules, CertifyRules, ImageRules, Policy, Waiver
+from pueprotect.release.vault import default_vault
+
+if TYPE_CHECKING:
+    from pueprotect.check.evidence import Line, Records
+    from pueprotect.release.records import Certificate, Point
+    from pueprotect.release.vault import ManifestRow
+
+PASS, FAIL, INCONCLUSIVE = 0, 1, 3
+OUTCOMES = {PASS: "pass", FAIL: "fail", INCONCLUSIVE: "inconclusive"}
+DATA = "data.digest"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One rule applied to one figure.
+
+    Attributes:
+        rule: its name, such as `audit.pst.max_accuracy`.
+        passed: None where the evidence does not tell.
+        observed: the figure; None where unknown.
+        limit: what it is held against; None for rules without a number.
+        reason: one sentence without its full stop.
+        comparison: on which side of the limit a figure passes.
+        command: what would produce the missing evidence.
+        waived: the waiver that turned a failure into a pass.
+        known: a failure that the baseline has already, no worse now.
+    """
+
+    rule: str
+    passed: bool | None
+    observed: float | None
+    limit: float | None
+    reason: str
+    comparison: Literal["at most", "at least"] | None = None
+    command: str | None = None
+    waived: str | None = None
+    known: bool = False
+
+
+def at_most(rule: str, observed: float | None, limit: float, what: str, command: str | None = None) -> Verdict:
+    """The verdict on a share that must not exceed its limit; a missing figure is inconclusive."""
+    if observed is None:
+        return Verdict(rule, None, None, limit, f"{what} is not known", "at most", command)
+    passed = observed <= limit
+    return Verdict(rule, passed, observed, limit, f"{what} is {observed:.1%}, the limit {limit:.1%}", "at most")
+
+
+def at_least(rule: str, observed: float | None, limit: float, what: str, command: str | None = None) -> Verdict:
+    """The verdict on a share that must reach its limit; a missing figure is inconclusive."""
+    if observed is None:
+        return Verdict(rule, None, None, limit, f"{what} is not known", "at least", command)
+    passed = observed >= limit
+    return Verdict(rule, passed, observed, limit, f"{what} is {observed:.1%}, at least {limit:.1%} wanted", "at least")
+
+
+def exit_code(verdicts: Iterable[Verdict]) -> int:
+    """1 when a rule failed, else 3 when one is inconclusive, else 0."""
+    outcomes = [verdict.passed for verdict in verdicts]
+    if False in outcomes:
+        return FAIL
+    return INCONCLUSIVE if None in outcomes else PASS
+
+
+def judge(policy: Policy, records: Records, today: date) -> tuple[Verdict, ...]:
+    """Every rule of `policy` applied to what is recorded, waivers included."""
+    verdicts = [_data(records)]
+    if policy.certify is not None:
+        verdicts += _certify(policy.certify, records)
+    if policy.audit is not None:
+        verdicts += _audit(policy.audit, records)
+    if policy.images is not None:
+        verdicts += _images(policy.images, records)
+    return apply_waivers(verdicts, policy.waivers, today)
+
+
+def apply_waivers(verdicts: Iterable[Verdict], waivers: Iterable[Waiver], today: date) -> tuple[Verdict, ...]:
+    """Let living waivers pass what they cover; each expired one is a failure of its own."""
+    waivers = tuple(waivers)
+    living = [waiver for waiver in waivers if waiver.expires >= today]
+
+    def waive(verdict: Verdict) -> Verdict:
+        found = next((waiver for waiver in living if waiver.covers(verdict.rule)), None)
+        if verdict.passed or found is None:
+            return verdict
+        return replace(verdict, passed=True, waived=f"{found.reason} (until {found.expires})")
+
+    expired = [
+        Verdict(f"waivers.{w.rule}", False, None, None, f"the waiver expired on {w.expires}: renew or remove it")
+        for w in waivers
+        if w.expires < today
+    ]
+    return (*map(waive, verdicts), *expired)
+
+
+def only_regressions(verdicts: Iterable[Verdict], previous: Iterable[Verdict]) -> tuple[Verdict, ...]:
+    """Let failures pass that an earlier check had too and that are no worse now; without evidence nothing passes."""
+    before = {verdict.rule: verdict for verdict in previous}
+
+    def compare(verdict: Verdict) -> Verdict:
+        old = before.get(verdict.rule)
+        if verdict.passed is not False or old is None or old.passed is not False or _worse(verdict, old.observed):
+            return verdict
+        return replace(verdict, passed=True, known=True)
+
+    return tuple(map(compare, verdicts))
+
+
+def _worse(verdict: Verdict, before: float | None) -> bool:
+    if verdict.observed is None or before is None:
+        return verdict.observed != before
+    return verdict.observed > before if verdict.comparison == "at most" else verdict.observed < before
+
+
+def command_of(name: str, records: Records, *options: str) -> str:
+    """A command line on this release that can be pasted."""
+    words = [name, str(records.out)]
+    if records.vault.resolve() != default_vault(records.out).resolve():
+        words += ["--vault", str(records.vault)]
+    line = "pueprotect " + shlex.join([*words, *options])
+    return line if records.own else f"{line} --test CLEAN_IMAGES"
+
+
+def _data(records: Records) -> Verdict:
+    if not records.own:
+        return Verdict(DATA, True, None, None, "no manifest: the evidence must speak of the files as they are")
+    gap = records.difference
+    if gap.ok:
+        return Verdict(DATA, True, None, None, f"all {len(records.rows)} files are as released")
+    kinds = {"missing": gap.missing, "added": gap.extra, "changed": gap.changed}
+    parts = [f"{len(names)} {kind}, such as {names[0]}" for kind, names in kinds.items() if names]
+    reason = f"files are not as released ({'; '.join(parts)}), so the evidence speaks of other bytes; restore them"
+    return Verdict(DATA, None, None, None, reason, command=command_of("verify", records))
+
+
+def certificate_verdict(rules: CertifyRules, found: Certificate, command: str | None = None) -> Verdict:
+    """The bound of a certificate that counts, against `max_learnability`."""
+    assert rules.max_learnability is not None
+    point = found.at(rules.eta)
+    what = f"certified learnability at eta {point.eta if point else rules.eta:g}"
+    what += " for the population" if rules.bound == "population" else ""
+    return at_most("certify.max_learnability", _bound(rules, point), rules.max_learnability, what, command)
+
+
+def _bound(rules: CertifyRules, point: Point | None) -> float | None:
+    """The figure of a radius that the policy looks at."""
+    if point is None:
+        return None
+    return point.population if rules.bound == "population" else point.certified_learnability
+
+
+def _certify(rules: CertifyRules, records: Records) -> Iterator[Verdict]:
+    found = records.certificate
+    options = _certify_options(rules, found)
+    command = command_of("certify", records, *options)
+    if why := _not_counting(rules, found, records.digest):
+        limits = (rules.max_learnability, rules.min_draws, rules.min_baseline)
+        for name, limit in zip(("max_learnability", "min_draws", "min_baseline"), limits, strict=True):
+            if limit is not None:
+                yield Verdict(f"certify.{name}", None, None, limit, why, command=command)
+        return
+    assert found is not None
+    if rules.max_learnability is not None:
+        yield certificate_verdict(rules, found, command)
+    if rules.min_draws is not None:
+        enough = found.draws >= rules.min_draws
+        reason = f"the bound rests on {found.draws} draws, at least {rules.min_draws} wanted"
+        yield Verdict("certify.min_draws", True if enough else None, found.draws, rules.min_draws, reason, "at least",
+                      None if enough else command)  # fmt: skip
+    if rules.min_baseline is not None:
+        point = found.baseline.at(rules.eta) if found.baseline else None
+        what = "the clean baseline's bound"
+        yield at_least("certify.min_baseline", _bound(rules, point), rules.min_baseline, what, command)
+
+
+def _certify_options(rules: CertifyRules, found: Certificate | None) -> list[str]:
+    """What `certify` must be told so that its result counts."""
+    needed = found.at(rules.eta) if found and found.sigma else None
+    draws = max(rules.min_draws or 0, (needed.draws_needed or 0) if needed else 0)
+    options = ["--q", f"{rules.q:g}"] if rules.q is not None else []
+    options += ["--eta", f"{rules.eta:g}"] if rules.eta is not None else []
+    options += ["--alpha", f"{rules.alpha:g}"] if rules.alpha != CertifyRules.model_fields["alpha"].default else []
+    options += ["--draws", str(draws)] if draws else []
+    return options + (["--baseline"] if rules.min_baseline is not None else [])
+
+
+def _not_counting(rules: CertifyRules, found: Certificate | None, digest: str) -> str | None:
+    """Why a certificate does not speak of what the policy asks; None when it does."""
+    if found is None:
+        return "no certificate is recorded"
+    if found.data_digest != digest:
+        return f"the certificate speaks of other bytes ({found.data_digest[:19]}, here {digest[:19]})"
+    if rules.q is not None and found.q < rules.q:
+        return f"the certificate covers q {found.q:g} of the classifiers, the policy asks for {rules.q:g}"
+    if found.alpha > rules.alpha:
+        return f"the certificate may fail with probability {found.alpha:g}, the policy allows {rules.alpha:g}"
+    if found.at(rules.eta) is None:
+        return f"the certificate does not reach eta {rules.eta:g}"
+    return None
+
+
+def attack_verdicts(rules: AuditRules, lines: Iterable[Line], command: str | None = None) -> Iterator[Verdict]:
+    """The limits on one attack against the worst of its `lines`, one for each network."""
+    lines = tuple(lines)
+    for name, limit in rules.limits_of(lines[0].attack).items():
+        field = name.removeprefix("max_")
+        worst = max(lines, key=lambda line: (getattr(line, field) is None, getattr(line, field) or 0.0))
+        what = f"{'accuracy of' if field == 'accuracy' else 'share recovered by'} {worst.attack} ({worst.arch})"
+        yield at_most(f"audit.{worst.attack}.{name}", getattr(worst, field), limit, what, command)
+
+
+def _audit(rules: AuditRules, records: Records) -> Iterator[Verdict]:
+    suite = applicable(SUITES[rules.suite], records.run.get("method")) if rules.suite else ()
+    by_attack: dict[str, list[Line]] = {}
+    for line in records.lines:
+        by_attack.setdefault(line.attack, []).append(line)
+    wanted = tuple(dict.fromkeys((*suite, *rules.attacks, *by_attack)))
+    stale = len([r for r in records.audit if r.key.data_digest != records.digest])
+    lacking = [name for name in wanted if name not in by_attack]
+    whole = command_of("audit", records, *(["--suite", rules.suite] if rules.suite else []), "--resume")
+    if not by_attack:
+        why = f"all {stale} recorded attacks speak of other bytes" if stale else "no attack is recorded"
+        yield Verdict("audit.suite", None, 0, len(suite) or None, why, "at least", whole)
+        return
+    if suite:
+        done = len(set(suite) - set(lacking))
+        reason = f"{done} of the {len(suite)} attacks of {rules.suite} are recorded"
+        if done == len(suite):
+            yield Verdict("audit.suite", True, done, len(suite), reason, "at least")
+    for name in lacking:
+        command = whole if name in suite else command_of("audit", records, "--attack", name)
+        yield Verdict(f"audit.{name}", None, None, None, f"{name} is not recorded for these bytes", command=command)
+    for name, lines in by_attack.items():
+        yield from attack_verdicts(rules, lines, command_of("audit", records, "--attack", name))
+    yield from _validity(rules, records)
+
+
+def _validity(rules: AuditRules, records: Records) -> Iterator[Verdict]:
+    """Whether the audit's own figures are worth looking at."""
+    if rules.min_epochs is not None:
+        shortest = min(records.lines, key=lambda line: line.epochs)
+        enough = shortest.epochs >= rules.min_epochs
+        reason = f"{shortest.attack} trained for {shortest.epochs:g} epochs, at least {rules.min_epochs:g} wanted"
+        command = command_of("audit", records, "--attack", shortest.attack, "--epochs", f"{rules.min_epochs:g}")
+        yield Verdict("audit.min_epochs", True if enough else None, shortest.epochs, rules.min_epochs, reason,
+                      "at least", None if enough else command)  # fmt: skip
+    if rules.min_clean_accuracy is not None:
+        known = [line.result.accuracy for line in records.clean_lines if line.result.accuracy is not None]
+        what = "accuracy of plain training on the clean originals"
+        command = command_of("audit", records)
+        yield at_least("audit.min_clean_accuracy", min(known, default=None), rules.min_clean_accuracy, what, command)
+
+
+def _images(rules: ImageRules, records: Records) -> Iterator[Verdict]:
+    if not records.own:
+        why = "pueprotect did not make this release, so nothing is recorded of its files"
+        for name, limit in rules.model_dump(exclude_none=True).items():
+            yield Verdict(f"images.{name}", None, None, limit, why)
+        return
+    if rules.min_coverage is not None:
+        yield _coverage(rules.min_coverage, records)
+    if rules.max_linf is not None:
+        changed = [(row.linf, row.path) for row in records.rows if row.linf is not None]
+        linf, path = max(changed, default=(None, ""))
+        passed = None if linf is None else linf <= rules.max_linf
+        reason = f"{path} differs by {linf} levels, the limit {rules.max_linf}" if path else "no file was measured"
+        yield Verdict("images.max_linf", passed, linf, rules.max_linf, reason, "at most")
+    if rules.min_ssim is not None:
+        measured = [(row.ssim, row.path) for row in records.rows if row.ssim is not None]
+        ssim, path = min(measured, default=(None, ""))
+        passed = None if ssim is None else ssim >= rules.min_ssim
+        reason = f"{path} has SSIM {ssim:.4f}, at least {rules.min_ssim:g} wanted" if path else "no file was measured"
+        yield Verdict("images.min_ssim", passed, ssim, rules.min_ssim, reason, "at least")
+
+
+def _coverage(limit: float, records: Records) -> Verdict:
+    """The share of the files that are in the folder, or should be, that are protected as recorded."""
+    gap = records.difference
+    bare = [row.path for row in records.rows if _is_bare(row)]
+    odd = sorted({*gap.extra, *gap.changed, *gap.missing, *bare})
+    total = len(records.rows) + len(gap.extra)
+    covered = (total - len(odd)) / total if total else 0.0
+    verdict = at_least("images.min_coverage", covered, limit, "coverage")
+    return replace(verdict, reason=f"{verdict.reason}: {odd[0]} is not protected as recorded") if odd else verdict
+
+
+def _is_bare(row: ManifestRow) -> bool:
+    """Whether a file left as it came: not one pixel differs."""
+    return row.linf == 0

@@ -1,0 +1,252 @@
+"""One image file and its pixels. No torch.
+
+Only the standard containers are opened (JPEG, PNG, WebP, BMP, TIFF; HEIC with the extra `heic`), told apart by
+content and not by suffix. Pixels are delivered as viewers show them: upright, palettes as colours, CMYK through its
+own profile. What could not be released faithfully (several frames, CMYK without a profile, bilevel, floating point)
+is refused by name instead of being converted quietly. A JPEG with a second embedded picture (MPO: gain maps, stereo
+pairs) counts as its first picture, as in every viewer; the second is not released.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+
+from pueprotect.errors import ImageError
+from pueprotect.images import sixteen_bit as deep
+
+try:
+    import pillow_heif
+except ImportError:  # the extra `heic` is not installed
+    pillow_heif = None
+
+Pixels = npt.NDArray[np.uint8]
+AnyPixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+
+MODES = frozenset({"RGB", "RGBA", "L", "LA", "P", "PA"})
+HEIC_SUFFIXES = frozenset({".heic", ".heif"})
+FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+if pillow_heif is not None:
+    pillow_heif.register_heif_opener()
+    FORMATS += ("HEIF",)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded image, upright.
+
+    Attributes:
+        content: an image in mode L, LA, RGB or RGBA; or 16-bit `pixels`.
+        container: JPEG, PNG, WEBP, BMP, TIFF or HEIF.
+        icc: colour profile of `pixels`, if any.
+        converted: `palette` or `CMYK` where the stored mode is not the one of `pixels`, `HEIC`, else empty.
+    """
+
+    content: Image.Image | npt.NDArray[np.uint16]
+    container: str
+    icc: bytes | None = None
+    converted: str = ""
+
+    @cached_property
+    def pixels(self) -> AnyPixels:
+        """(H, W, C) uint8 or uint16 in native order; C is 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA. Not to write to."""
+        return self.content if isinstance(self.content, np.ndarray) else _array(self.content)
+
+    @property
+    def kind(self) -> tuple[str, tuple[int, int]]:
+        """Mode, `;16` appended to that of 16 bits, and (height, width)."""
+        if isinstance(self.content, np.ndarray):
+            height, width, channels = self.content.shape
+            return f"{('L', 'LA', 'RGB', 'RGBA')[channels - 1]};16", (height, width)
+        return self.content.mode, (self.content.height, self.content.width)
+
+    @property
+    def colours(self) -> AnyPixels:
+        """The channels that hold colour: (H, W, 1 or 3)."""
+        return self.pixels[..., :1] if self.pixels.shape[2] < 3 else self.pixels[..., :3]
+
+    @property
+    def alpha(self) -> AnyPixels | None:
+        """(H, W) transparency, if there is any."""
+        return self.pixels[..., -1] if self.pixels.shape[2] in (2, 4) else None
+
+    @property
+    def rgb(self) -> Pixels:
+        """(H, W, 3) uint8; greyscale is repeated, alpha dropped without compositing, of 16 bits the upper 8 taken."""
+        colours = self.colours
+        if colours.dtype == np.uint16:
+            colours = (colours >> 8).astype(np.uint8)
+        return np.repeat(colours, 3, axis=2) if colours.shape[2] == 1 else colours  # type: ignore[return-value]
+
+
+@contextmanager
+def opened(path: Path, name: Path | None = None, content: bytes | None = None) -> Iterator[Image.Image]:
+    """Open a supported image; any failure inside the block becomes an `ImageError`.
+
+    Args:
+        path: the file.
+        name: what the message calls it; None takes `path`.
+        content: its bytes, where they were read already.
+
+    Raises:
+        ImageError: not an image that this package can protect, or the block failed.
+    """
+    name = name or path
+    try:
+        with Image.open(path if content is None else io.BytesIO(content), formats=FORMATS) as image:
+            _refuse_unfaithful(image, name)
+            yield image
+    except ImageError:
+        raise
+    except UnidentifiedImageError as error:
+        empty = not (path.stat().st_size if content is None else content)
+        what = "is empty" if empty else f"is not a readable {'/'.join(FORMATS)} image"
+        raise ImageError(f"{name} {what}; save it again or remove it.") from error
+    except (FileNotFoundError, PermissionError) as error:
+        raise ImageError(f"{name} cannot be read ({error.strerror}); put it back or make it readable.") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(f"{name} has too many pixels ({error}); reduce it or remove it.") from error
+    except Exception as error:  # decoders raise nearly anything on damaged data
+        raise ImageError(f"{name} cannot be decoded ({error}); save it again or remove it.") from error
+
+
+def _refuse_unfaithful(image: Image.Image, name: Path) -> None:
+    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+    if frames > 1:
+        raise ImageError(f"{name} has {frames} frames; save the one that matters as a single image.")
+    if (depth := image.info.get("bit_depth", 8)) > 8 and image.format == "HEIF":
+        raise ImageError(f"{name}: HEIC of {depth} bits is not supported; save it as 16-bit PNG or 8-bit JPEG.")
+    if image.mode == "CMYK":
+        if not image.info.get("icc_profile"):
+            raise ImageError(f"{name}: mode CMYK without a colour profile has no defined colours; convert it to RGB.")
+    elif deep.is_deep(image):
+        if why := deep.unfaithful(image):
+            raise ImageError(f"{name}: {why} is not supported; convert it to 8-bit RGB or greyscale.")
+    elif image.mode not in MODES:
+        raise ImageError(f"{name}: mode {image.mode} is not supported; convert it to 8-bit RGB or greyscale.")
+
+
+def content_of(path: Path) -> bytes:
+    """The bytes of an original.
+
+    Raises:
+        ImageError: they cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageError(
+            f"{path} cannot be read ({error.strerror}); put it back, and go on with the same command and --resume."
+        ) from error
+
+
+def decode(path: str | Path, content: bytes | None = None) -> Picture:
+    """Decode a whole file.
+
+    Raises:
+        ImageError: the file cannot be decoded, or not faithfully.
+    """
+    path = Path(path)
+    # From memory: Pillow maps uncompressed TIFFs, and then turns them twice.
+    with opened(path, content=content_of(path) if content is None else content) as image:
+        return picture_of(image)
+
+
+def picture_of(image: Image.Image) -> Picture:
+    """The picture of an opened image."""
+    container = container_of(image)
+    icc: bytes | None = image.info.get("icc_profile") or None
+    if deep.is_deep(image):
+        return Picture(deep.pixels_of(image), container, icc)
+    if image.mode == "CMYK":
+        return Picture(_upright(_through_profile(image)), container, None, "CMYK")
+    converted = _conversion(image)
+    return Picture(_plain(_upright(image)), container, icc, converted)
+
+
+def _conversion(image: Image.Image) -> str:
+    return "HEIC" if image.format == "HEIF" else "palette" if image.mode in ("P", "PA") else ""
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    ImageOps.exif_transpose(image, in_place=True)
+    return image
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """In mode L, LA, RGB or RGBA."""
+    mode = "L" if image.mode in ("L", "LA") else "RGB"
+    mode += "A" if image.has_transparency_data else ""
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _through_profile(image: Image.Image) -> Image.Image:
+    """A CMYK image in sRGB."""
+    own = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
+    made = ImageCms.profileToProfile(image, own, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    assert made is not None
+    return Image.fromarray(np.asarray(made))  # with fillers as decoders leave them, see `image_deviation`
+
+
+def _array(image: Image.Image) -> Pixels:
+    pixels = np.asarray(image, dtype=np.uint8)
+    return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+def container_of(image: Image.Image) -> str:
+    """The container of an opened image, as `Picture.container`."""
+    return "JPEG" if image.format == "MPO" else str(image.format)
+
+
+def identify(path: str | Path) -> tuple[int, int, str, str]:
+    """Read the header only: (width, height, mode, format), the size as stored, before orientation.
+
+    Raises:
+        ImageError: not an image that this package can protect.
+    """
+    with opened(Path(path)) as image:
+        return image.width, image.height, image.mode, container_of(image)
+
+
+def decode_rgb(path: str | Path) -> Pixels:
+    """Decode to (H, W, 3) uint8, upright; greyscale is repeated, alpha dropped without compositing.
+
+    Raises:
+        ImageError: the file cannot be decoded, or not faithfully.
+    """
+    return decode(path).rgb
+
+
+def working_copy(path: Path, size: int, content: bytes | None = None) -> tuple[Pixels, str]:
+    """Decode and bring to `size` x `size`, the aspect not kept (Lanczos; untouched where it fits).
+
+    Large JPEGs are decoded at the smallest eighth of their size that is at least twice `size`.
+
+    Returns:
+        (size, size, 3) uint8, and `Picture.converted`.
+
+    Raises:
+        ImageError: the file cannot be decoded, or not faithfully.
+    """
+    with opened(path, content=content_of(path) if content is None else content) as image:
+        if deep.is_deep(image):
+            rgb, converted = Image.fromarray(Picture(deep.pixels_of(image), "").rgb), ""
+        elif image.mode == "CMYK":
+            rgb, converted = _upright(_through_profile(image)), "CMYK"
+        else:
+            converted = _conversion(image)
+            if image.format in ("JPEG", "MPO") and min(image.size) >= 2 * size:
+                image.draft(None, (2 * size, 2 * size))
+            rgb = _plain(_upright(image))
+            rgb = rgb if rgb.mode == "RGB" else rgb.convert("RGB")
+        # The gap only reduces giants by whole factors first, at no visible loss.
+        fitted = rgb.resize((size, size), Image.Resampling.LANCZOS, reducing_gap=3.0)
+        return np.array(fitted, dtype=np.uint8), converted

@@ -1,0 +1,1 @@
+"""A folder of pictures becomes a release. Start at `pipeline`."""

@@ -1,0 +1,1 @@
+"""Ways to make noise, one a file."""

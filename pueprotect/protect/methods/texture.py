@@ -1,0 +1,352 @@
+"""A texture code in closed form: each class has textures of its own, laid along what each image shows anyway.
+
+No surrogate and no optimisation. Luma: every block of 8 x 8 pixels shows one index of the block's DCT that belongs to
+its class. Its sign follows the image's own coefficient and runs on across 2 x 2 blocks, so it strengthens what is
+there, differs from image to image and averages out over a class: no linear eye finds it. The other classes' indices are
+pushed against the image. Colour: blue shows a coarse grating of a frequency that belongs to the class, with phases for
+each image. Red and green show the luma code, bent apart by a second such grating. Low frequencies are what is left
+behind an attacker's blur, and there pictures hold little colour (beyond one cycle in 16 pixels 1 to 4 levels, where
+luma holds 5 to 15). Greyscale images get the luma code alone. Where a picture is flat the noise is weaker.
+
+Up to 100 classes show one index each, of those that survive JPEG of quality 10 and hold little natural energy; up to
+ten leave out the finest of these, of which three 3x3 means leave nothing. More classes own pairs of indices, of which
+each tile of 2 x 2 blocks draws one.
+
+What it does not do: the indices and the frequencies show in the energies of the released classes, so the key is no
+defence. Who knows the book and subtracts what it lays gets the images back, who notches them a part, larger the wider
+the notch and the smaller the budget (attacks `known-code`, `notch`, `wide-notch`).
+
+No torch: noise is the same on every device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import uniform_filter
+
+from pueprotect.errors import ImageError, InputError
+from pueprotect.images.decode import identify
+from pueprotect.images.folders import ImageFolder
+from pueprotect.runtime import child_seed
+
+BLOCK = 8
+TILE = 2 * BLOCK
+SMALLEST = 16  # pixels: one tile
+LEAST_LEVELS = 4  # a quarter of it, all that `subtle` leaves in flat areas, is one whole level
+ADVISED_LEVELS = 12  # below it `notch`, `mid-notch` and `equalise` get past the code; `wide-notch` does with more, too
+CHUNK = 256
+LUMA = (0.299, 0.587, 0.114)
+AGAINST = 0.15  # how far the indices of other classes are pushed against the image, relative to the own one
+TYPICAL = 60.0  # levels of a DCT coefficient at which that push is whole
+
+# (row, column) of the block DCT: one for each class; finer ones for more than ten classes, since networks learn them
+# sooner; and the pool of pairs for more than 100.
+FEW = ((0, 3), (3, 0), (0, 2), (2, 0), (2, 2), (3, 1), (1, 3), (2, 1), (1, 2), (3, 2))
+MANY = ((0, 3), (3, 0), (0, 4), (5, 0), (2, 2), (3, 1), (1, 3), (3, 2), (1, 4), (4, 1))
+POOL = (*MANY, (0, 2), (2, 0), (4, 0), (0, 5), (1, 2), (2, 1), (2, 3), (3, 3), (2, 4), (4, 2))
+# (horizontal, vertical) in sixteenths of a cycle for each pixel.
+GRATINGS = ((1, 0), (0, 1), (1, 1), (1.6, 0), (0, 1.6), (1.6, 1), (1, 1.6), (1.6, 1.6), (2.2, 0), (0, 2.2))
+RED_GREEN = 0.5  # size of the grating between red and green, relative to the luma code
+
+Visibility = Literal["subtle", "standard", "strong"]
+# Share of the budget in flat areas, and the deviation of luma (levels, within 7 x 7 pixels) from which on it is whole.
+SHAPES: dict[Visibility, tuple[float, float]] = {"subtle": (0.25, 40.0), "standard": (0.75, 20.0), "strong": (1.0, 1.0)}
+WINDOW = 7
+
+Pixels = npt.NDArray[np.uint8]
+Levels = npt.NDArray[np.int8]
+Floats = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int64]
+Frequencies = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Code:
+    """The textures of one class.
+
+    Attributes:
+        luma: indices (row, column) of the block DCT.
+        blue: frequency of the grating in blue, one of `GRATINGS`.
+        red_green: the same of the grating between red and green.
+    """
+
+    luma: tuple[tuple[int, int], ...]
+    blue: tuple[float, float]
+    red_green: tuple[float, float]
+
+    def distance(self, other: Code) -> int:
+        """How many textures of this class the other one lacks."""
+        return len(set(self.luma) - set(other.luma)) + (self.blue != other.blue) + (self.red_green != other.red_green)
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """All that there is to know about one release but the draws of each image.
+
+    Attributes:
+        codes: from `code_book`, one for each class.
+        epsilon: L-infinity budget in levels.
+        visibility: how far the code yields where a picture is flat; `strong` takes the whole budget everywhere.
+    """
+
+    codes: tuple[Code, ...]
+    epsilon: int
+    visibility: Visibility = "standard"
+
+
+def code_book(classes: int, key: int) -> tuple[Code, ...]:
+    """A code for each class, any two at least two textures apart.
+
+    Args:
+        classes: how many.
+        key: decides which class gets which code; what others need not know.
+
+    Raises:
+        InputError: more classes than the book separates.
+    """
+    rng = np.random.default_rng(child_seed(key, "code-book"))
+    pool = FEW if classes <= len(FEW) else MANY if classes <= len(MANY) * len(GRATINGS) else POOL
+    drawn = rng.permutation(pool).tolist()
+    sets = _pairs(drawn) if pool is POOL else [[index] for index in drawn]
+    separable = len(sets) * len(GRATINGS)
+    if classes > separable:
+        raise InputError(
+            f"{classes} classes are more than the {separable} that the texture code can separate; merge classes, or "
+            "protect with --method pue."
+        )
+    blue, red_green = (rng.permutation(GRATINGS).tolist() for _ in range(2))
+    book = []
+    for number in range(classes):
+        # A Latin square: sets of one blue differ between red and green, but for those ten apart, which share no index.
+        place, turn = number % len(sets), (number // len(sets) + number) % len(GRATINGS)
+        other = place if classes <= len(GRATINGS) else (place + turn) % len(GRATINGS)
+        luma = tuple((row, column) for row, column in sets[place])
+        book.append(Code(luma, tuple(blue[turn]), tuple(red_green[other])))
+    return tuple(book)
+
+
+def _pairs(pool: list[list[int]]) -> list[list[list[int]]]:
+    """Pairs of indices such that those ten places apart share none: rounds of a tournament, side by side."""
+    last = len(pool) - 1
+    rounds = [
+        [[pool[last], pool[turn]]]
+        + [[pool[(turn + step) % last], pool[(turn - step) % last]] for step in range(1, (last + 1) // 2)]
+        for turn in range(len(GRATINGS))
+    ]
+    return [pair for match in zip(*rounds, strict=True) for pair in match]
+
+
+def refuse(folder: ImageFolder, epsilon: int, key: int) -> None:
+    """Refuse what the code cannot protect, from headers alone.
+
+    Raises:
+        InputError: too small a budget, too many classes, or a picture smaller than a tile.
+    """
+    if epsilon < LEAST_LEVELS:
+        raise InputError(
+            f"--epsilon {epsilon}/255 is below {LEAST_LEVELS}/255, what the texture code needs on the 8-bit grid; give "
+            "it more, or protect with --method pue."
+        )
+    code_book(len(folder.classes), key)
+    for entry in folder.entries:
+        try:
+            width, height = identify(folder.path_of(entry))[:2]
+        except ImageError:
+            continue  # reported with all others that cannot be read
+        if min(width, height) < SMALLEST:
+            raise InputError(
+                f"{folder.path_of(entry)} has {width} x {height} pixels and the texture code needs {SMALLEST} on each "
+                "side; enlarge or remove it, or protect with --method pue."
+            )
+
+
+def _cosines() -> Floats:
+    """The orthonormal DCT of 8 points, as a matrix."""
+    points = np.arange(BLOCK)
+    matrix = 0.5 * np.cos(np.pi * (2 * points[None] + 1) * points[:, None] / (2 * BLOCK))
+    matrix[0] /= np.sqrt(2)
+    return matrix.astype(np.float32)
+
+
+_DCT = _cosines()
+
+
+def block_dct(planes: Floats) -> Floats:
+    """(N, H, W) -> (N, H/8, W/8, 8, 8), orthonormal."""
+    count, height, width = planes.shape
+    blocks = planes.reshape(count, height // BLOCK, BLOCK, width // BLOCK, BLOCK).swapaxes(2, 3)
+    return np.asarray(_DCT @ blocks @ _DCT.T)
+
+
+def inverse_block_dct(coefficients: Floats) -> Floats:
+    """The inverse of `block_dct`."""
+    count, rows, columns = coefficients.shape[:3]
+    blocks = _DCT.T @ coefficients @ _DCT
+    return np.asarray(blocks.swapaxes(2, 3).reshape(count, rows * BLOCK, columns * BLOCK))
+
+
+def texture(images: Pixels, labels: Labels, scheme: Scheme, key: int) -> Levels:
+    """The code of each image's class, laid along the image.
+
+    Args:
+        images: (N, S, S, 3) uint8, S at least 16.
+        labels: (N,) int64 indices into the scheme's codes.
+        scheme: codes, budget and visibility.
+        key: with an image's place in the set it decides the image's tiles and phases.
+
+    Returns:
+        (N, S, S, 3) int8 levels.
+    """
+    noise = np.empty(images.shape, dtype=np.int8)
+    for start in range(0, len(images), CHUNK):
+        part = slice(start, start + CHUNK)
+        streams = [np.random.default_rng(child_seed(key, "texture", number)) for number in range(len(images))[part]]
+        noise[part] = _laid(np.asarray(images[part]), labels[part], scheme, streams)
+    return noise
+
+
+def _laid(images: Pixels, labels: Labels, scheme: Scheme, streams: Sequence[np.random.Generator]) -> Levels:
+    luma = _whole_luma(images)
+    rows, columns = (side // TILE for side in luma.shape[1:])
+    picked = np.stack([stream.integers(0, len(scheme.codes[0].luma), (rows, columns)) for stream in streams])
+    phases = np.stack([stream.uniform(0, 2 * np.pi, (2, 2)) for stream in streams])
+    code = _luma_code(block_dct(luma), labels, scheme.codes, picked)
+    blue, red_green = (
+        _grating(images.shape[1], frequencies, np.where(frequencies > 0, phases[:, number], 0))
+        for number, frequencies in enumerate(_frequencies(labels, scheme.codes))
+    )
+    return _joined(images, luma, code, blue, red_green, scheme)
+
+
+def guessed(images: Pixels, labels: Labels, scheme: Scheme) -> Levels:
+    """What an attacker who knows the scheme takes for the noise of released images.
+
+    Each tile is taken to show the index of its class that stands out most against the same index in all images. The
+    phases of the gratings are those that fit blue against red and green, and red against green, best.
+
+    Args:
+        images: (N, S, S, 3) uint8, released.
+        labels: (N,) int64.
+        scheme: how they were protected.
+
+    Returns:
+        (N, S, S, 3) int8 levels.
+    """
+    luma, codes = _whole_luma(images), scheme.codes
+    natural = block_dct(luma)
+    own = np.stack([_in_groups(natural[..., row, column], row, column) for row, column in _indices(codes)], axis=-1)
+    usual = np.abs(own).mean((0, 1, 2))
+    place = {index: number for number, index in enumerate(_indices(codes))}
+    members = np.array([[place[index] for index in code.luma] for code in codes])[labels]  # (N, indices of a class)
+    outstanding = np.take_along_axis(np.abs(own) / usual, members[:, None, None, :], axis=-1)
+    code = _luma_code(natural, labels, codes, outstanding.argmax(-1))
+    shown = images.astype(np.float32)
+    planes = (shown[..., 2] - shown[..., :2].mean(-1), shown[..., 0] - shown[..., 1])
+    blue, red_green = (
+        _grating(images.shape[1], frequencies, _phases(plane, frequencies))
+        for plane, frequencies in zip(planes, _frequencies(labels, codes), strict=True)
+    )
+    return _joined(images, luma, code, blue, red_green, scheme)
+
+
+def _whole_luma(images: Pixels) -> Floats:
+    """Luma (N, S', S') with S' whole tiles, by reflection."""
+    size = images.shape[1]
+    missing = -size % TILE
+    luma = images.astype(np.float32) @ np.array(LUMA, dtype=np.float32)
+    return np.pad(luma, ((0, 0), (0, missing), (0, missing)), mode="reflect" if missing < size else "edge")
+
+
+def _indices(codes: Sequence[Code]) -> list[tuple[int, int]]:
+    return sorted({index for code in codes for index in code.luma})
+
+
+def _joined(images: Pixels, luma: Floats, code: Floats, blue: Floats, red_green: Floats, scheme: Scheme) -> Levels:
+    """The signs of all patterns at their amplitude; greyscale images get the luma code in all three channels."""
+    size = images.shape[1]
+    code = code[:, :size, :size]
+    noise: Levels = np.empty(images.shape, dtype=np.int8)
+    noise[..., 0] = _signs(code + RED_GREEN * red_green)
+    noise[..., 1] = _signs(code - RED_GREEN * red_green)
+    noise[..., 2] = _signs(blue)
+    grey = (images == images[..., :1]).all((1, 2, 3))
+    noise[grey] = _signs(code[grey])[..., None]
+    noise *= _amplitude(luma, scheme)[:, :size, :size, None]
+    return noise
+
+
+def _amplitude(luma: Floats, scheme: Scheme) -> Levels:
+    """Levels of each pixel's noise: less where the picture is flat and the eye sees more."""
+    least, busy = SHAPES[scheme.visibility]
+    mean, square = (uniform_filter(plane, (0, WINDOW, WINDOW), mode="mirror") for plane in (luma, luma * luma))
+    contrast = np.sqrt(np.maximum(square - mean * mean, 0))
+    share = np.minimum(least + (1 - least) * contrast / busy, 1)
+    return np.asarray(np.maximum(np.rint(scheme.epsilon * share), 1), dtype=np.int8)
+
+
+def _luma_code(natural: Floats, labels: Labels, codes: Sequence[Code], picked: npt.NDArray[np.int64]) -> Floats:
+    """The pattern (N, S', S') for block coefficients and, for each tile, which index of the class it shows.
+
+    Its root mean square is about 1.
+    """
+    shown = picked.repeat(2, axis=1).repeat(2, axis=2)
+    wanted = np.zeros_like(natural)
+    for row, column in _indices(codes):
+        here = natural[..., row, column]
+        places = np.array([code.luma.index((row, column)) if (row, column) in code.luma else -1 for code in codes])
+        own = shown == places[labels][:, None, None]
+        along = np.where(_in_groups(here, row, column) < 0, np.float32(-1), np.float32(1))
+        along = along.repeat(2, axis=1).repeat(2, axis=2) * _alternation(here.shape, row, column)
+        wanted[..., row, column] = np.where(own, along, -AGAINST * np.clip(here / TYPICAL, -1, 1))
+    return inverse_block_dct(BLOCK * wanted)
+
+
+def _signs(pattern: Floats) -> Levels:
+    return np.where(pattern < 0, np.int8(-1), np.int8(1))
+
+
+def _alternation(shape: tuple[int, ...], row: int, column: int) -> Floats:
+    """Signs (h, w) with which the cosine of one block runs on in the next."""
+    parity = np.arange(shape[1])[:, None] * row + np.arange(shape[2]) * column
+    return (1 - 2 * (parity % 2)).astype(np.float32)
+
+
+def _in_groups(coefficients: Floats, row: int, column: int) -> Floats:
+    """How much of the running cosine each tile holds: (N, h, w) -> (N, h / 2, w / 2)."""
+    count, rows, columns = coefficients.shape
+    alternating = coefficients * _alternation(coefficients.shape, row, column)
+    return np.asarray(alternating.reshape(count, rows // 2, 2, columns // 2, 2).sum((2, 4)))
+
+
+def _frequencies(labels: Labels, codes: Sequence[Code]) -> tuple[Frequencies, Frequencies]:
+    """Of each image's gratings in blue and between red and green: (N, 2) each, horizontal first."""
+    return np.array([code.blue for code in codes])[labels], np.array([code.red_green for code in codes])[labels]
+
+
+def _angles(size: int, frequencies: Frequencies) -> Frequencies:
+    """Angles of the gratings without phases: (N, 2, S), horizontal first."""
+    return np.asarray(2 * np.pi / 16 * frequencies[:, :, None] * np.arange(size))
+
+
+def _grating(size: int, frequencies: Frequencies, phases: Frequencies) -> Floats:
+    """Gratings (N, S, S) with phases (N, 2), of root mean square about 1."""
+    waves = (
+        np.cos(_angles(size, frequencies) + phases[:, :, None]) * np.where(frequencies > 0, np.sqrt(2), 1)[:, :, None]
+    )
+    across, down = waves.astype(np.float32).swapaxes(0, 1)
+    return np.asarray(down[:, :, None] * across[:, None, :])
+
+
+def _phases(plane: Floats, frequencies: Frequencies) -> Frequencies:
+    """The phases (N, 2) at which gratings of these frequencies fit the planes (N, S, S) best."""
+    angles = _angles(plane.shape[1], frequencies)
+    waves = np.stack([np.cos(angles), -np.sin(angles)], axis=1)  # (N, 2 of a phase, 2 of a direction, S)
+    fit = waves[:, :, 1] @ plane @ waves[:, :, 0].swapaxes(1, 2)
+    down, _, across = np.linalg.svd(fit)
+    best = np.stack([across[:, 0], down[:, :, 0]], axis=1)  # unit vectors (cos, sin) of each direction's phase
+    return np.asarray(np.arctan2(best[..., 1], best[..., 0]))

@@ -1,0 +1,1 @@
+"""A release on disk: the released folder and its private vault."""

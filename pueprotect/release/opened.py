@@ -1,0 +1,350 @@
+"""What `certify` and `audit` may look at: the bytes on disk of a released folder, and clean test images.
+
+A release made by pueprotect has a vault: its digests are checked first, the clean measure is the originals of the
+holdout (or `--test`), and the attacker trains on the files of the training split (with `--test`, on all). Any other
+folder of labelled images can be opened too, when clean test images are given.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pueprotect import __version__
+from pueprotect.errors import InputError, StaleDataError, VaultError
+from pueprotect.images import folders as image_files
+from pueprotect.images.folders import ImageEntry, ImageFolder
+from pueprotect.learning.models import Classifier, build, state_of
+from pueprotect.learning.training import ImageSet
+from pueprotect.release.digests import Verification, data_digest, digest_files, verify
+from pueprotect.release.vault import SCHEMA_VERSION, ManifestRow, Vault, default_vault, refuse_other
+from pueprotect.runtime import SILENT, Progress
+
+SURROGATE = "surrogate.safetensors"
+LISTED = 10
+
+
+def image_set(pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], classes: int, device: str) -> ImageSet:
+    """Decoded images (N, S, S, 3) uint8 and labels (N,) int64 as a set resident on `device`."""
+    tensor = torch.from_numpy(np.ascontiguousarray(pixels)).to(device).permute(0, 3, 1, 2)
+    return ImageSet(tensor, torch.from_numpy(labels).to(device), classes)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How images get from the disk to the device.
+
+    Attributes:
+        device: where they go.
+        workers: decoding threads; 0 chooses.
+        progress: told of the files read.
+    """
+
+    device: str = "cpu"
+    workers: int = 0
+    progress: Progress = SILENT
+
+    def read(self, folder: ImageFolder, size: int, label: str) -> ImageSet:
+        """Decode every image of `folder` at `size` x `size` pixels.
+
+        Raises:
+            ImageError: some files cannot be decoded.
+        """
+        pixels = image_files.load(folder, size, workers=self.workers, progress=self.progress, label=label)
+        return image_set(pixels, folder.labels, len(folder.classes), self.device)
+
+    def originals(self, run: dict[str, Any], rows: Iterable[ManifestRow], mend: str) -> ImageSet:
+        """The clean originals of manifest rows, their digests checked first.
+
+        Args:
+            run: `run.json` of the vault.
+            rows: the wanted rows.
+            mend: what to do when they cannot be had.
+
+        Raises:
+            StaleDataError: an original is missing or changed.
+        """
+        rows = tuple(rows)
+        source = Path(run["source"])
+        lost = [row.source_path for row in rows if not (source / row.source_path).is_file()]
+        if not lost:
+            digests = digest_files(source, [row.source_path for row in rows], self.workers)
+            lost = [row.source_path for row in rows if digests[row.source_path] != row.source_sha256]
+        if lost:
+            raise StaleDataError(
+                f"{len(lost)} originals in {source} are gone or have changed since protection ({_some(lost)}); {mend}."
+            )
+        return self.read(_folder_of(source, rows, run, released=False), int(run["size"]), "read originals")
+
+
+@dataclass
+class Evidence:
+    """An opened release.
+
+    Attributes:
+        out: the released folder.
+        vault: where results are kept.
+        own: whether pueprotect made the release, so that originals and settings are known.
+        run: `run.json`, empty for a foreign folder.
+        classes: class names; labels are indices into them.
+        size: working size in pixels.
+        digest: of the released files.
+        released: what the attacker trains on, as decoded from disk.
+        test: clean test images that no training sees.
+        reader: how further images are read.
+    """
+
+    out: Path
+    vault: Vault
+    own: bool
+    run: dict[str, Any]
+    classes: tuple[str, ...]
+    size: int
+    digest: str
+    released: ImageSet
+    test: ImageSet
+    reader: Reader = field(repr=False)
+    _train_rows: tuple[ManifestRow, ...] = field(repr=False, default=())
+
+    @property
+    def device(self) -> str:
+        """Where the images live and the work is done."""
+        return self.reader.device
+
+    @property
+    def holdout_images(self) -> int:
+        """How many clean images the figures are counted on."""
+        return len(self.test)
+
+    @property
+    def chance(self) -> float:
+        """Accuracy of always answering the most frequent test class."""
+        return int(torch.bincount(self.test.labels, minlength=len(self.classes)).max()) / len(self.test)
+
+    @property
+    def few_test_images(self) -> bool:
+        """Whether figures counted on `test` are coarse: under 500 images, or under 20 of a class."""
+        smallest = int(torch.bincount(self.test.labels, minlength=len(self.classes)).min())
+        return len(self.test) < 500 or smallest < 20
+
+    @property
+    def default_arch(self) -> str:
+        """The surrogate's architecture, or the device's usual one."""
+        name = self.run.get("surrogate", {}).get("name")
+        return str(name) if name else ("resnet18" if self.device.startswith("cuda") else "resnet8")
+
+    @cached_property
+    def originals(self) -> ImageSet | None:
+        """The clean originals of the images in `released`, in the same order; None for a foreign folder.
+
+        Raises:
+            StaleDataError: an original is missing or changed.
+        """
+        if not self.own:
+            return None
+        return self.reader.originals(self.run, self._train_rows, "put them back: clean training images are needed here")
+
+    def online_surrogate(self) -> Classifier | None:
+        """The network left by the optimisation; None for a foreign folder.
+
+        Raises:
+            VaultError: its weights are missing, damaged or of another network.
+        """
+        if not self.own:
+            return None
+        model = build(self.default_arch, len(self.classes), self.size, seed=0, device=self.device)
+        state = {name: torch.from_numpy(value) for name, value in self.vault.read_tensors(SURROGATE).items()}
+        try:
+            model.load_state_dict(state)
+        except RuntimeError as error:
+            raise VaultError(
+                f"{self.vault.path / SURROGATE} does not hold a {self.default_arch}; restore the vault from a copy."
+            ) from error
+        return model
+
+    def store(self, name: str, data: dict[str, Any]) -> None:
+        """Write a result into the vault, which a foreign folder gets only now.
+
+        Raises:
+            VaultError: the vault cannot be written.
+        """
+        Vault.create(self.vault.path).write_json(name, data)
+
+    def remembered(self, name: str, key: dict[str, Any]) -> dict[str, Any] | None:
+        """An earlier result stored by `remember` for the same key, released bytes and test images."""
+        try:
+            found = self.vault.read_json(name)
+        except VaultError:
+            return None
+        result = found.get("result") if found.get("key") == key | self.digests else None
+        return result if isinstance(result, dict) else None
+
+    def remembered_weights(self, name: str, key: dict[str, Any]) -> dict[str, torch.Tensor] | None:
+        """Weights stored by `remember_weights`; None when there are none.
+
+        Raises:
+            InputError: they were trained with other settings or data.
+        """
+        place = f"certify/{name}"
+        made_for = self.vault.path / f"{place}.json"
+        if not made_for.exists():
+            return None
+        refuse_other(made_for, self.vault.read_json(f"{place}.json"), key | self.digests)
+        return {
+            name: torch.from_numpy(value) for name, value in self.vault.read_tensors(f"{place}.safetensors").items()
+        }
+
+    def remember_weights(self, name: str, key: dict[str, Any], model: Classifier) -> None:
+        """Store a trained network and what it depends on."""
+        place = f"certify/{name}"
+        vault = Vault.create(self.vault.path)
+        (vault.path / f"{place}.json").unlink(missing_ok=True)
+        state = {name: value.numpy() for name, value in state_of(model).items()}
+        vault.write_tensors(f"{place}.safetensors", state)
+        vault.write_json(f"{place}.json", key | self.digests)
+
+    def private(self, name: str) -> Path:
+        """The path of a file in the vault, which a foreign folder gets only now.
+
+        Raises:
+            VaultError: the vault cannot be made.
+        """
+        return Vault.create(self.vault.path).path / name
+
+    def remember(self, name: str, key: dict[str, Any], result: dict[str, Any]) -> None:
+        """Store a finished part of a command, so that `--resume` need not repeat it."""
+        about = {"chance": self.chance, "test_images": len(self.test), "pueprotect": __version__}
+        self.store(name, {"schema_version": SCHEMA_VERSION, "key": key | self.digests, **about, "result": result})
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """What every result depends on: digests of the released bytes and of the test images."""
+        test = hashlib.sha256(self.test.images.cpu().numpy().tobytes())
+        test.update(self.test.labels.cpu().numpy().tobytes())
+        return {"data_digest": self.digest, "test_digest": f"sha256:{test.hexdigest()}"}
+
+
+def open_release(
+    out: Path,
+    *,
+    vault: Path | None = None,
+    test: Path | None = None,
+    device: str = "cpu",
+    size: int | None = None,
+    workers: int = 0,
+    progress: Progress = SILENT,
+) -> Evidence:
+    """Check digests and decode a released folder and its clean test images; writes nothing.
+
+    Args:
+        out: the released folder.
+        vault: its vault; None takes `OUT.vault`.
+        test: clean labelled images; needed when pueprotect did not make the release.
+        device: where the images go.
+        size: working size of a foreign folder; None chooses.
+        workers: decoding threads; 0 chooses.
+        progress: told of the files read.
+
+    Raises:
+        InputError: no such folder, or neither vault nor test images, or classes differ.
+        VaultError: the vault is damaged.
+        StaleDataError: files are missing, added or changed since protection, or originals are.
+    """
+    reader = Reader(device, workers, progress)
+    place = vault or default_vault(out)
+    if not out.is_dir():
+        raise InputError(f"{out} is not a folder; name the released folder.")
+    if vault is not None and not vault.is_dir():
+        raise InputError(f"--vault {vault} is not a folder; leave it out to use {default_vault(out)}.")
+    if place.exists() and not place.is_dir():
+        raise InputError(f"{place} is a file where the vault belongs; name another place with --vault.")
+    if Vault(place).is_sealed:
+        return _open_own(out, Vault.open(place), test, reader)
+    if test is None:
+        raise InputError(
+            f"{out} has no finished vault at {place}: name it with --vault, or give clean labelled images with "
+            "--test DIR."
+        )
+    folder = image_files.scan(out)
+    working = size or image_files.working_size(folder)[0]
+    return Evidence(
+        out=out,
+        vault=Vault(place),
+        own=False,
+        run={},
+        classes=folder.classes,
+        size=working,
+        digest=data_digest(digest_files(out, [entry.path for entry in folder.entries], reader.workers)),
+        released=reader.read(folder, working, "read released files"),
+        test=reader.read(_test_folder(test, folder.classes), working, "read test images"),
+        reader=reader,
+    )
+
+
+def _open_own(out: Path, vault: Vault, test: Path | None, reader: Reader) -> Evidence:
+    run, rows = vault.run(), vault.read_manifest()
+    difference = verify(out, rows, reader.workers)
+    if not difference.ok:
+        raise StaleDataError(
+            f"{describe(difference, out)} Restore the files (pueprotect verify lists all), or protect again."
+        )
+    size = int(run["size"])
+    if test is not None:
+        train_rows = tuple(rows)
+        clean = reader.read(_test_folder(test, tuple(run["classes"])), size, "read test images")
+    else:
+        train_rows = tuple(row for row in rows if row.split == "train")
+        holdout = (row for row in rows if row.split == "holdout")
+        clean = reader.originals(run, holdout, "put them back, or give clean images with --test DIR")
+    return Evidence(
+        out=out,
+        vault=vault,
+        own=True,
+        run=run,
+        classes=tuple(run["classes"]),
+        size=size,
+        digest=data_digest({row.path: row.released_sha256 for row in rows}),
+        released=reader.read(_folder_of(out, train_rows, run, released=True), size, "read released files"),
+        test=clean,
+        reader=reader,
+        _train_rows=train_rows,
+    )
+
+
+def describe(difference: Verification, out: Path) -> str:
+    """A sentence on missing, extra and changed files, naming up to `LISTED` of each."""
+    kinds = {"missing": difference.missing, "extra": difference.extra, "changed": difference.changed}
+    parts = [f"{len(names)} {kind} ({_some(names)})" for kind, names in kinds.items() if names]
+    return f"Files in {out} differ from what was protected: {'; '.join(parts)}."
+
+
+def _some(names: tuple[str, ...] | list[str]) -> str:
+    return ", ".join(names[:LISTED]) + (" ..." if len(names) > LISTED else "")
+
+
+def _folder_of(root: Path, rows: Iterable[ManifestRow], run: dict[str, Any], *, released: bool) -> ImageFolder:
+    """Manifest rows as an image folder, of released files or of originals."""
+    classes = tuple(run["classes"])
+    number = {name: index for index, name in enumerate(classes)}
+    entries = (ImageEntry(row.path if released else row.source_path, number[row.class_name]) for row in rows)
+    return ImageFolder(root, classes, tuple(entries))
+
+
+def _test_folder(test: Path, classes: tuple[str, ...]) -> ImageFolder:
+    """The test images with the labels of the released folder."""
+    folder = image_files.scan(test)
+    if strangers := sorted(set(folder.classes) - set(classes)):
+        raise InputError(
+            f"--test {test} has classes that the released folder does not know ({_some(strangers)}); "
+            "both need the same class folders."
+        )
+    entries = (ImageEntry(entry.path, classes.index(folder.classes[entry.label])) for entry in folder.entries)
+    return ImageFolder(folder.root, classes, tuple(entries))

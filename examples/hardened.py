@@ -32,16 +32,19 @@ import torch
 from PIL import Image
 
 from pueprotect.audit.attacks import Target, find
-from pueprotect.audit.attacks.base import AS_THEY_ARE, CLEAN_BEHIND_IT, KNOWLEDGE
+from pueprotect.audit.attacks.base import AS_THEY_ARE, CLEAN_BEHIND_IT, KNOWLEDGE, clean_share
+from pueprotect.audit.attacks.known import known
 from pueprotect.audit.attacks.recovery import ALONE
-from pueprotect.audit.pipeline import clean_share, known
 from pueprotect.audit.suites import SUITES
-from pueprotect.images.folders import load, scan
+from pueprotect.images.folders import scan
 from pueprotect.images.similarity import ssim
-from pueprotect.learning.training import ImageSet, Recipe
-from pueprotect.protect.methods.texture import Scheme, Visibility, code_book, texture
+from pueprotect.images.working_copies import load
+from pueprotect.learning.data import ImageSet
+from pueprotect.learning.device import choose_device, device_name
+from pueprotect.learning.training import Recipe
+from pueprotect.protect.methods.base import Visibility
+from pueprotect.protect.methods.texture import Scheme, code_book, texture
 from pueprotect.release.opened import Evidence, open_release
-from pueprotect.runtime import choose_device, device_name
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
 from toy import lsp, one_pixel_shortcut

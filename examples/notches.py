@@ -21,8 +21,8 @@ from hardened import figure, held_out
 from pueprotect.audit.attacks import Target
 from pueprotect.audit.attacks.base import CLEAN_BEHIND_IT, AttackResult
 from pueprotect.audit.attacks.notch import WideNotch
+from pueprotect.learning.device import device_name
 from pueprotect.learning.training import Recipe
-from pueprotect.runtime import device_name
 
 
 def main() -> None:

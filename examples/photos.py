@@ -28,13 +28,16 @@ from torchvision.transforms import v2
 from pueprotect.images.decode import decode_rgb, working_copy
 from pueprotect.images.sample import write_sample
 from pueprotect.learning.augment import RATIO, colour, lent_stream
+from pueprotect.learning.data import ImageSet, to_float
+from pueprotect.learning.device import choose_device
 from pueprotect.learning.models import build
-from pueprotect.learning.training import ImageSet, Recipe, Trainer, accuracy, to_float
-from pueprotect.protect.methods.error_minimising import Method
+from pueprotect.learning.training import Recipe, Trainer, accuracy
+from pueprotect.protect.methods.base import Method
 from pueprotect.protect.options import Options
 from pueprotect.protect.pipeline import protect_folder
-from pueprotect.release.vault import ManifestRow, Vault, default_vault
-from pueprotect.runtime import choose_device, generator
+from pueprotect.release.records import ManifestRow
+from pueprotect.release.vault import Vault, default_vault
+from pueprotect.runtime import generator
 
 SIZE = 64
 ATTACKS = ("plain", "colour", "jpeg-10")

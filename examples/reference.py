@@ -17,7 +17,7 @@ os.environ |= {"COLUMNS": "80", "NO_COLOR": "1"}
 import typer
 from typer.testing import CliRunner
 
-from pueprotect.cli import MODULES, app
+from pueprotect.cli import COMMANDS, app
 
 BEGIN = f"<!-- reference: python examples/reference.py README.md, typer {typer.__version__} -->"
 END = "<!-- end of reference -->"
@@ -27,7 +27,7 @@ def reference() -> str:
     """The help of the tool and, folded, of each command."""
     runner = CliRunner()
     parts = ["```console", "$ pueprotect --help", runner.invoke(app, ["--help"], prog_name="pueprotect").output, "```"]
-    for name in MODULES:
+    for name in COMMANDS:
         shown = runner.invoke(app, [name, "--help"], prog_name="pueprotect").output
         parts += ["", f"<details><summary><code>pueprotect {name}</code></summary>", "", "```console"]
         parts += [f"$ pueprotect {name} --help", shown, "```", "", "</details>"]

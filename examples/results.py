@@ -24,14 +24,15 @@ from pathlib import Path
 import torch
 
 from pueprotect.audit.attacks import Target, find
-from pueprotect.audit.pipeline import clean_share
+from pueprotect.audit.attacks.base import clean_share
 from pueprotect.audit.suites import suite
 from pueprotect.certify.certificate import Settings, certify
 from pueprotect.certify.surrogates import train_surrogates
+from pueprotect.learning.data import ImageSet
+from pueprotect.learning.device import choose_device, device_name
 from pueprotect.learning.models import build
-from pueprotect.learning.training import ImageSet, Recipe, train
+from pueprotect.learning.training import Recipe, train
 from pueprotect.release.opened import Evidence, open_release
-from pueprotect.runtime import choose_device, device_name
 
 RELEASES = {
     "pue": ["--method", "pue"],

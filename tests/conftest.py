@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from pueprotect.audit.suites import SUITES
 from pueprotect.cli import app
 from pueprotect.learning import training
-from pueprotect.protect import options as options_module
-from pueprotect.runtime import native_bf16
+from pueprotect.learning.device import native_bf16
+from pueprotect.protect import presets
 
 CLASSES = ("cat", "dog", "owl")
 PER_CLASS = 20
@@ -29,7 +29,7 @@ TINY = ("--preset", "quick", "--rounds", "1", "--size", "16", "--device", "cpu",
 def _no_repeats() -> Iterator[None]:
     """A tiny set gets as many passes as a large one: tests of the workflow need no strong noise."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(options_module, "FULL_SIZE", 1)
+        patch.setattr(presets, "FULL_SIZE", 1)
         yield
 
 

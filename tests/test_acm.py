@@ -3,8 +3,9 @@ import torch
 from toy import image_set, lsp, noise, one_pixel_shortcut
 
 from pueprotect.audit.attacks.acm import Alarm, Probe, acm, fine_class_patterns, trap_quotient
+from pueprotect.learning.data import ImageSet
 from pueprotect.learning.models import ARCHITECTURES, build
-from pueprotect.learning.training import ImageSet, Recipe, train
+from pueprotect.learning.training import Recipe, train
 
 
 def test_acm_equals_a_plain_loop_and_is_unbiased_for_equal_classes() -> None:

@@ -7,8 +7,9 @@ from toy import stripes, target
 
 from pueprotect.audit.attacks import adversarial, find
 from pueprotect.audit.attacks.adversarial import CANDIDATES, fast_perturbed, hardest, strong_augmentation
+from pueprotect.learning.data import to_float
 from pueprotect.learning.models import Classifier, build
-from pueprotect.learning.training import to_float, train
+from pueprotect.learning.training import train
 
 
 @pytest.fixture(scope="module")

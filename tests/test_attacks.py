@@ -5,14 +5,14 @@ import torch
 from toy import shades, stripes, target
 
 from pueprotect.audit.attacks import REGISTRY, Target, find
-from pueprotect.audit.attacks.base import KNOWLEDGE, Attack, Run, distance, register
+from pueprotect.audit.attacks.base import KNOWLEDGE, Attack, Run, register
 from pueprotect.audit.attacks.filtered import Filtered
 from pueprotect.audit.attacks.known import KnownCode
 from pueprotect.audit.attacks.recovery import ALONE, SEARCH, project
 from pueprotect.errors import InputError
 from pueprotect.learning.models import Classifier, build
 from pueprotect.learning.training import Recipe, accuracy
-from pueprotect.learning.weights import trainable
+from pueprotect.learning.weights import distance, trainable
 from pueprotect.protect.methods.texture import Scheme, code_book
 
 

@@ -10,20 +10,13 @@ from toy import stripes
 
 from pueprotect.audit import pipeline as module
 from pueprotect.audit.attacks import REGISTRY, AttackResult
-from pueprotect.audit.pipeline import (
-    Job,
-    Settings,
-    audit,
-    clean_share,
-    default_archs,
-    default_epochs,
-    duration,
-    known,
-    seconds_per_step,
-)
+from pueprotect.audit.attacks.base import clean_share
+from pueprotect.audit.attacks.known import known
+from pueprotect.audit.pipeline import Job, Settings, audit, default_archs, duration, seconds_per_step
 from pueprotect.errors import InputError
+from pueprotect.learning.data import ImageSet
 from pueprotect.learning.distributed import Group
-from pueprotect.learning.training import ImageSet, Recipe
+from pueprotect.learning.training import Recipe, default_epochs
 from pueprotect.protect.methods.texture import code_book
 from pueprotect.release.opened import open_release
 from pueprotect.release.vault import Vault

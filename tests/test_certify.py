@@ -8,8 +8,8 @@ from pueprotect.certify import bounds
 from pueprotect.certify.certificate import Settings, certify, curve, plan
 from pueprotect.certify.draws import calibration_images
 from pueprotect.errors import InputError
+from pueprotect.learning.data import ImageSet
 from pueprotect.learning.models import build
-from pueprotect.learning.training import ImageSet
 
 
 def noise_images(count: int = 50, size: int = 16) -> ImageSet:

@@ -15,13 +15,14 @@ from PIL import Image
 
 from pueprotect.certify import pipeline as certification
 from pueprotect.certify import stress, surrogates
-from pueprotect.cli import console
+from pueprotect.cli.progress import Bars
 from pueprotect.errors import ImageError
 from pueprotect.images import encode
-from pueprotect.learning import weights
-from pueprotect.protect import options
+from pueprotect.learning.draw_engine import DrawEngine
 from pueprotect.protect import pipeline as release
 from pueprotect.protect.methods import error_minimising as protect
+from pueprotect.protect.methods import self_check as self_check_module
+from pueprotect.protect.presets import PRESETS
 
 CERTIFY = ("--device", "cpu", "--draws", 50, "--epochs", 1, "--eta", "0,0.003", "--surrogate-recipe", "plain")
 AUDIT = ("--device", "cpu", "--epochs", 1)
@@ -145,7 +146,7 @@ def test_certify_goes_on_with_finished_draws(
     log = (mine.vault / "certify" / "plain.draws").read_text().splitlines()
     assert [int(line.split()[0]) for line in log[1:]] == list(range(60))
 
-    monkeypatch.setattr(weights.DrawEngine, "draw", lambda *_: pytest.fail("drew again"))
+    monkeypatch.setattr(DrawEngine, "draw", lambda *_: pytest.fail("drew again"))
     again = command("certify", mine.out, *CERTIFY, "--json", "--resume")
     assert again.data | {"seconds": 0} == first.data | {"seconds": 0}
     other = command("certify", mine.out, *CERTIFY, "--sigma", 0.01, "--resume")
@@ -666,20 +667,20 @@ def test_exhausted_machines_are_one_sentence(
 @pytest.fixture
 def interrupted_during(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
     """Raises KeyboardInterrupt in the main thread at the first or third step of the named work, once."""
-    advance = console.Bars.advance
+    advance = Bars.advance
 
     def install(label: str) -> None:
         steps = 0
 
-        def stop(self: console.Bars, parts: int = 1, note: str = "") -> None:
+        def stop(self: Bars, parts: int = 1, note: str = "") -> None:
             nonlocal steps
             steps += self.label == label
             if steps == (3 if label in ("read originals", "self-check", "write") else 1):
-                monkeypatch.setattr(console.Bars, "advance", advance)
+                monkeypatch.setattr(Bars, "advance", advance)
                 raise KeyboardInterrupt
             advance(self, parts, note)
 
-        monkeypatch.setattr(console.Bars, "advance", stop)
+        monkeypatch.setattr(Bars, "advance", stop)
 
     return install
 
@@ -755,14 +756,14 @@ def test_interrupted_evidence_keeps_what_is_finished(
 def test_a_failed_self_check_releases_nothing(
     photos: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(protect, "SELF_CHECK_MARGIN", -1.0)
+    monkeypatch.setattr(self_check_module, "SELF_CHECK_MARGIN", -1.0)
     arguments = ("protect", photos, "--out", tmp_path / "out", *TINY, "--json")
     weak = command(*arguments)
     assert weak.code == 3
     check = weak.data["self_check"]
     assert check["passed"] is False
     assert len(check["attempts"]) == 2, "it must try further rounds first"
-    assert weak.data["rounds"] == 1 + options.PRESETS["quick"].extra_rounds
+    assert weak.data["rounds"] == 1 + PRESETS["quick"].extra_rounds
     assert weak.data["realised"] is None
     assert weak.data["data_digest"] is None
     assert f"{check['accuracy']:.1%}" in weak.stderr

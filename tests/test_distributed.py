@@ -24,7 +24,8 @@ from pueprotect.learning import training
 from pueprotect.learning.distributed import Group, joined, launched, own_device
 from pueprotect.learning.models import build
 from pueprotect.learning.training import Recipe, Trainer, accuracy, count_correct, train
-from pueprotect.protect.methods.error_minimising import Mode, Optimizer, Settings
+from pueprotect.protect.methods.base import Mode, Settings
+from pueprotect.protect.methods.error_minimising import Optimizer
 
 SETTINGS = ["--device", "cpu", "--epochs", "2", "--eta", "0,0.003", "--json"]
 ROOT = str(Path(pueprotect.__file__).parent.parent)

@@ -18,15 +18,15 @@ from conftest import TINY, Command, Outcome, photo, put, tree, write_photos
 
 from pueprotect.errors import ImageError, InputError, VaultError
 from pueprotect.images import encode
-from pueprotect.protect import options
+from pueprotect.learning.device import choose_device
 from pueprotect.protect import preflight as places
+from pueprotect.protect import presets
 from pueprotect.protect.draft import building, locked, sibling
 from pueprotect.protect.methods import error_minimising as protect
 from pueprotect.protect.options import Options
 from pueprotect.protect.pipeline import protect_folder
 from pueprotect.release.digests import verify
 from pueprotect.release.vault import Vault
-from pueprotect.runtime import choose_device
 
 SMALL = Options(preset="quick", rounds=1, size=16, release_anyway=True, workers=2)
 CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link")
@@ -179,7 +179,7 @@ def test_finished_files_are_not_written_again(src: Path, tmp_path: Path, monkeyp
     run(src, tmp_path / "out", resume=True)
     assert len(again) == 15 - 9
     monkeypatch.undo()
-    monkeypatch.setattr(options, "FULL_SIZE", 1)
+    monkeypatch.setattr(presets, "FULL_SIZE", 1)
     run(src, tmp_path / "whole")
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")
 
@@ -345,7 +345,7 @@ def test_the_space_is_estimated_before_the_work(
 def test_the_estimate_is_near_the_truth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     src = write_photos(tmp_path / "src", per_class=5)
     asked = list[float]()
-    monkeypatch.setattr("pueprotect.protect.pipeline.check_space", lambda _, needed, there: asked.append(needed))
+    monkeypatch.setattr("pueprotect.protect.job.check_space", lambda _, needed, there: asked.append(needed))
     run(src, tmp_path / "out")
     written = sum(len(content) for content in tree(tmp_path / "out").values() if content)
     assert written * 0.7 < asked[0] < written * 1.5

@@ -7,8 +7,8 @@ import torch
 from pueprotect.certify.draws import DrawLog, Workers, draw
 from pueprotect.errors import InputError, VaultError
 from pueprotect.learning.distributed import ALONE, Group
+from pueprotect.learning.draw_engine import DrawEngine
 from pueprotect.learning.models import build
-from pueprotect.learning.weights import DrawEngine
 
 KEY = {"sigma": 0.1, "seed": 4}
 

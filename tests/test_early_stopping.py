@@ -7,7 +7,8 @@ from pueprotect.audit.attacks import early_stopping, find
 from pueprotect.audit.attacks.base import Run
 from pueprotect.audit.attacks.early_stopping import VALIDATION_PER_CLASS, validation_set
 from pueprotect.errors import InputError
-from pueprotect.learning.training import ImageSet, Recipe
+from pueprotect.learning.data import ImageSet
+from pueprotect.learning.training import Recipe
 
 
 def test_validation_images_are_few_and_of_every_class() -> None:

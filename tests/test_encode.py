@@ -17,6 +17,8 @@ from pueprotect.images import encode
 from pueprotect.images.decode import decode, decode_rgb, identify
 from pueprotect.images.encode import Encoder, released_names
 from pueprotect.images.folders import ImageEntry, ImageFolder
+from pueprotect.images.jpeg_quality import JPEG_QUALITIES, LARGEST_ERROR, LEAST_GAIN, choose_quality, survival
+from pueprotect.images.overlay import lay
 from pueprotect.images.similarity import PSNR_CAP, deviation, image_deviation, ssim
 
 LOSSLESS = {"PNG": ("RGB", "RGBA", "L", "LA", "P"), "WEBP": ("RGB", "RGBA"), "BMP": ("RGB", "L", "P")}
@@ -111,7 +113,7 @@ def test_noise_of_the_image_size_is_added_exactly_and_signed(tmp_path):
 def test_each_noise_value_fills_its_share_of_a_larger_picture(shape):
     delta = noise(16)
     flat = np.full((*shape, 3), 128, np.uint8)
-    laid = encode.lay(flat, delta, 8).astype(int) - 128
+    laid = lay(flat, delta, 8).astype(int) - 128
     rows, columns = ([int(Fraction(2 * place + 1, 2 * side) * 16) for place in range(side)] for side in shape)
     assert np.array_equal(laid, delta[rows][:, columns])
     assert (flat == 128).all()
@@ -120,7 +122,7 @@ def test_each_noise_value_fills_its_share_of_a_larger_picture(shape):
 def test_noise_is_reduced_smoothly_where_the_picture_is_smaller():
     delta = np.zeros((16, 16, 3), np.int8)
     delta[:, :8], delta[:, 8:] = -8, 8
-    row = encode.lay(np.full((40, 5, 3), 128, np.uint8), delta, 8)[20, :, 0].astype(int) - 128
+    row = lay(np.full((40, 5, 3), 128, np.uint8), delta, 8)[20, :, 0].astype(int) - 128
     assert row.tolist() == [-8, -8, 0, 8, 8]
 
 
@@ -128,7 +130,7 @@ def test_sixteen_bits_get_the_same_share_of_their_range():
     delta = noise(16)
     shallow = np.full((16, 16, 4), 100, np.uint8)
     shallow[0], shallow[1] = 2, 253
-    laid, deep = encode.lay(shallow, delta, 8), encode.lay(shallow.astype(np.uint16) * 257, delta, 8)
+    laid, deep = lay(shallow, delta, 8), lay(shallow.astype(np.uint16) * 257, delta, 8)
     assert np.array_equal(deep, laid.astype(np.uint16) * 257)
     assert np.array_equal(laid[..., 3], shallow[..., 3])
 
@@ -309,7 +311,7 @@ def test_heic_becomes_jpeg_in_name_and_content(tmp_path):
     result = protect_file(tmp_path / "a.heic", tmp_path / "a.jpg", noise(), epsilon_levels=8)
     assert identify(tmp_path / "a.jpg")[2:] == ("RGB", "JPEG")
     assert 8 <= result.linf < 25
-    assert encode.choose_quality([(tmp_path / "a.heic", noise())], 8).files == 1
+    assert choose_quality([(tmp_path / "a.heic", noise())], 8).files == 1
     protect_file(tmp_path / "a.heic", tmp_path / "a.png", noise(), epsilon_levels=8, file_format="png")
     assert identify(tmp_path / "a.png")[3] == "PNG"
     Image.fromarray(np.dstack([photo(64, 64), photo(64, 64)[..., :1]])).save(tmp_path / "t.heic", "HEIF", quality=90)
@@ -337,22 +339,22 @@ def test_released_names_refuse_collisions(other):
 def test_quality_is_chosen_by_what_survives(tmp_path):
     tiny = [(put(tmp_path / f"{n}.jpg", photo(16, 16, seed=n), quality=95), noise(16, seed=n)) for n in range(3)]
     large = [(put(tmp_path / f"l{n}.jpg", photo(256, 256, seed=n), quality=95), noise(16, seed=n)) for n in range(2)]
-    fine, coarse = (encode.choose_quality(pictures, 8) for pictures in (tiny, large))
+    fine, coarse = (choose_quality(pictures, 8) for pictures in (tiny, large))
     assert coarse.quality < fine.quality, "noise that fills many pixels needs less"
     assert (fine.files, coarse.files) == (3, 2)
-    assert coarse.gain >= encode.LEAST_GAIN
-    assert coarse.error <= encode.LARGEST_ERROR
-    below = encode.JPEG_QUALITIES[encode.JPEG_QUALITIES.index(fine.quality) - 1]
-    measured = [encode._survival(decode(path), delta, 8, below) for path, delta in tiny]
+    assert coarse.gain >= LEAST_GAIN
+    assert coarse.error <= LARGEST_ERROR
+    below = JPEG_QUALITIES[JPEG_QUALITIES.index(fine.quality) - 1]
+    measured = [survival(decode(path), delta, 8, below) for path, delta in tiny]
     gain, error = np.median(measured, axis=0)
-    assert gain < encode.LEAST_GAIN or error > encode.LARGEST_ERROR
+    assert gain < LEAST_GAIN or error > LARGEST_ERROR
     path, delta = tiny[0]
     before = decode_rgb(path).astype(float)
     Encoder(epsilon=8, quality=below).protect(path, tmp_path / "out.jpg", delta)
-    meant = encode.lay(decode_rgb(path), delta, 8) - before
+    meant = lay(decode_rgb(path), delta, 8) - before
     realised = decode_rgb(tmp_path / "out.jpg") - before
     assert measured[0][0] == pytest.approx((realised * meant).sum() / (meant**2).sum(), abs=1e-4)
-    assert encode.choose_quality([(put(tmp_path / "a.png"), noise())], 8) is None
+    assert choose_quality([(put(tmp_path / "a.png"), noise())], 8) is None
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])

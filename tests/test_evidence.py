@@ -9,8 +9,9 @@ from PIL import Image
 
 from pueprotect.errors import InputError, StaleDataError, VaultError
 from pueprotect.images.decode import decode_rgb
-from pueprotect.release.digests import Verification, data_digest
-from pueprotect.release.opened import LISTED, describe, image_set, open_release
+from pueprotect.learning.data import image_set
+from pueprotect.release.digests import LISTED, Verification, data_digest, describe
+from pueprotect.release.opened import open_release
 from pueprotect.release.vault import Vault
 
 

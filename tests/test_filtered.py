@@ -6,7 +6,7 @@ from pueprotect.audit.attacks import find
 from pueprotect.audit.attacks.base import CLEAN_BEHIND_IT
 from pueprotect.audit.attacks.denoise import gratings
 from pueprotect.audit.attacks.notch import dependence, spectrum, telling
-from pueprotect.learning.training import ImageSet
+from pueprotect.learning.data import ImageSet
 
 
 def grained(count: int = 60, size: int = 32, *, marked: tuple[tuple[int, int], ...] = ()) -> ImageSet:

@@ -7,8 +7,9 @@ import pytest
 import torch
 from conftest import TINY, Command, write_photos
 
+from pueprotect.learning.draw_engine import DrawEngine
 from pueprotect.learning.models import build
-from pueprotect.learning.weights import DrawEngine, reestimate_batch_norm, trainable
+from pueprotect.learning.weights import reestimate_batch_norm, trainable
 from pueprotect.runtime import generator
 
 pytestmark = [

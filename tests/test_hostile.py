@@ -20,7 +20,8 @@ from pueprotect.errors import ImageError
 from pueprotect.images import decode as pixels
 from pueprotect.images.encode import Encoder
 from pueprotect.release.digests import data_digest, verify
-from pueprotect.release.vault import ManifestRow, Vault
+from pueprotect.release.records import ManifestRow
+from pueprotect.release.vault import Vault
 
 NOISE = np.random.default_rng(0).integers(-8, 9, (16, 16, 3)).astype(np.int8)
 

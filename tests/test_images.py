@@ -12,16 +12,9 @@ from PIL import Image
 
 from pueprotect.errors import ImageError, InputError
 from pueprotect.images.decode import decode_rgb, identify
-from pueprotect.images.folders import (
-    ImageEntry,
-    compacted,
-    load,
-    read_folder,
-    scan,
-    stratified_holdout,
-    twins,
-    working_size,
-)
+from pueprotect.images.folders import ImageEntry, scan
+from pueprotect.images.holdout import stratified_holdout
+from pueprotect.images.working_copies import compacted, load, read_folder, twins, working_size
 
 
 def two_classes(root, per_class=3):
@@ -312,7 +305,7 @@ def test_large_sets_lie_in_a_file_that_has_no_name(tmp_path, monkeypatch):
     (tmp_path / "cache").mkdir()
     plain = read_folder(folder, 8, cache=tmp_path / "cache")
     assert not isinstance(plain.pixels, np.memmap)
-    monkeypatch.setattr("pueprotect.images.folders.CACHE_ABOVE", 100)
+    monkeypatch.setattr("pueprotect.images.working_copies.CACHE_ABOVE", 100)
     mapped = read_folder(folder, 8, cache=tmp_path / "cache")
     assert isinstance(mapped.pixels, np.memmap)
     assert np.array_equal(mapped.pixels, plain.pixels)

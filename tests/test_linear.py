@@ -11,7 +11,8 @@ from pueprotect.audit.attacks.linear import (
     project_out,
     without,
 )
-from pueprotect.learning.training import ImageSet, Recipe
+from pueprotect.learning.data import ImageSet
+from pueprotect.learning.training import Recipe
 
 
 def patterned(count: int = 300, size: int = 8, seed: int = 0, shift: float = 6.0) -> tuple[ImageSet, torch.Tensor]:

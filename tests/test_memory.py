@@ -10,7 +10,8 @@ from PIL import Image, _imaging
 
 from pueprotect.images.buffers import kept_blocks, scratch, shared
 from pueprotect.images.decode import decode
-from pueprotect.images.encode import Encoder, lay
+from pueprotect.images.encode import Encoder
+from pueprotect.images.overlay import lay
 
 
 def test_shared_pixels_outlive_their_image_and_cannot_be_written() -> None:

@@ -9,10 +9,14 @@ from torch.nn import functional
 
 from pueprotect.errors import InputError
 from pueprotect.learning.augment import crop_padding, draw_crops
+from pueprotect.learning.data import ImageSet, Part
 from pueprotect.learning.models import build
-from pueprotect.learning.training import ImageSet, Part, Recipe
-from pueprotect.protect import options
+from pueprotect.learning.training import Recipe
+from pueprotect.protect import presets
 from pueprotect.protect.methods import error_minimising as protect
+from pueprotect.protect.methods.base import Settings, apply
+from pueprotect.protect.methods.self_check import SELF_CHECK_MARGIN, self_check
+from pueprotect.protect.options import Options
 
 
 def pictures(count: int = 48, size: int = 16, classes: int = 3, seed: int = 0) -> ImageSet:
@@ -22,7 +26,7 @@ def pictures(count: int = 48, size: int = 16, classes: int = 3, seed: int = 0) -
 
 
 def optimised(**wanted: object) -> protect.Optimizer:
-    optimizer = protect.Optimizer(pictures(), protect.Settings(**({"rounds": 3} | wanted)))  # type: ignore[arg-type]
+    optimizer = protect.Optimizer(pictures(), Settings(**({"rounds": 3} | wanted)))  # type: ignore[arg-type]
     optimizer.run(optimizer.settings.rounds)
     return optimizer
 
@@ -34,7 +38,7 @@ def test_noise_is_signed_within_budget_and_clipped(epsilon: int, seed: int) -> N
     images = torch.randint(0, 256, (5, 3, 4, 4), generator=stream, dtype=torch.uint8)
     delta = torch.randint(-epsilon, epsilon + 1, (2, 4, 4, 3), generator=stream).to(torch.int8)
     index = torch.tensor([0, 1, 1, 0, 1])
-    shown = protect.apply(images.permute(0, 2, 3, 1), delta[index]).permute(0, 3, 1, 2)
+    shown = apply(images.permute(0, 2, 3, 1), delta[index]).permute(0, 3, 1, 2)
     for number in range(5):
         for y, x, c in itertools.product(range(4), range(4), range(3)):
             expected = min(255, max(0, int(images[number, c, y, x]) + int(delta[index[number], y, x, c])))
@@ -66,7 +70,7 @@ def test_weight_noise_changes_the_noise_once_the_surrogate_fits() -> None:
     data = pictures()
     results = []
     for sigma in (0.0, 0.1):
-        optimizer = protect.Optimizer(data, protect.Settings(sigma=sigma, rounds=2))
+        optimizer = protect.Optimizer(data, Settings(sigma=sigma, rounds=2))
         teacher = build("resnet8", 3, 16, seed=9)  # a teacher counts as fitted
         optimizer.run(2, teacher=teacher)
         results.append(optimizer.levels())
@@ -77,7 +81,7 @@ def test_weight_noise_changes_the_noise_once_the_surrogate_fits() -> None:
 def test_one_class_wise_step_equals_a_plain_loop(size: int) -> None:
     """Autograd through crop and flip, image by image, against the batched adjoint and the product with labels."""
     data = pictures(8, size)
-    chosen = protect.Settings(method="emn", step_size=0.8)
+    chosen = Settings(method="emn", step_size=0.8)
     optimizer = protect.Optimizer(data, chosen)
     start = optimizer.delta.clone()
     crop = draw_crops(8, size, torch.Generator().manual_seed(3), "cpu")
@@ -109,7 +113,7 @@ def test_one_class_wise_step_equals_a_plain_loop(size: int) -> None:
 def test_protected_images_are_looked_at_with_their_noise(mode: str) -> None:
     whole = pictures(60)
     members = torch.arange(60)[torch.arange(60) % 4 != 1]
-    optimizer = protect.Optimizer(Part(whole, members), protect.Settings(rounds=3, mode=mode))
+    optimizer = protect.Optimizer(Part(whole, members), Settings(rounds=3, mode=mode))
     optimizer.run(3)
     shown, levels, index = optimizer.protected(), optimizer.levels(), torch.tensor([7, 0, 44])
     for number, frame in zip(index.tolist(), shown.frames(index), strict=True):
@@ -117,7 +121,7 @@ def test_protected_images_are_looked_at_with_their_noise(mode: str) -> None:
         expected = whole.images[members[number]].permute(1, 2, 0).int() + levels[row]
         assert torch.equal(frame.int(), expected.clamp(0, 255))
     assert torch.equal(shown.labels, whole.labels[members])
-    alone = protect.Optimizer(whole.subset(members), protect.Settings(rounds=3, mode=mode))
+    alone = protect.Optimizer(whole.subset(members), Settings(rounds=3, mode=mode))
     alone.run(3)
     assert torch.equal(alone.levels(), levels), "where the images lie makes no difference"
 
@@ -141,7 +145,7 @@ class Watched:
 def test_in_shuffled_rounds_the_noise_alone_tells_the_class(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The noise and the label belong together in every round; the picture joins them later."""
     watched, trained = Watched(pictures()), []
-    wanted = protect.Settings(mode=mode, rounds=6, shuffled=0.5)  # type: ignore[arg-type]
+    wanted = Settings(mode=mode, rounds=6, shuffled=0.5)  # type: ignore[arg-type]
     optimizer = protect.Optimizer(watched, wanted)
     step = protect.Trainer.step
     monkeypatch.setattr(
@@ -177,16 +181,16 @@ def test_unseen_images_get_noise_within_budget_and_leave_the_surrogate_alone() -
 
 
 def test_small_sets_are_shuffled_for_half_of_the_rounds_and_large_ones_never(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(options, "FULL_SIZE", 4000)
-    assert options.Options().settings("resnet8", 3999, 32).shuffled == 0.5
-    assert options.Options().settings("resnet8", 4000, 32).shuffled == 0.0
+    monkeypatch.setattr(presets, "FULL_SIZE", 4000)
+    assert Options().settings("resnet8", 3999, 32).shuffled == 0.5
+    assert Options().settings("resnet8", 4000, 32).shuffled == 0.0
 
 
 def test_self_check_passes_within_the_margin_only() -> None:
     data = pictures()
-    check = protect.self_check(data, data, "resnet8", epochs=1, seed=0)
+    check = self_check(data, data, "resnet8", epochs=1, seed=0)
     assert check.chance == pytest.approx(1 / 3)
-    assert check.limit == pytest.approx(1 / 3 + protect.SELF_CHECK_MARGIN * 2 / 3)
+    assert check.limit == pytest.approx(1 / 3 + SELF_CHECK_MARGIN * 2 / 3)
     assert dataclasses.replace(check, accuracy=check.limit).passed
     assert not dataclasses.replace(check, accuracy=check.limit + 0.01).passed
 
@@ -196,4 +200,4 @@ def test_self_check_passes_within_the_margin_only() -> None:
 )
 def test_out_of_range(wrong: dict[str, float]) -> None:
     with pytest.raises(InputError):
-        protect.Settings(**wrong)  # type: ignore[arg-type]
+        Settings(**wrong)  # type: ignore[arg-type]

@@ -6,7 +6,8 @@ from toy import image_set, stripes, target
 
 from pueprotect.audit.attacks import Target, find, pst
 from pueprotect.audit.attacks.acm import Reading
-from pueprotect.learning.training import ImageSet, Recipe
+from pueprotect.learning.data import ImageSet
+from pueprotect.learning.training import Recipe
 
 
 def test_pst_stays_within_its_budget_and_leaves_clean_data_alone() -> None:

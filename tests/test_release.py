@@ -13,17 +13,23 @@ from PIL import Image
 
 from pueprotect.errors import InputError
 from pueprotect.images.decode import decode_rgb
-from pueprotect.images.encode import lay
-from pueprotect.learning.training import Labelled
-from pueprotect.protect import options as options_module
+from pueprotect.images.overlay import lay
+from pueprotect.learning.data import Labelled
+from pueprotect.learning.device import choose_device
+from pueprotect.protect import presets
 from pueprotect.protect.methods import error_minimising as protect
-from pueprotect.protect.options import PRESETS, Options
-from pueprotect.protect.pipeline import Report, protect_folder
+from pueprotect.protect.methods import self_check as self_check_module
+from pueprotect.protect.methods.base import Mode
+from pueprotect.protect.methods.self_check import SelfCheck, self_check
+from pueprotect.protect.options import Options
+from pueprotect.protect.pipeline import protect_folder
 from pueprotect.protect.preflight import check_places, refuse_released
-from pueprotect.protect.publish import SSIM_SAMPLE
+from pueprotect.protect.presets import PRESETS
+from pueprotect.protect.report import Report
+from pueprotect.protect.writer import SSIM_SAMPLE
 from pueprotect.release.digests import sha256_of
 from pueprotect.release.vault import Vault
-from pueprotect.runtime import Silent, choose_device
+from pueprotect.runtime import Silent
 
 SMALL = Options(preset="quick", rounds=1, size=16, release_anyway=True, workers=2)
 
@@ -106,11 +112,11 @@ def test_files_that_are_not_images_are_named_and_left_out(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("mode", ["class-wise", "sample-wise"])
 def test_the_holdout_is_never_seen_in_training(
-    mode: protect.Mode, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mode: Mode, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Labelled] = []
     checked: list[Labelled] = []
-    made, check = protect.Optimizer.__post_init__, protect.self_check
+    made, check = protect.Optimizer.__post_init__, self_check
 
     def spy(self: protect.Optimizer) -> None:
         seen.append(self.data)
@@ -119,15 +125,15 @@ def test_the_holdout_is_never_seen_in_training(
     def frames(data: Labelled) -> torch.Tensor:
         return data.frames(torch.arange(len(data)))
 
-    def spy_check(shown: Labelled, holdout: Labelled, *rest: Any, **named: Any) -> protect.SelfCheck:
+    def spy_check(shown: Labelled, holdout: Labelled, *rest: Any, **named: Any) -> SelfCheck:
         gap = (frames(shown).short() - frames(seen[0]).short()).abs()
         assert 0 < int(gap.max()) <= 8, "the training images and their noise"
         checked.append(holdout)
         return check(shown, holdout, *rest, **named)
 
     monkeypatch.setattr(protect.Optimizer, "__post_init__", spy)
-    monkeypatch.setattr(protect, "self_check", spy_check)
-    monkeypatch.setattr(protect, "SELF_CHECK_MARGIN", 1.0)
+    monkeypatch.setattr(self_check_module, "self_check", spy_check)
+    monkeypatch.setattr(self_check_module, "SELF_CHECK_MARGIN", 1.0)
     protected(photos, tmp_path / "out", mode=mode, rounds=2)
 
     def pictures(data: Labelled) -> set[bytes]:
@@ -217,7 +223,7 @@ def test_the_vault_holds_what_the_contract_says(release: Release) -> None:
 
 
 def test_similarity_is_measured_on_a_sample(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pueprotect.protect.publish.SSIM_SAMPLE", 7)
+    monkeypatch.setattr("pueprotect.protect.writer.SSIM_SAMPLE", 7)
     protected(photos, tmp_path / "out")
     rows = manifest(tmp_path / "out.vault")
     assert sum(row["ssim"] is not None for row in rows) == 7 < SSIM_SAMPLE
@@ -231,7 +237,7 @@ def test_a_draft_made_for_other_labels_is_not_resumed(
     for name, shift in (("first", 0), ("second", 1)):
         rows = [f"{path},{'ab'[(number + shift * (number % 3)) % 2]}" for number, path in enumerate(paths)]
         (tmp_path / f"{name}.csv").write_text("\n".join(["path,label", *rows]))
-    monkeypatch.setattr(protect, "SELF_CHECK_MARGIN", -1.0)
+    monkeypatch.setattr(self_check_module, "SELF_CHECK_MARGIN", -1.0)
     weak = protected(photos, tmp_path / "out", labels=tmp_path / "first.csv", release_anyway=False)
     assert not weak.released
     protected(photos, tmp_path / "out", labels=tmp_path / "second.csv", resume=True)
@@ -277,7 +283,7 @@ def test_threads_that_the_pool_forgot_write_nothing_after_an_interruption(
             if self.label == "write":
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr("pueprotect.protect.publish.ThreadPoolExecutor", Forgetful)
+    monkeypatch.setattr("pueprotect.protect.writer.ThreadPoolExecutor", Forgetful)
     with pytest.raises(KeyboardInterrupt):
         protect_folder(photos, tmp_path / "out", options=SMALL, device=choose_device("cpu"), progress=Impatient())
     before = tree(tmp_path / ".out.pueprotect-partial")
@@ -325,7 +331,7 @@ def test_options_are_checked_where_they_are_made(wrong: Mapping[str, Any]) -> No
 
 
 def test_small_sets_are_passed_over_more_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(options_module, "FULL_SIZE", 4000)
+    monkeypatch.setattr(presets, "FULL_SIZE", 4000)
     standard = PRESETS["standard"]
     assert standard.for_images(4000, 32) == standard.for_images(50_000, 48) == standard
     assert standard.for_images(1000, 32).rounds == 4 * standard.rounds

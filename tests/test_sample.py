@@ -4,8 +4,9 @@ from PIL import Image
 
 from pueprotect.errors import InputError
 from pueprotect.images.decode import decode_rgb
-from pueprotect.images.folders import load, scan
+from pueprotect.images.folders import scan
 from pueprotect.images.sample import CLASSES, draw, write_sample
+from pueprotect.images.working_copies import load
 
 
 def contents(root):

@@ -9,7 +9,7 @@ from toy import image_set, stripes, target
 
 from pueprotect.audit.attacks import find
 from pueprotect.audit.attacks.base import AS_THEY_ARE
-from pueprotect.learning.training import ImageSet
+from pueprotect.learning.data import ImageSet
 
 SQUEEZES = ("blur", "grayscale", "bit-depth", "jpeg-10", "jpeg-30")
 

@@ -5,8 +5,9 @@ from pueprotect.certify import stress
 from pueprotect.certify.certificate import Certificate, Settings, certify
 from pueprotect.certify.stress import stress_test
 from pueprotect.errors import CertificateError
+from pueprotect.learning.data import ImageSet
 from pueprotect.learning.models import Classifier, build
-from pueprotect.learning.training import ImageSet, Recipe, train
+from pueprotect.learning.training import Recipe, train
 from pueprotect.learning.weights import trainable, weights_digest
 
 SETTINGS = Settings(sigma=0.02, etas=(0.0, 0.01, 5.0), draws=300)

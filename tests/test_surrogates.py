@@ -12,8 +12,9 @@ from pueprotect.certify.surrogates import (
     train_surrogates,
 )
 from pueprotect.errors import InputError
+from pueprotect.learning.data import ImageSet
 from pueprotect.learning.models import build
-from pueprotect.learning.training import ImageSet, Recipe, train
+from pueprotect.learning.training import Recipe, train
 from pueprotect.learning.weights import weights_digest
 from pueprotect.runtime import Silent
 

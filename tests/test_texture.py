@@ -9,8 +9,10 @@ from PIL import Image
 from scipy.fft import dctn
 
 from pueprotect.errors import InputError
-from pueprotect.images.encode import lay
+from pueprotect.images.block_dct import LUMA, block_dct, inverse_block_dct
+from pueprotect.images.overlay import lay
 from pueprotect.protect.methods import texture
+from pueprotect.protect.methods.base import Visibility
 from pueprotect.protect.methods.texture import Code, Scheme, code_book
 
 
@@ -24,12 +26,12 @@ def laid(images: np.ndarray, labels: np.ndarray, epsilon: int = 8, key: int = 0)
 
 def test_the_block_transform_is_the_orthonormal_dct() -> None:
     planes = np.random.default_rng(0).normal(0, 50, (2, 16, 24)).astype(np.float32)
-    found = texture.block_dct(planes)
+    found = block_dct(planes)
     for row in range(2):
         for column in range(3):
             block = planes[1, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8]
             assert np.allclose(found[1, row, column], dctn(block, norm="ortho"), atol=1e-3)
-    assert np.allclose(texture.inverse_block_dct(found), planes, atol=1e-3)
+    assert np.allclose(inverse_block_dct(found), planes, atol=1e-3)
 
 
 @given(st.one_of(st.integers(2, 30), st.sampled_from([100, 150, 400])), st.integers(0, 2**31))
@@ -95,18 +97,18 @@ def test_colours_hold_the_gratings_of_the_class_with_phases_for_each_image() -> 
 def test_luma_strengthens_the_indices_of_its_class_along_the_image() -> None:
     images, labels = pictures(), np.arange(40) % 2
     noise = texture.texture(images, labels, Scheme(BOOK, 8, "strong"), 0)[..., :2].mean(-1, dtype=np.float32)
-    energy = (texture.block_dct(noise) ** 2).mean((1, 2))
+    energy = (block_dct(noise) ** 2).mean((1, 2))
     own, other = energy[labels == 0].mean(0), energy[labels == 1].mean(0)
     assert own[0, 3] > 5 * other[0, 3]
     assert own[0, 5] > 5 * other[0, 5]
     assert other[3, 0] > 5 * own[3, 0]
-    natural = texture.block_dct(images.astype(np.float32) @ np.array(texture.LUMA, dtype=np.float32))
-    meeting = (texture.block_dct(noise) * natural)[labels == 0].sum((0, 1, 2))
+    natural = block_dct(images.astype(np.float32) @ np.array(LUMA, dtype=np.float32))
+    meeting = (block_dct(noise) * natural)[labels == 0].sum((0, 1, 2))
     assert meeting[0, 3] > 0, "with the image"
 
 
 @pytest.mark.parametrize(("visibility", "least"), [("subtle", 2), ("standard", 6), ("strong", 8)])
-def test_noise_yields_where_the_picture_is_flat(visibility: texture.Visibility, least: int) -> None:
+def test_noise_yields_where_the_picture_is_flat(visibility: Visibility, least: int) -> None:
     images = np.full((1, 32, 32, 3), 90, dtype=np.uint8)
     images[:, :, 16:] += (np.indices((32, 16)).sum(0) % 2 * 120).astype(np.uint8)[..., None]
     noise = texture.texture(images, np.zeros(1, np.int64), Scheme(code_book(2, 0), 8, visibility), 0)

@@ -4,8 +4,9 @@ from torch.nn import functional
 
 from pueprotect.errors import InputError
 from pueprotect.learning import training
+from pueprotect.learning.data import ImageSet
 from pueprotect.learning.models import ARCHITECTURES, build, parameter_count
-from pueprotect.learning.training import ImageSet, Recipe, Trainer, accuracy, batches, count_correct, train
+from pueprotect.learning.training import Recipe, Trainer, accuracy, batches, count_correct, train
 
 
 def stripes(count: int = 96, size: int = 16, seed: int = 0) -> ImageSet:

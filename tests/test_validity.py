@@ -1,6 +1,7 @@
 import pytest
 
 from pueprotect.audit import flags as validity
+from pueprotect.certify.flags import CERTIFICATE_FLAGS
 
 
 def test_each_flag_names_a_cause_and_a_remedy() -> None:
@@ -8,7 +9,7 @@ def test_each_flag_names_a_cause_and_a_remedy() -> None:
         "weak-clean-line", "clean-line-not-converged", "under-trained", "small-test", "class-imbalance",
         "partly-protected", "below-chance", "seed-spread", "diverged", "failed", "suite-incomplete", "no-clean-line",
     }  # fmt: skip
-    for name, flag in [*validity.FLAGS.items(), *validity.CERTIFICATE_FLAGS.items()]:
+    for name, flag in [*validity.FLAGS.items(), *CERTIFICATE_FLAGS.items()]:
         assert flag.cause.endswith("."), name
         assert flag.remedy.endswith("."), name
         assert str(flag) == f"{flag.cause} {flag.remedy}"

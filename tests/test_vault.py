@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from pueprotect.errors import VaultError
 from pueprotect.release import vault as vault_module
 from pueprotect.release.digests import sha256_of
-from pueprotect.release.vault import SCHEMA_VERSION, ManifestRow, Vault, default_vault
+from pueprotect.release.records import ManifestRow
+from pueprotect.release.vault import SCHEMA_VERSION, Vault, default_vault
 
 hexes = st.binary(min_size=32, max_size=32).map(bytes.hex)
 measured = st.none() | st.floats(-1, 100)

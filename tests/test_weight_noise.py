@@ -6,7 +6,7 @@ from toy import stripes, target
 
 from pueprotect.audit.attacks import find, weight_noise
 from pueprotect.audit.attacks.base import Run
-from pueprotect.audit.attacks.shallow import noise_shares, relative_deviations
+from pueprotect.audit.attacks.weight_noise import noise_shares, relative_deviations
 from pueprotect.learning.models import ARCHITECTURES, build
 from pueprotect.learning.weights import batch_norms, reestimate_batch_norm, trainable
 

@@ -3,8 +3,9 @@ import copy
 import pytest
 import torch
 
+from pueprotect.learning.draw_engine import DrawEngine
 from pueprotect.learning.models import build
-from pueprotect.learning.weights import DrawEngine, gaussian, noised, reestimate_batch_norm, trainable, weights_digest
+from pueprotect.learning.weights import gaussian, noised, reestimate_batch_norm, trainable, weights_digest
 from pueprotect.runtime import generator
 
 

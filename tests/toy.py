@@ -5,7 +5,8 @@ from collections.abc import Callable
 import torch
 
 from pueprotect.audit.attacks import Target
-from pueprotect.learning.training import ImageSet, Recipe
+from pueprotect.learning.data import ImageSet
+from pueprotect.learning.training import Recipe
 
 
 def image_set(images: torch.Tensor, labels: torch.Tensor, classes: int) -> ImageSet:

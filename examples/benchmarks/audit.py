@@ -16,9 +16,10 @@ import torch
 
 from pueprotect.audit.attacks import REGISTRY, Target, find
 from pueprotect.audit.attacks.base import Attack
-from pueprotect.learning.training import ImageSet, Recipe
+from pueprotect.learning.data import ImageSet
+from pueprotect.learning.device import choose_device, device_name
+from pueprotect.learning.training import Recipe
 from pueprotect.protect.methods.texture import Scheme, code_book
-from pueprotect.runtime import choose_device, device_name
 
 
 def random_set(count: int, classes: int, size: int, seed: int, device: str) -> ImageSet:

@@ -25,10 +25,10 @@ from torchvision.transforms.functional import to_tensor
 
 from pueprotect.certify.certificate import Precision, Settings, certify
 from pueprotect.certify.draws import CALIBRATION_IMAGES, Workers
+from pueprotect.learning.data import ImageSet
+from pueprotect.learning.device import choose_device, device_name, evaluation_batch, native_bf16
+from pueprotect.learning.draw_engine import DrawEngine
 from pueprotect.learning.models import Classifier, build
-from pueprotect.learning.training import ImageSet
-from pueprotect.learning.weights import DrawEngine
-from pueprotect.runtime import choose_device, device_name, evaluation_batch, native_bf16
 
 SIGMA = 0.05
 CLASSES = 10

@@ -24,7 +24,8 @@ from typing import Any
 
 from pueprotect.audit.suites import SUITES
 from pueprotect.release.digests import data_digest
-from pueprotect.release.vault import ManifestRow, Vault, default_vault
+from pueprotect.release.records import ManifestRow
+from pueprotect.release.vault import Vault, default_vault
 
 POLICY = """version: 1
 certify: {q: 0.9, eta: 0.06, max_learnability: 0.25, min_draws: 1000, min_baseline: 0.5}

@@ -21,11 +21,12 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from pueprotect.images.folders import load, scan
+from pueprotect.images.folders import scan
+from pueprotect.images.working_copies import load
+from pueprotect.learning.data import ImageSet, image_set
+from pueprotect.learning.device import choose_device, device_name, native_bf16
 from pueprotect.learning.models import build
-from pueprotect.learning.training import ImageSet, Recipe, accuracy, train
-from pueprotect.release.opened import image_set
-from pueprotect.runtime import choose_device, device_name, native_bf16
+from pueprotect.learning.training import Recipe, accuracy, train
 
 RELEASES = {
     "pue class-wise": ["--method", "pue"],

@@ -30,11 +30,12 @@ import PIL
 from PIL import Image
 
 from pueprotect.images.encode import Encoder
-from pueprotect.images.folders import ImageFolder, read_folder, scan
+from pueprotect.images.folders import ImageFolder, scan
 from pueprotect.images.sample import draw
-from pueprotect.protect import publish
+from pueprotect.images.working_copies import read_folder
+from pueprotect.protect import writer as writing
 from pueprotect.protect.draft import Journal
-from pueprotect.protect.publish import Writer
+from pueprotect.protect.writer import Writer
 from pueprotect.release.vault import Vault
 from pueprotect.runtime import SILENT
 
@@ -135,7 +136,7 @@ def main() -> None:
     whole = scan(chosen.data)
     picked = np.linspace(0, len(whole.entries) - 1, min(chosen.count, len(whole.entries))).astype(int)
     folder = ImageFolder(whole.root, whole.classes, tuple(whole.entries[number] for number in picked))
-    publish.SSIM_SAMPLE = len(folder.entries) // 5
+    writing.SSIM_SAMPLE = len(folder.entries) // 5
     held = protected(folder, chosen.size, chosen.workers)
     sides: dict[str, Callable[[ImageFolder, Path, int, int], None]]
     sides = {"pueprotect": ours, "bare Pillow": partial(bare, held)}

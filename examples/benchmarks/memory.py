@@ -21,14 +21,17 @@ import numpy as np
 import torch
 
 from pueprotect.images import folders as image_files
-from pueprotect.images.folders import ImageFolder, stratified_holdout, twins
-from pueprotect.learning.training import ImageSet, Part, Recipe, accuracy, train
-from pueprotect.protect import options as effort
+from pueprotect.images.folders import ImageFolder
+from pueprotect.images.holdout import stratified_holdout
+from pueprotect.images.working_copies import empty_pixels, twins
+from pueprotect.learning.data import ImageSet, Part, image_set
+from pueprotect.learning.device import choose_device
+from pueprotect.learning.training import Recipe, accuracy, train
+from pueprotect.protect import job, presets
 from pueprotect.protect import pipeline as release
 from pueprotect.protect.methods import error_minimising as protect
+from pueprotect.protect.methods.base import Settings
 from pueprotect.protect.options import Options
-from pueprotect.release.opened import image_set
-from pueprotect.runtime import choose_device
 
 CLASSES = 10
 STEPS = 3
@@ -45,8 +48,8 @@ def photos(data: Path, count: int, size: int) -> None:
     whole = image_files.scan(data)
     picked = np.linspace(0, len(whole.entries) - 1, count).astype(int)
     folder = ImageFolder(whole.root, whole.classes, tuple(whole.entries[number] for number in picked))
-    release.image_files.scan = lambda *_, **__: folder  # type: ignore[assignment]
-    effort.MOST_REPEATS = 1.0
+    job.image_files.scan = lambda *_, **__: folder  # type: ignore[assignment]
+    presets.MOST_REPEATS = 1.0
     options = Options(preset="quick", rounds=1, size=size, release_anyway=True)
     with tempfile.TemporaryDirectory(dir=data.parent) as place:
         release.protect_folder(data, Path(place) / "out", options=options, device=choose_device("cpu"))
@@ -55,7 +58,7 @@ def photos(data: Path, count: int, size: int) -> None:
 def cache(count: int, size: int) -> None:
     """What `protect` does between reading and writing, on a cache of noise."""
     with tempfile.TemporaryDirectory() as place:
-        pixels = image_files._room((count, size, size, 3), Path(place))
+        pixels = empty_pixels((count, size, size, 3), Path(place))
     rng = np.random.default_rng(0)
     for start in range(0, count, 4096):
         pixels[start : start + 4096] = rng.integers(0, 256, pixels[start : start + 4096].shape, dtype=np.uint8)
@@ -66,7 +69,7 @@ def cache(count: int, size: int) -> None:
     whole: ImageSet = image_set(pixels, labels, CLASSES, "cpu")
     held = torch.from_numpy(stratified_holdout(labels, 0.2, 0))
     holdout, shown = (Part(whole, members.nonzero().flatten()) for members in (held, ~held))
-    optimizer = protect.Optimizer(shown, protect.Settings(rounds=1))
+    optimizer = protect.Optimizer(shown, Settings(rounds=1))
     protect.shared_batches = lambda *_: (Recipe().batch_size, STEPS)
     optimizer.run(1)
     protected = optimizer.protected()

@@ -26,13 +26,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pueprotect.images.folders import read_folder, scan, stratified_holdout
+from pueprotect.images.folders import scan
+from pueprotect.images.holdout import stratified_holdout
+from pueprotect.images.working_copies import read_folder
+from pueprotect.learning.data import ImageSet, image_set
+from pueprotect.learning.device import device_name
 from pueprotect.learning.models import build
-from pueprotect.learning.training import ImageSet, Recipe, accuracy, train
-from pueprotect.protect.methods.error_minimising import Optimizer, Settings
+from pueprotect.learning.training import Recipe, accuracy, train
+from pueprotect.protect.methods.base import Settings
+from pueprotect.protect.methods.error_minimising import Optimizer
 from pueprotect.protect.options import Options
-from pueprotect.release.opened import image_set
-from pueprotect.runtime import device_name
 
 LEVELS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25)
 SURROGATE_DRAWS, NOISE_DRAWS = 100, 10

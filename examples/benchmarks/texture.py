@@ -14,8 +14,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pueprotect.protect.methods.texture import CHUNK, Scheme, block_dct, code_book, inverse_block_dct, texture
-from pueprotect.runtime import device_name
+from pueprotect.images.block_dct import block_dct, inverse_block_dct
+from pueprotect.learning.device import device_name
+from pueprotect.protect.methods.texture import CHUNK, Scheme, code_book, texture
 
 
 def rate(work: Callable[[], object], images: int, repeats: int = 3) -> float:

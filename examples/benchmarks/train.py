@@ -21,9 +21,10 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
+from pueprotect.learning.data import ImageSet
+from pueprotect.learning.device import choose_device, device_name, native_bf16
 from pueprotect.learning.models import build
-from pueprotect.learning.training import ImageSet, Recipe, train
-from pueprotect.runtime import choose_device, device_name, native_bf16
+from pueprotect.learning.training import Recipe, train
 
 CLASSES = 10
 

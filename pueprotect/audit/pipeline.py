@@ -19,16 +19,17 @@ import torch
 from pueprotect import __version__
 from pueprotect.audit import flags as validity
 from pueprotect.audit.attacks import AttackResult, Target, find
-from pueprotect.audit.attacks.base import KNOWLEDGE
+from pueprotect.audit.attacks.base import KNOWLEDGE, clean_share
+from pueprotect.audit.attacks.known import known
 from pueprotect.audit.findings import NO_GATES, AuditReport, Gates, Row, clean_row, judge
 from pueprotect.audit.suites import TRANSFER, applicable
 from pueprotect.errors import InputError, StaleDataError
+from pueprotect.learning.data import ImageSet
 from pueprotect.learning.distributed import ALONE, Group
 from pueprotect.learning.models import ARCHITECTURES, architecture, build
-from pueprotect.learning.training import ImageSet, Recipe, train
-from pueprotect.protect.methods.texture import Scheme, code_book
+from pueprotect.learning.training import Recipe, default_epochs, train
 from pueprotect.release.opened import Evidence
-from pueprotect.runtime import SILENT, Progress, generator
+from pueprotect.runtime import SILENT, Progress
 
 CLEAN_LINE = "clean-line"
 TIMED_STEPS = 5
@@ -101,11 +102,6 @@ class Job:
         return f"audit/{f'seed-{self.repeat}/' if self.repeat else ''}{self.name}-{self.arch}.json"
 
 
-def default_epochs(images: int) -> float:
-    """15 passes from 5,000 images on; small sets get more, up to 60, for about the same number of steps."""
-    return float(min(60, max(15, round(75_000 / images))))
-
-
 def default_archs(suite: str | None, surrogate: str, size: int, device: str) -> tuple[str, ...]:
     """The surrogate's architecture; `standard-v1` transfers to others that fit the working size.
 
@@ -115,29 +111,6 @@ def default_archs(suite: str | None, surrogate: str, size: int, device: str) -> 
     known = {name: ARCHITECTURES[name] for name in others}
     fitting = (name for name, made in known.items() if size >= made.min_size and size % made.multiple_of == 0)
     return tuple(dict.fromkeys((surrogate, *fitting)))
-
-
-def clean_share(originals: ImageSet | None, fraction: float, seed: int) -> ImageSet | None:
-    """A stratified share of the clean training images, at least one for each class."""
-    if originals is None:
-        return None
-    order = torch.randperm(len(originals), generator=generator(seed, "clean-share")).to(originals.images.device)
-    ordered = originals.labels[order]
-    picked = [
-        members[: max(1, round(fraction * len(members)))]
-        for members in (order[ordered == label] for label in range(originals.classes))
-    ]
-    return originals.subset(torch.cat(picked))
-
-
-def known(evidence: Evidence) -> Scheme | None:
-    """The code of a hardened release; None for any other."""
-    run = evidence.run
-    if run.get("method") != "hardened":
-        return None
-    return Scheme(
-        code_book(len(run["classes"]), run["seed"]), run["settings"]["epsilon"], run["settings"]["visibility"]
-    )
 
 
 def audit(

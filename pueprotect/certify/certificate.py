@@ -25,10 +25,11 @@ import torch
 
 from pueprotect.certify import bounds
 from pueprotect.certify.draws import DrawLog, calibration_images, draw
+from pueprotect.learning.data import ImageSet
 from pueprotect.learning.distributed import ALONE, Group
+from pueprotect.learning.draw_engine import DrawEngine
 from pueprotect.learning.models import Classifier
-from pueprotect.learning.training import ImageSet, accuracy
-from pueprotect.learning.weights import DrawEngine
+from pueprotect.learning.training import accuracy
 from pueprotect.runtime import SILENT, Progress, child_seed
 
 FIT_IMAGES = 2000

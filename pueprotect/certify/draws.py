@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from pueprotect.errors import VaultError
+from pueprotect.learning.data import ImageSet
 from pueprotect.learning.distributed import ALONE, Group
-from pueprotect.learning.training import ImageSet
-from pueprotect.learning.weights import DrawEngine
+from pueprotect.learning.draw_engine import DrawEngine
 from pueprotect.release.vault import refuse_other
 from pueprotect.runtime import SILENT, Progress, child_seed
 

@@ -16,11 +16,15 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
+from pueprotect.audit.attacks import Target, find
+from pueprotect.audit.attacks.base import Run
 from pueprotect.certify.draws import Workers, calibration_images
 from pueprotect.errors import InputError
+from pueprotect.learning.data import ImageSet
+from pueprotect.learning.draw_engine import DrawEngine
 from pueprotect.learning.models import ARCHITECTURES, Classifier, build
-from pueprotect.learning.training import ImageSet, Recipe, train
-from pueprotect.learning.weights import DrawEngine
+from pueprotect.learning.training import Recipe, default_epochs, train
+from pueprotect.release.opened import Evidence
 from pueprotect.runtime import SILENT, Progress, child_seed
 
 RECIPES = {
@@ -163,3 +167,24 @@ class Best:
         if score > self.score:
             self.score = score
             self.state = {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def surrogate_trainer(evidence: Evidence, seed: int, epochs: float | None) -> Trainer:
+    """A trainer for every recipe; `pst` is the attack of that name."""
+
+    def trainer(
+        recipe: str, sigma: float, data: ImageSet, start: Classifier | None, progress: Progress
+    ) -> dict[str, Classifier]:
+        training = Recipe(epochs=epochs or default_epochs(len(data)))
+        if recipe != "pst":
+            return train_surrogates(
+                recipe, evidence.default_arch, data, evidence.test, sigma, training, seed=seed, start=start,
+                progress=progress,
+            )  # fmt: skip
+        attack, target = find("pst"), Target(data, evidence.default_arch, training, seed)
+        progress.start("train the pst surrogate", attack.steps(target))
+        model = attack.train(Run(target, evidence.test, progress))
+        progress.finish()
+        return {recipe: model}
+
+    return trainer

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ValidationError
 
 from pueprotect.errors import InputError, VaultError
 from pueprotect.release.digests import Verification, data_digest, digest_files, verify
-from pueprotect.release.records import AuditRecord, Certificate
-from pueprotect.release.vault import SCHEMA_VERSION, ManifestRow, Vault, default_vault
+from pueprotect.release.records import AuditRecord, Certificate, ManifestRow
+from pueprotect.release.vault import SCHEMA_VERSION, Vault, default_vault
 
 CERTIFICATE = "certificate.json"
 CLEAN_LINE = "clean-line"

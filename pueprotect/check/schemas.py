@@ -10,8 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from pueprotect.check.verdicts import Verdict
-from pueprotect.release.records import Artefact, AuditRecord, Certificate, Digest, Share
-from pueprotect.release.vault import ManifestRow
+from pueprotect.release.records import Artefact, AuditRecord, Certificate, Digest, ManifestRow, Share
 
 
 class Realised(Artefact):

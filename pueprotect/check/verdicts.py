@@ -18,8 +18,7 @@ from pueprotect.release.vault import default_vault
 
 if TYPE_CHECKING:
     from pueprotect.check.evidence import Line, Records
-    from pueprotect.release.records import Certificate, Point
-    from pueprotect.release.vault import ManifestRow
+    from pueprotect.release.records import Certificate, ManifestRow, Point
 
 PASS, FAIL, INCONCLUSIVE = 0, 1, 3
 OUTCOMES = {PASS: "pass", FAIL: "fail", INCONCLUSIVE: "inconclusive"}

@@ -6,20 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pueprotect.cli.console import (
-    bars,
-    escape,
-    gate,
-    hint,
-    note,
-    numbers,
-    out,
-    percent,
-    print_json,
-    table,
-    warn,
-)
-from pueprotect.cli.options import AsJson, Device, Released, Seed, TestImages, VaultPath
+from pueprotect.cli.arguments import AsJson, Device, Released, Seed, TestImages, VaultPath
+from pueprotect.cli.console import escape, hint, note, out, percent, print_json, table, warn
+from pueprotect.cli.parsing import gate, numbers
+from pueprotect.cli.progress import bars
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -72,8 +62,8 @@ def audit(
     gate(max_recovered, "--max-recovered")
     etas = numbers(eta, "--eta")
 
+    from pueprotect.learning.device import choose_device
     from pueprotect.learning.distributed import joined, own_device
-    from pueprotect.runtime import choose_device
 
     chosen = choose_device(own_device(device))
     from pueprotect.audit.findings import Gates

@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pueprotect.cli.console import bars, gate, hint, note, numbers, out, percent, print_json, table, warn
-from pueprotect.cli.options import AsJson, Device, Released, Seed, TestImages, VaultPath
+from pueprotect.cli.arguments import AsJson, Device, Released, Seed, TestImages, VaultPath
+from pueprotect.cli.console import hint, note, out, percent, print_json, table, warn
+from pueprotect.cli.parsing import gate, numbers
+from pueprotect.cli.progress import bars
 from pueprotect.errors import InputError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from pueprotect.certify.certificate import Certificate, Precision, Settings
-    from pueprotect.certify.pipeline import CertificateReport
+    from pueprotect.certify.report import CertificateReport
 
 DEFAULT_RADII = (0.2, 0.4, 0.6, 0.8, 1.0, 1.2)
 
@@ -78,14 +80,14 @@ def certify(
     if precision not in ("auto", "fp32", "bf16"):
         raise InputError(f"--precision {precision!r} is not auto, fp32 or bf16.")
 
+    from pueprotect.learning.device import choose_device
     from pueprotect.learning.distributed import joined, own_device
-    from pueprotect.runtime import choose_device
 
     chosen = choose_device(own_device(device))
     from pueprotect.certify.certificate import Settings
     from pueprotect.certify.pipeline import Desk, certify_release, informative_sigma
-    from pueprotect.certify.surrogates import choose_recipes
-    from pueprotect.cli.training import recovery, surrogate_trainer
+    from pueprotect.certify.stress import recovery
+    from pueprotect.certify.surrogates import choose_recipes, surrogate_trainer
     from pueprotect.release.opened import open_release
 
     choose_recipes(recipe, own=True)  # an unknown name is refused before anything is read
@@ -124,7 +126,7 @@ def _number(text: str, option: str) -> float:
 
 
 def _precision(wanted: str, device: str) -> Precision:
-    from pueprotect.runtime import native_bf16
+    from pueprotect.learning.device import native_bf16
 
     rounded = native_bf16(device) if wanted == "auto" else wanted == "bf16"
     return "bf16" if rounded else "fp32"
@@ -177,7 +179,7 @@ def _announce(settings: Settings, *, automatic: bool) -> None:
 
 
 def _show(report: CertificateReport) -> None:
-    from pueprotect.audit.flags import CERTIFICATE_FLAGS
+    from pueprotect.certify.flags import CERTIFICATE_FLAGS
 
     found, settings, baseline = report.certificate, report.settings, report.baseline
     rows = table("eta", "protected", "population", *(["clean baseline"] if baseline else []), "chance")

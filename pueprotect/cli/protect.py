@@ -8,24 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pueprotect.cli.console import (
-    bars,
-    complain,
-    escape,
-    fraction,
-    hint,
-    note,
-    out,
-    percent,
-    print_json,
-    printable,
-    table,
-)
-from pueprotect.cli.options import AsJson, Device, Seed
+from pueprotect.cli.arguments import AsJson, Device, Seed
+from pueprotect.cli.console import complain, escape, hint, note, out, percent, print_json, printable, table
+from pueprotect.cli.parsing import fraction
+from pueprotect.cli.progress import bars
 from pueprotect.errors import LISTED, InputError, UnusableImages
 
 if TYPE_CHECKING:
-    from pueprotect.protect.pipeline import Report
+    from pueprotect.protect.report import Report
 
 
 LARGEST_BUDGET = 127
@@ -138,8 +128,8 @@ def protect(
     chosen_size = _size(size)
     levels = _levels(epsilon)
 
+    from pueprotect.learning.device import choose_device
     from pueprotect.learning.distributed import joined, own_device
-    from pueprotect.runtime import choose_device
 
     chosen = choose_device(own_device(device))
     from pueprotect.protect.noise import assist

@@ -9,32 +9,26 @@ import hashlib
 import io
 import os
 import uuid
-from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, PngImagePlugin
 
 from pueprotect.errors import ImageError, InputError
 from pueprotect.images import sixteen_bit as deep
 from pueprotect.images.buffers import scratch, shared
-from pueprotect.images.decode import HEIC_SUFFIXES, AnyPixels, Picture, content_of, decode, opened, picture_of
+from pueprotect.images.decode import HEIC_SUFFIXES, Picture, content_of, opened, picture_of
 from pueprotect.images.folders import ImageFolder
 from pueprotect.images.metadata import Descriptions, descriptions
+from pueprotect.images.overlay import Levels, lay
 from pueprotect.images.similarity import deviation, image_deviation, image_ssim, ssim
 
 FileFormat = Literal["keep", "png"]
 Metadata = Literal["minimal", "keep"]
-Levels = npt.NDArray[np.int8]
 
-JPEG_QUALITIES = (90, 92, 94, 96, 98, 100)
 JPEG_QUALITY = 98
-LEAST_GAIN = 0.95
-LARGEST_ERROR = 2.0
 
 _SAVE: dict[str, dict[str, Any]] = {
     "JPEG": {"subsampling": 0},  # with 4:2:0 chroma only 0.43 of the noise survives at 32 pixels
@@ -274,111 +268,3 @@ def _options(container: str, quality: int, icc: bytes | None, kept: Descriptions
         else:
             options["xmp"] = kept.xmp
     return options
-
-
-def lay(pixels: AnyPixels, noise: Levels, epsilon: int, out: AnyPixels | None = None) -> AnyPixels:
-    """Add noise that was made at the working size to a picture of any size.
-
-    Along an axis where the picture is larger, each noise value fills its share of the pixels; where it is smaller,
-    the noise is reduced bilinearly. Filling survives the attacker's own reduction best: of real PUE patterns, enlarged
-    8 times and reduced again (antialiased bilinear), 0.64 of the pattern came back, 0.63 after Lanczos and 0.52 after
-    bilinear enlargement; in random resized crops the fine part kept 1.01, 0.94 and 0.71 of its size. Whole levels lose
-    nothing that a dither could give back, since filling makes no values in between.
-
-    Args:
-        pixels: (H, W, C) uint8 or uint16, alpha last.
-        noise: (S, S, 3) int8 levels of 0..255; greyscale gets the mean of the channels.
-        epsilon: L-infinity budget in levels.
-        out: where to write; None makes a new array.
-
-    Returns:
-        The same shape and type, clipped to the range of the type; alpha as it was.
-    """
-    height, width, channels = pixels.shape
-    levels = _reduced(noise, height, width)
-    if channels < 3:
-        levels = levels.mean(axis=2, keepdims=True)
-    steps = np.zeros((*levels.shape[:2], channels), dtype=np.int32)
-    steps[..., : levels.shape[2]] = np.clip(np.rint(levels), -epsilon, epsilon)
-    steps *= 1 if pixels.dtype == np.uint8 else 257
-    bounds = np.maximum(-steps, 0), np.iinfo(pixels.dtype).max - np.maximum(steps, 0), steps
-    across = np.bincount(_shares(steps.shape[1], width), minlength=steps.shape[1])
-    floor, ceiling, change = (np.repeat(each.astype(pixels.dtype), across, axis=1) for each in bounds)
-    result = np.empty_like(pixels) if out is None else out
-    edges = np.searchsorted(_shares(len(steps), height), np.arange(len(steps) + 1)).tolist()
-    for row, (top, bottom) in enumerate(pairwise(edges)):
-        # Saturated before the step is added, which wraps around where it is negative, as the type of the pixels does.
-        block = result[top:bottom]
-        np.minimum(pixels[top:bottom], ceiling[row], out=block)
-        np.maximum(block, floor[row], out=block)
-        block += change[row]
-    return result
-
-
-def _shares(parts: int, length: int) -> npt.NDArray[np.int64]:
-    """Which of `parts` equal parts the centre of each of `length` pixels lies in."""
-    return np.asarray((2 * np.arange(length) + 1) * parts // (2 * length), dtype=np.int64)
-
-
-def _reduced(noise: Levels, height: int, width: int) -> npt.NDArray[np.float32]:
-    """The noise with at most `height` rows and `width` columns."""
-    size = (min(width, noise.shape[1]), min(height, noise.shape[0]))
-    planes = np.moveaxis(noise.astype(np.float32), 2, 0)
-    resized = [np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.BILINEAR)) for plane in planes]
-    return np.stack(resized, axis=2)
-
-
-@dataclass(frozen=True)
-class QualityChoice:
-    """A JPEG quality and how it was found.
-
-    Attributes:
-        quality: for the encoder.
-        gain: regression of the realised on the meant difference, 1 where all the noise survives.
-        error: RMS difference in levels between what was meant and what was read back.
-        files: how many pictures were tried.
-    """
-
-    quality: int
-    gain: float
-    error: float
-    files: int
-
-
-def choose_quality(pictures: Iterable[tuple[Path, Levels]], epsilon: int) -> QualityChoice | None:
-    """The lowest quality of `JPEG_QUALITIES` at which noise survives, measured on files as they would be read back.
-
-    It survives when the median gain over the pictures is at least `LEAST_GAIN` and their median RMS error at most
-    `LARGEST_ERROR` levels; where no quality reaches both, the highest is taken.
-
-    Args:
-        pictures: originals and their noise; those that would not be released as JPEG are passed over.
-        epsilon: L-infinity budget in levels.
-
-    Returns:
-        None where no picture is a JPEG.
-
-    Raises:
-        ImageError: an original cannot be read.
-    """
-    encoder = Encoder(epsilon=epsilon)
-    decoded = [(decode(path), noise) for path, noise in pictures]
-    tried = [(picture, noise) for picture, noise in decoded if encoder.container(picture) == "JPEG"]
-    choice = None
-    for quality in JPEG_QUALITIES if tried else ():
-        found = np.median([_survival(picture, noise, epsilon, quality) for picture, noise in tried], axis=0)
-        choice = QualityChoice(quality, float(found[0]), float(found[1]), len(tried))
-        if choice.gain >= LEAST_GAIN and choice.error <= LARGEST_ERROR:
-            break
-    return choice
-
-
-def _survival(before: Picture, noise: Levels, epsilon: int, quality: int) -> tuple[float, float]:
-    meant = lay(before.pixels, noise, epsilon).astype(np.float32)
-    written = Encoder(epsilon=epsilon, quality=quality).encoded(before, noise, Descriptions(), Path("sample"))
-    with opened(Path("sample"), content=written) as image:
-        after = picture_of(image).pixels
-    wanted = meant - before.pixels
-    size = float(np.square(wanted).sum(dtype=np.float64))
-    gain = float(((after - before.pixels.astype(np.float32)) * wanted).sum(dtype=np.float64)) / size if size else 1.0
-    return gain, float(np.sqrt(np.mean(np.square(after - meant), dtype=np.float64)))

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import os
 from collections.abc import Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
 
-from pueprotect.errors import ImageError, InputError, UnusableImages
-from pueprotect.images.buffers import kept_blocks
-from pueprotect.images.decode import FORMATS, HEIC_SUFFIXES, Pixels, identify, working_copy
-from pueprotect.runtime import SILENT, Progress, child_seed
+from pueprotect.errors import InputError
+from pueprotect.images.decode import FORMATS, HEIC_SUFFIXES
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 if "HEIF" in FORMATS:
@@ -29,8 +25,6 @@ OTHER_PICTURES = frozenset(
         *("dng", "cr2", "cr3", "nef", "arw", "raf", "orf", "rw2", "exr", "hdr"),
     )
 )
-
-CACHE_ABOVE = 2**29  # bytes of working copies; larger sets lie in a file and are paged in as they are needed
 
 
 @dataclass(frozen=True)
@@ -196,174 +190,3 @@ def _read_labels(table: Path, root: Path, images: Sequence[str], others: Collect
         if path not in names:
             raise InputError(f"{root / path} has no row in {table} ({len(known) - len(names)} lack one); add it.")
     return names
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """Working copies of a folder.
-
-    Attributes:
-        pixels: (N, S, S, 3) uint8 in the order of the folder's entries; rows of unusable images are undefined.
-        digests: SHA-256 of each usable file by its path.
-        unusable: path of each file that cannot be protected, and one sentence of why.
-        converted: paths of palette, CMYK and HEIC images, by these names.
-    """
-
-    pixels: Pixels
-    digests: dict[str, str]
-    unusable: tuple[tuple[str, str], ...]
-    converted: dict[str, list[str]]
-
-
-def read_folder(
-    folder: ImageFolder,
-    size: int,
-    *,
-    workers: int = 0,
-    progress: Progress = SILENT,
-    label: str = "read",
-    cache: Path | None = None,
-) -> Loaded:
-    """Read and decode every image once, and bring it to `size` x `size`, the aspect not kept.
-
-    Args:
-        folder: what `scan` returned.
-        size: side in pixels.
-        workers: decoding threads; 0 lets the standard library choose.
-        progress: told of every image.
-        label: name of the work in `progress`.
-        cache: folder for a temporary file that holds the copies where they take more than `CACHE_ABOVE` bytes; it has
-            no name any more when this returns.
-    """
-
-    def read(entry: ImageEntry) -> tuple[Pixels, str, str] | ImageError:
-        path = folder.path_of(entry)
-        try:
-            content = path.read_bytes()
-            pixels, converted = working_copy(path, size, content)
-            return pixels, converted, hashlib.sha256(content).hexdigest()
-        except ImageError as error:
-            return error
-        except OSError as error:
-            return ImageError(f"{path} cannot be read ({error.strerror}); check that it exists and is readable.")
-
-    pixels = _room((len(folder.entries), size, size, 3), cache)
-    digests, unusable, converted = dict[str, str](), list[tuple[str, str]](), dict[str, list[str]]()
-    progress.start(label, len(pixels))
-    with kept_blocks(), ThreadPoolExecutor(workers or None) as pool:
-        for index, (entry, result) in enumerate(zip(folder.entries, pool.map(read, folder.entries), strict=True)):
-            if isinstance(result, ImageError):
-                unusable.append((entry.path, str(result)))
-            else:
-                pixels[index], how, digests[entry.path] = result
-                if how:
-                    converted.setdefault(how, []).append(entry.path)
-            progress.advance()
-    progress.finish()
-    return Loaded(pixels, digests, tuple(unusable), converted)
-
-
-def _room(shape: tuple[int, ...], cache: Path | None) -> Pixels:
-    if cache is None or int(np.prod(shape, dtype=np.int64)) <= CACHE_ABOVE:
-        return np.empty(shape, dtype=np.uint8)
-    path = cache / f".{os.getpid()}.cache"
-    try:
-        made: Pixels = np.memmap(path, dtype=np.uint8, mode="w+", shape=shape)
-    except OSError as error:
-        raise InputError(f"{path} cannot be made ({error.strerror}); choose another --vault.") from error
-    finally:
-        path.unlink(missing_ok=True)  # the mapping keeps it alive, and nothing is left when the process dies
-    return made
-
-
-def compacted(pixels: Pixels, wanted: Sequence[bool]) -> Pixels:
-    """The wanted rows of `pixels` in their order, moved together where they lie: a set may fill half the memory."""
-    rows = np.flatnonzero(wanted)
-    for start in range(0, len(rows), 1024):
-        part = rows[start : start + 1024]
-        pixels[start : start + len(part)] = pixels[part]
-    return pixels[: len(rows)]
-
-
-def load(
-    folder: ImageFolder, size: int, *, workers: int = 0, progress: Progress = SILENT, label: str = "read"
-) -> Pixels:
-    """The pixels of `read_folder`, all of them.
-
-    Returns:
-        (N, size, size, 3) uint8 in the order of `folder.entries`.
-
-    Raises:
-        UnusableImages: some files cannot be decoded; one error for all of them.
-    """
-    loaded = read_folder(folder, size, workers=workers, progress=progress, label=label)
-    if loaded.unusable:
-        raise UnusableImages(loaded.unusable, len(folder.entries))
-    return loaded.pixels
-
-
-def twins(folder: ImageFolder, pixels: Pixels) -> list[tuple[str, str]]:
-    """Pairs of images with equal working copies and different labels: the first of each picture, and another.
-
-    Args:
-        folder: the images.
-        pixels: (N, S, S, 3) uint8 in the order of its entries.
-    """
-    first, found = dict[bytes, ImageEntry](), []
-    for entry, copy in zip(folder.entries, pixels, strict=True):
-        known = first.setdefault(hashlib.sha256(copy.tobytes()).digest(), entry)
-        if known.label != entry.label:
-            found.append((known.path, entry.path))
-    return found
-
-
-def working_size(folder: ImageFolder, sample: int = 64) -> tuple[int, str]:
-    """Choose the side in pixels at which noise is computed, with one sentence of why.
-
-    Raises:
-        ImageError: none of the sampled files can be identified.
-    """
-    picked = np.unique(np.linspace(0, len(folder.entries) - 1, sample).astype(int))
-    sides, failure = [], None
-    for index in picked:
-        try:
-            sides.append(min(identify(folder.path_of(folder.entries[index]))[:2]))
-        except ImageError as error:
-            failure = error
-    if failure is not None and not sides:
-        raise failure
-    median = float(np.median(sides))
-    size = 32 if median <= 48 else 64
-    side = "at most" if size == 32 else "above"
-    return size, f"size {size}: the median short side of {len(sides)} sampled images is {median:g} px, {side} 48 px"
-
-
-def stratified_holdout(
-    labels: npt.NDArray[np.int64], share: float, seed: int, classes: Sequence[str] = ()
-) -> npt.NDArray[np.bool_]:
-    """Mark `share` of each class as held out: at least one image, and at least two kept where there are three.
-
-    Args:
-        labels: (N,) int64 class indices.
-        share: fraction in (0, 1) of each class.
-        seed: the choice within a class depends on (seed, class index, class size) alone.
-        classes: names for error messages.
-
-    Returns:
-        (N,) bool, true where held out.
-
-    Raises:
-        InputError: `share` is out of range or a class has fewer than two images.
-    """
-    if not 0.0 < share < 1.0:
-        raise InputError(f"--holdout {share:g} is not between 0 and 1, both excluded.")
-    held = np.zeros(len(labels), dtype=np.bool_)
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        if len(members) < 2:
-            name = repr(classes[label]) if label < len(classes) else str(label)
-            raise InputError(f"class {name} has only one image and at least two are needed; add some or remove it.")
-        count = min(max(1, int(share * len(members) + 0.5)), max(1, len(members) - 2))
-        stream = np.random.default_rng(child_seed(seed, "holdout", int(label)))
-        held[stream.permutation(members)[:count]] = True
-    return held

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from pueprotect.errors import InputError
-from pueprotect.runtime import Device, generator
+from pueprotect.learning.device import Device
+from pueprotect.runtime import generator
 
 SMALL_STEM_UP_TO = 64
 

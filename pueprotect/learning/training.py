@@ -9,121 +9,21 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from pueprotect.learning.augment import Crop, draw_crops
+from pueprotect.learning.data import Labelled, to_float
+from pueprotect.learning.device import evaluation_batch, native_bf16
 from pueprotect.learning.distributed import ALONE, Group
 from pueprotect.learning.models import ARCHITECTURES, Classifier
 from pueprotect.learning.weights import noised, trainable
-from pueprotect.runtime import SILENT, Progress, evaluation_batch, generator, native_bf16
+from pueprotect.runtime import SILENT, Progress, generator
 
 Transform = Callable[[Tensor, torch.Generator], Tensor]
 Prepare = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
-
-
-class Labelled(Protocol):
-    """Labelled images that batches are taken from, wherever and however they are kept."""
-
-    @property
-    def labels(self) -> Tensor:
-        """(N,) int64 in [0, classes)."""
-
-    @property
-    def classes(self) -> int:
-        """Number of classes."""
-
-    @property
-    def size(self) -> int:
-        """Height and width in pixels."""
-
-    @property
-    def device(self) -> str:
-        """Where the images live."""
-
-    def __len__(self) -> int: ...
-
-    def frames(self, index: Tensor) -> Tensor:
-        """A copy of the chosen images: (B, H, W, 3) uint8."""
-
-
-@dataclass(frozen=True)
-class ImageSet:
-    """Labelled images resident on one device.
-
-    Attributes:
-        images: (N, 3, H, W) uint8, channels last in memory.
-        labels: (N,) int64 in [0, classes).
-        classes: number of classes.
-    """
-
-    images: Tensor
-    labels: Tensor
-    classes: int
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @property
-    def size(self) -> int:
-        """Height and width in pixels."""
-        return int(self.images.shape[-1])
-
-    @property
-    def device(self) -> str:
-        """Where the images live."""
-        return str(self.images.device)
-
-    def frames(self, index: Tensor) -> Tensor:
-        """A copy of the chosen images: (B, H, W, 3) uint8."""
-        return self.images.permute(0, 2, 3, 1)[index]
-
-    def subset(self, index: Tensor | slice) -> ImageSet:
-        """The images chosen by an index, mask or slice, in its order."""
-        return ImageSet(self.images[index], self.labels[index], self.classes)
-
-
-@dataclass(frozen=True)
-class Part:
-    """Some images of a set, which stay where they are.
-
-    Attributes:
-        whole: the set.
-        members: (N,) int64, the images that belong to the part.
-    """
-
-    whole: ImageSet
-    members: Tensor
-
-    def __len__(self) -> int:
-        return len(self.members)
-
-    @property
-    def labels(self) -> Tensor:
-        """(N,) int64 in [0, classes)."""
-        return self.whole.labels[self.members]
-
-    @property
-    def classes(self) -> int:
-        """Number of classes."""
-        return self.whole.classes
-
-    @property
-    def size(self) -> int:
-        """Height and width in pixels."""
-        return self.whole.size
-
-    @property
-    def device(self) -> str:
-        """Where the images live."""
-        return self.whole.device
-
-    def frames(self, index: Tensor) -> Tensor:
-        """A copy of the chosen images: (B, H, W, 3) uint8."""
-        return self.whole.frames(self.members[index])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,11 +170,6 @@ class Trainer:
         return right[-1]
 
 
-def to_float(images: Tensor) -> Tensor:
-    """Uint8 images 0..255 to float [0, 1]."""
-    return images.float().div_(255)
-
-
 def train(
     model: Classifier,
     data: Labelled,
@@ -346,3 +241,8 @@ def count_correct(model: nn.Module, data: Labelled, batch_size: int | None = Non
 def accuracy(model: nn.Module, data: Labelled) -> float:
     """Share of rightly classified images in [0, 1]; a count over the whole set, so batch size does not matter."""
     return int(count_correct(model, data)) / len(data)
+
+
+def default_epochs(images: int) -> float:
+    """15 passes from 5,000 images on; small sets get more, up to 60, for about the same number of steps."""
+    return float(min(60, max(15, round(75_000 / images))))

@@ -6,7 +6,6 @@ copy whose parameters are written afresh for every draw, so no rounding error ca
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pueprotect.learning.folding import Folded
-from pueprotect.runtime import evaluation_batch, generator
+from pueprotect.learning.models import Classifier
 
 
 def gaussian(parameters: list[Tensor], stream: torch.Generator) -> list[Tensor]:
@@ -89,83 +87,28 @@ def reestimate_batch_norm(model: nn.Module, images: Tensor, batch_size: int = 51
         norm.eval()
 
 
-class DrawEngine:
-    """Counts correct predictions of classifiers drawn around `model`.
+def clone(model: Classifier) -> dict[str, Tensor]:
+    """A copy of all weights and buffers on their own device."""
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
-    BatchNorm statistics are buffers, not parameters: they are re-estimated for every draw from one fixed
-    calibration batch, which makes accuracy a function of the weights alone.
 
-    Noise and sum are float32. With `bf16` the forward pass rounds weights and activations to bfloat16 (autocast):
-    what is certified then is the classifier so rounded. Batch size, threads and device change the rounding inside a
-    forward pass and so may change an answer where two logits nearly tie: one image in 10,000 is what to expect.
-    Images are evaluated with BatchNorm folded into the convolutions before it.
+@torch.no_grad()
+def distance(parameters: list[Tensor], centre: list[Tensor]) -> float:
+    """L2 distance between two weight vectors."""
+    squares = [torch.sum((a.double() - b.double()) ** 2) for a, b in zip(parameters, centre, strict=True)]
+    return float(torch.stack(squares).sum().sqrt())
 
-    Args:
-        model: the centre of the Gaussian; never changed.
-        images: (N, 3, H, W) uint8 evaluation images on the model's device.
-        labels: (N,) int64.
-        calibration: (M, 3, H, W) uint8, the batch from which BatchNorm statistics are re-estimated; None leaves the
-            model's running statistics as they are.
-        sigma: standard deviation of the weight noise.
-        seed: draws are functions of (seed, index).
-        batch_size: images for each forward pass; None chooses.
-        bf16: evaluate in bfloat16.
-    """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        images: Tensor,
-        labels: Tensor,
-        calibration: Tensor | None,
-        *,
-        sigma: float,
-        seed: int,
-        batch_size: int | None = None,
-        bf16: bool = False,
-    ) -> None:
-        self.model = model
-        self.centre = trainable(model)
-        self.calibration = calibration
-        self.sigma = sigma
-        self.seed = seed
-        self.device = images.device
-        self.bf16 = bf16
-        batch_size = batch_size or evaluation_batch(str(images.device))
-        self.batches = list(zip(images.split(batch_size), labels.split(batch_size), strict=True))
-        self._prepare()
-
-    def _prepare(self) -> None:
-        """Make the copy that draws are written to, and its form for evaluation."""
-        self.scratch = copy.deepcopy(self.model).eval()
-        self.scratch_parameters = trainable(self.scratch)
-        self.folded = Folded(self.scratch, self.batches[0][0][:1].float().div_(255))
-
-    def sibling(self) -> DrawEngine:
-        """An engine of the same draws with a copy of its own to write them to, for use in another thread."""
-        other = copy.copy(self)
-        other._prepare()
-        return other
-
-    @torch.inference_mode()
-    def draw(self, index: int) -> Tensor:
-        """Evaluate draw `index`: (2,) int64 on the device, the images classified rightly and those without an answer.
-
-        An image whose logits are not finite has no answer and counts as wrong.
-        """
-        stream = generator(self.seed, "weight-draw", index, str(self.device))
-        noise = gaussian(self.centre, stream)
-        torch._foreach_mul_(noise, self.sigma)
-        torch._foreach_add_(noise, self.centre)
-        torch._foreach_copy_(self.scratch_parameters, noise)
-        counts = []
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            if self.calibration is not None:
-                reestimate_batch_norm(self.scratch, self.calibration)
-            self.folded.refresh()
-            for batch, truth in self.batches:
-                logits = self.folded.network(batch.float().div_(255))
-                answered = logits.isfinite().all(1)
-                right = (logits.argmax(1) == truth) & answered
-                counts.append(torch.stack((right.sum(), (~answered).sum())))
-        return torch.stack(counts).sum(0)
+@contextmanager
+def batch_statistics(model: nn.Module) -> Iterator[None]:
+    """Inside the block BatchNorm normalises by the batch at hand and records nothing."""
+    model.eval()
+    norms = batch_norms(model)
+    for norm in norms:
+        norm.track_running_stats = False
+        norm.train()
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from pueprotect.errors import InputError, VaultError
-from pueprotect.release.vault import DRAFT, ManifestRow, Vault, json_line
+from pueprotect.release.records import ManifestRow
+from pueprotect.release.vault import DRAFT, Vault, json_line
 
 if sys.platform != "win32":
     import fcntl

@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from pueprotect.errors import VaultError
+from pueprotect.learning.data import ImageSet
 from pueprotect.learning.distributed import ALONE, Group
-from pueprotect.learning.models import Classifier, parameter_count, state_of
-from pueprotect.learning.training import ImageSet, Labelled, Part, Recipe, count_correct
-from pueprotect.protect.methods import error_minimising as protect
-from pueprotect.protect.methods.texture import Scheme, code_book, texture
-from pueprotect.protect.options import Preset
-from pueprotect.release.opened import SURROGATE
-from pueprotect.release.vault import DELTA, DRAFT, SCHEMA_VERSION, Vault
+from pueprotect.learning.models import state_of
+from pueprotect.protect.methods.base import Noise, Settings
+from pueprotect.protect.methods.error_minimising import _optimised, _share
+from pueprotect.protect.methods.texture import _coded
+from pueprotect.protect.presets import Preset
+from pueprotect.release.vault import DELTA, DRAFT, SCHEMA_VERSION, SURROGATE, Vault
 from pueprotect.runtime import SILENT, Progress
 
 PLAN = f"{DRAFT}/plan.json"
-PIECE = 16384  # images in one message between ranks
-CODE_CHECKS = 2  # times the passes of the self-check: networks learn the coarse part of a texture code later than noise
-
-Noise = npt.NDArray[np.int8]
-Made = tuple[Noise, Classifier, dict[str, Any]]
 
 
 def kept(store: Vault, plan: dict[str, Any]) -> tuple[Noise, dict[str, Any]] | None:
@@ -46,7 +39,7 @@ def make(
     plan: dict[str, Any],
     images: ImageSet,
     held: npt.NDArray[np.bool_],
-    settings: protect.Settings,
+    settings: Settings,
     preset: Preset,
     progress: Progress,
     group: Group = ALONE,
@@ -93,132 +86,3 @@ def assist(group: Group, device: str) -> None:
 def dismiss(group: Group) -> None:
     """Rank 0 has no work for the others."""
     group.from_leader(None)
-
-
-def _optimised(
-    images: ImageSet, held: Tensor, settings: protect.Settings, preset: Preset, progress: Progress, group: Group
-) -> Made:
-    """Noise of EMN or PUE, its surrogate, and the facts."""
-    holdout, shown = (Part(images, members.nonzero().flatten()) for members in (held, ~held))
-    task = group.from_leader((settings, preset, images.classes))
-    optimizer, noise, facts = _share(shown, holdout, task, progress, group, images.device)
-    if settings.mode == "sample-wise":
-        whole = torch.empty((len(images), *noise.shape[1:]), dtype=torch.int8, device=noise.device)
-        whole[~held], whole[held] = noise, optimizer.noise_for(holdout)
-        noise = whole
-    return noise.cpu().numpy(), optimizer.surrogate, facts
-
-
-def _share(
-    clean: Labelled | None,
-    holdout: Labelled | None,
-    task: tuple[protect.Settings, Preset, int],
-    progress: Progress,
-    group: Group,
-    device: str,
-) -> tuple[protect.Optimizer, Tensor, dict[str, Any]]:
-    """Every rank's part: optimise with the images that rank 0 deals out; the noise is whole again on all of them."""
-    settings, preset, classes = task
-    optimizer = protect.Optimizer(_dealt(clean, classes, group, device), settings, group)
-    checks = _optimise(optimizer, holdout, preset, progress)
-    facts = _facts(settings, optimizer.protected(), optimizer.surrogate, optimizer.rounds, checks, group)
-    noise = group.collect(optimizer.levels()) if optimizer.individual else optimizer.levels()
-    return optimizer, noise, facts
-
-
-def _dealt(clean: Labelled | None, classes: int, group: Group, device: str) -> Labelled:
-    """This rank's part of the images that rank 0 holds."""
-    if group.size == 1:
-        assert clean is not None
-        return clean
-    if clean is None:
-        frames, labels = group.deal(None, device), group.deal(None, device)
-    else:
-        pieces = torch.arange(len(clean), device=device).split(PIECE)
-        frames = group.deal((clean.frames(index) for index in pieces), device)
-        labels = group.deal(clean.labels.split(PIECE), device)
-    return ImageSet(frames.permute(0, 3, 1, 2), labels, classes)
-
-
-def _coded(images: ImageSet, held: Tensor, settings: protect.Settings, preset: Preset, progress: Progress) -> Made:
-    """The texture code; the network of the self-check takes the place of a surrogate."""
-    progress.start("lay textures", 1)
-    scheme = Scheme(code_book(images.classes, settings.seed), settings.epsilon, settings.visibility)
-    pixels = images.images.permute(0, 2, 3, 1).cpu().numpy()
-    noise = texture(pixels, images.labels.cpu().numpy(), scheme, settings.seed)
-    progress.advance()
-    progress.finish()
-    holdout, shown = (Part(images, members.nonzero().flatten()) for members in (held, ~held))
-    protected = protect.Protected(shown, torch.from_numpy(noise).to(images.images.device), shown.members)
-    preset = replace(preset, check_epochs=CODE_CHECKS * preset.check_epochs)
-    check = _check(protected, holdout, settings, settings.seed, preset, progress)
-    return noise, check.model, _facts(settings, protected, check.model, 0, [check])
-
-
-def _optimise(
-    optimizer: protect.Optimizer, holdout: Labelled | None, preset: Preset, progress: Progress
-) -> list[protect.SelfCheck]:
-    """Optimise and look; when a fresh network learns too much, go on from what it learnt and look again."""
-    rounds = optimizer.settings.rounds
-    progress.start("optimise noise", rounds)
-    optimizer.run(rounds, progress=progress)
-    progress.finish()
-
-    def check() -> protect.SelfCheck:
-        seed = optimizer.settings.seed + optimizer.rounds
-        return _check(optimizer.protected(), holdout, optimizer.settings, seed, preset, progress, optimizer.group)
-
-    checks = [check()]
-    if not checks[0].passed:
-        progress.start("optimise further", preset.extra_rounds)
-        optimizer.run(preset.extra_rounds, teacher=checks[0].model, progress=progress)
-        progress.finish()
-        checks.append(check())
-    return checks
-
-
-def _check(
-    protected: Labelled,
-    holdout: Labelled | None,
-    settings: protect.Settings,
-    seed: int,
-    preset: Preset,
-    progress: Progress,
-    group: Group = ALONE,
-) -> protect.SelfCheck:
-    progress.start("self-check", Recipe(epochs=preset.check_epochs).steps(sum(group.gather(len(protected)))))
-    check = protect.self_check(
-        protected, holdout, settings.surrogate, epochs=preset.check_epochs, seed=seed, group=group, progress=progress
-    )
-    progress.finish(f"{check.accuracy:.1%} on the clean holdout, limit {check.limit:.1%}")
-    return check
-
-
-def _facts(
-    settings: protect.Settings,
-    protected: Labelled,
-    surrogate: Classifier,
-    rounds: int,
-    checks: list[protect.SelfCheck],
-    group: Group = ALONE,
-) -> dict[str, Any]:
-    last = checks[-1]
-    counts = group.gather((int(count_correct(surrogate, protected)), len(protected)))
-    return {
-        "rounds": rounds,
-        "surrogate": {
-            "name": settings.surrogate,
-            "size": protected.size,
-            "parameters": parameter_count(surrogate),
-            "train_accuracy_protected": sum(right for right, _ in counts) / sum(images for _, images in counts),
-        },
-        "self_check": {
-            "arch": last.arch,
-            "epochs": last.epochs,
-            "accuracy": last.accuracy,
-            "chance": last.chance,
-            "limit": last.limit,
-            "passed": last.passed,
-            "attempts": [check.accuracy for check in checks],
-        },
-    }

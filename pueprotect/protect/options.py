@@ -7,49 +7,8 @@ from pathlib import Path
 
 from pueprotect.errors import InputError
 from pueprotect.images.encode import FileFormat, Metadata
-from pueprotect.learning.augment import RESIZED_ABOVE
-from pueprotect.protect.methods import error_minimising as protect
-from pueprotect.protect.methods.texture import Visibility
-
-
-@dataclass(frozen=True)
-class Preset:
-    """One dial for the effort; passes are those over `FULL_SIZE` small training images or more.
-
-    Attributes:
-        rounds: passes of the optimisation.
-        draws: weight draws averaged within one step.
-        check_epochs: passes of the self-check.
-        extra_rounds: further passes when the self-check learnt too much.
-    """
-
-    rounds: int
-    draws: int
-    check_epochs: int
-    extra_rounds: int
-
-    def for_images(self, images: int, size: int) -> Preset:
-        """The same number of steps for a smaller set, within `MOST_REPEATS` times the passes.
-
-        Above `RESIZED_ABOVE` pixels, where crops show the noise at many scales, the optimisation takes twice the
-        passes: on the sample at 64 pixels another network than the surrogate still learnt 53 % from the noise of 40
-        rounds, and 25 % from that of 80 (chance 20).
-        """
-        repeats = min(MOST_REPEATS, max(1.0, FULL_SIZE / images))
-        scales = 2 if size > RESIZED_ABOVE else 1
-        rounds, extra = (round(scales * repeats * passes) for passes in (self.rounds, self.extra_rounds))
-        checks = round(repeats * self.check_epochs)
-        return Preset(rounds=rounds, draws=self.draws, check_epochs=checks, extra_rounds=extra)
-
-
-FULL_SIZE = 4000
-SHUFFLED = 0.5
-MOST_REPEATS = 10.0
-PRESETS = {
-    "quick": Preset(rounds=4, draws=1, check_epochs=3, extra_rounds=4),
-    "standard": Preset(rounds=6, draws=1, check_epochs=5, extra_rounds=4),
-    "strong": Preset(rounds=12, draws=2, check_epochs=10, extra_rounds=8),
-}
+from pueprotect.protect.methods.base import Method, Mode, Settings, Visibility
+from pueprotect.protect.presets import FULL_SIZE, PRESETS, SHUFFLED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +16,7 @@ class Options:
     """What the user asked for; `None` and `auto` are resolved by `protect_folder` and recorded.
 
     Attributes:
-        method: see `protect.Settings`, likewise `mode`, `epsilon` (levels of 0..255), `sigma` and `seed`.
+        method: see `Settings`, likewise `mode`, `epsilon` (levels of 0..255), `sigma` and `seed`.
         mode: one pattern for each class or for each image; `hardened` is always sample-wise.
         epsilon: L-infinity budget in levels of 0..255.
         preset: a key of `PRESETS`.
@@ -82,8 +41,8 @@ class Options:
         InputError: a value is out of range.
     """
 
-    method: protect.Method = "pue"
-    mode: protect.Mode = "class-wise"
+    method: Method = "pue"
+    mode: Mode = "class-wise"
     epsilon: int = 8
     preset: str = "standard"
     surrogate: str = "auto"
@@ -121,10 +80,10 @@ class Options:
         if self.workers < 0:
             raise InputError(f"--workers {self.workers} is below 0; 0 chooses.")
 
-    def settings(self, surrogate: str, images: int, size: int) -> protect.Settings:
+    def settings(self, surrogate: str, images: int, size: int) -> Settings:
         """What the optimisation needs, with the preset for this many training images of this size filled in."""
         preset = PRESETS[self.preset].for_images(images, size)
-        return protect.Settings(
+        return Settings(
             method=self.method,
             mode="sample-wise" if self.method == "hardened" else self.mode,
             epsilon=self.epsilon,

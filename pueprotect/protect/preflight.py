@@ -12,7 +12,8 @@ from pathlib import Path
 
 from pueprotect.errors import InputError, VaultError
 from pueprotect.release.digests import verify
-from pueprotect.release.vault import DRAFT, EVIDENCE, REPLACED, RUN, ManifestRow, Vault, default_vault
+from pueprotect.release.records import ManifestRow
+from pueprotect.release.vault import DRAFT, EVIDENCE, REPLACED, RUN, Vault, default_vault
 
 
 def check_places(

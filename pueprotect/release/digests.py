@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pueprotect.errors import InputError
+from pueprotect.release.records import ManifestRow
 
 if TYPE_CHECKING:
-    from pueprotect.release.vault import ManifestRow
+    from pueprotect.release.records import ManifestRow
 
 SMALL = 64 * 1024  # bytes; from here on a file is worth a thread
 
@@ -142,3 +143,17 @@ def _sum_line(path: str, digest: str) -> bytes:
         path = path.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
         digest = f"\\{digest}"
     return f"{digest}  {path}\n".encode("utf-8", "surrogateescape")
+
+
+LISTED = 10
+
+
+def describe(difference: Verification, out: Path) -> str:
+    """A sentence on missing, extra and changed files, naming up to `LISTED` of each."""
+    kinds = {"missing": difference.missing, "extra": difference.extra, "changed": difference.changed}
+    parts = [f"{len(names)} {kind} ({first_of(names)})" for kind, names in kinds.items() if names]
+    return f"Files in {out} differ from what was protected: {'; '.join(parts)}."
+
+
+def first_of(names: tuple[str, ...] | list[str]) -> str:
+    return ", ".join(names[:LISTED]) + (" ..." if len(names) > LISTED else "")

@@ -14,28 +14,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from pueprotect import __version__
 from pueprotect.errors import InputError, StaleDataError, VaultError
 from pueprotect.images import folders as image_files
 from pueprotect.images.folders import ImageEntry, ImageFolder
+from pueprotect.images.working_copies import load, working_size
+from pueprotect.learning.data import ImageSet, image_set
 from pueprotect.learning.models import Classifier, build, state_of
-from pueprotect.learning.training import ImageSet
-from pueprotect.release.digests import Verification, data_digest, digest_files, verify
-from pueprotect.release.vault import SCHEMA_VERSION, ManifestRow, Vault, default_vault, refuse_other
+from pueprotect.release.digests import data_digest, describe, digest_files, first_of, verify
+from pueprotect.release.records import ManifestRow
+from pueprotect.release.vault import SCHEMA_VERSION, SURROGATE, Vault, default_vault, refuse_other
 from pueprotect.runtime import SILENT, Progress
-
-SURROGATE = "surrogate.safetensors"
-LISTED = 10
-
-
-def image_set(pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], classes: int, device: str) -> ImageSet:
-    """Decoded images (N, S, S, 3) uint8 and labels (N,) int64 as a set resident on `device`."""
-    tensor = torch.from_numpy(np.ascontiguousarray(pixels)).to(device).permute(0, 3, 1, 2)
-    return ImageSet(tensor, torch.from_numpy(labels).to(device), classes)
 
 
 @dataclass(frozen=True)
@@ -58,7 +49,7 @@ class Reader:
         Raises:
             ImageError: some files cannot be decoded.
         """
-        pixels = image_files.load(folder, size, workers=self.workers, progress=self.progress, label=label)
+        pixels = load(folder, size, workers=self.workers, progress=self.progress, label=label)
         return image_set(pixels, folder.labels, len(folder.classes), self.device)
 
     def originals(self, run: dict[str, Any], rows: Iterable[ManifestRow], mend: str) -> ImageSet:
@@ -80,7 +71,7 @@ class Reader:
             lost = [row.source_path for row in rows if digests[row.source_path] != row.source_sha256]
         if lost:
             raise StaleDataError(
-                f"{len(lost)} originals in {source} are gone or have changed since protection ({_some(lost)}); {mend}."
+                f"{len(lost)} originals in {source} are gone or have changed since protection ({first_of(lost)}); {mend}."
             )
         return self.read(_folder_of(source, rows, run, released=False), int(run["size"]), "read originals")
 
@@ -274,7 +265,7 @@ def open_release(
             "--test DIR."
         )
     folder = image_files.scan(out)
-    working = size or image_files.working_size(folder)[0]
+    working = size or working_size(folder)[0]
     return Evidence(
         out=out,
         vault=Vault(place),
@@ -319,17 +310,6 @@ def _open_own(out: Path, vault: Vault, test: Path | None, reader: Reader) -> Evi
     )
 
 
-def describe(difference: Verification, out: Path) -> str:
-    """A sentence on missing, extra and changed files, naming up to `LISTED` of each."""
-    kinds = {"missing": difference.missing, "extra": difference.extra, "changed": difference.changed}
-    parts = [f"{len(names)} {kind} ({_some(names)})" for kind, names in kinds.items() if names]
-    return f"Files in {out} differ from what was protected: {'; '.join(parts)}."
-
-
-def _some(names: tuple[str, ...] | list[str]) -> str:
-    return ", ".join(names[:LISTED]) + (" ..." if len(names) > LISTED else "")
-
-
 def _folder_of(root: Path, rows: Iterable[ManifestRow], run: dict[str, Any], *, released: bool) -> ImageFolder:
     """Manifest rows as an image folder, of released files or of originals."""
     classes = tuple(run["classes"])
@@ -343,7 +323,7 @@ def _test_folder(test: Path, classes: tuple[str, ...]) -> ImageFolder:
     folder = image_files.scan(test)
     if strangers := sorted(set(folder.classes) - set(classes)):
         raise InputError(
-            f"--test {test} has classes that the released folder does not know ({_some(strangers)}); "
+            f"--test {test} has classes that the released folder does not know ({first_of(strangers)}); "
             "both need the same class folders."
         )
     entries = (ImageEntry(entry.path, classes.index(folder.classes[entry.label])) for entry in folder.entries)

@@ -119,3 +119,31 @@ class AuditRecord(Artefact):
     result: AttackFigures
     chance: Share | None = None
     test_images: int | None = None
+
+
+class ManifestRow(BaseModel):
+    """One released image.
+
+    Attributes:
+        path: POSIX path below the released folder.
+        class_name: its label; `class` in JSON.
+        split: the surrogate and the noise were fitted on `train`; the originals of `holdout` measure the result.
+        source_path: POSIX path below the source folder.
+        source_sha256: lower-case hex digest of the original file.
+        released_sha256: the same of the released file.
+        linf: largest difference in levels (0..255), if measured.
+        psnr: in dB, if measured.
+        ssim: at most 1, if measured.
+    """
+
+    model_config = ConfigDict(frozen=True, validate_by_name=True, validate_by_alias=True, defer_build=True)
+
+    path: str
+    class_name: str = Field(validation_alias="class", serialization_alias="class")
+    split: Literal["train", "holdout"]
+    source_path: str
+    source_sha256: str
+    released_sha256: str
+    linf: int | None = None
+    psnr: float | None = None
+    ssim: float | None = None

@@ -14,11 +14,14 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+import numpy as np
+import numpy.typing as npt
+from pydantic import TypeAdapter, ValidationError
 
 from pueprotect.errors import InputError, VaultError
+from pueprotect.release.records import ManifestRow
 
 # numpy and safetensors are imported where tensors are: `check` and `verify` hash files and start without them.
 if TYPE_CHECKING:
@@ -40,34 +43,6 @@ def default_vault(out: Path) -> Path:
     """Where the vault of the released folder `out` lies: beside it, with `.vault` appended."""
     out = out.resolve() if out.name in ("", "..") else out
     return out.parent / f"{out.name}.vault"
-
-
-class ManifestRow(BaseModel):
-    """One released image.
-
-    Attributes:
-        path: POSIX path below the released folder.
-        class_name: its label; `class` in JSON.
-        split: the surrogate and the noise were fitted on `train`; the originals of `holdout` measure the result.
-        source_path: POSIX path below the source folder.
-        source_sha256: lower-case hex digest of the original file.
-        released_sha256: the same of the released file.
-        linf: largest difference in levels (0..255), if measured.
-        psnr: in dB, if measured.
-        ssim: at most 1, if measured.
-    """
-
-    model_config = ConfigDict(frozen=True, validate_by_name=True, validate_by_alias=True, defer_build=True)
-
-    path: str
-    class_name: str = Field(validation_alias="class", serialization_alias="class")
-    split: Literal["train", "holdout"]
-    source_path: str
-    source_sha256: str
-    released_sha256: str
-    linf: int | None = None
-    psnr: float | None = None
-    ssim: float | None = None
 
 
 class Vault:
@@ -176,7 +151,6 @@ class Vault:
         Raises:
             VaultError: the file cannot be written.
         """
-        import numpy as np
         from safetensors import numpy as safetensors
 
         # safetensors stores the buffer as it lies in memory.
@@ -314,3 +288,6 @@ def refuse_other(path: Path, found: dict[str, Any], key: dict[str, Any]) -> None
     if differing:
         told = ", ".join(f"{name} {found.get(name)!r} instead of {key.get(name)!r}" for name in differing)
         raise InputError(f"{path} belongs to other settings or data ({told}); leave out --resume to start anew.")
+
+
+SURROGATE = "surrogate.safetensors"

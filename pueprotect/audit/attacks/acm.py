@@ -29,11 +29,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pueprotect.audit.attacks.base import batch_statistics
 from pueprotect.audit.attacks.linear import fine_patterns
 from pueprotect.learning.augment import blur3
+from pueprotect.learning.data import ImageSet, to_float
 from pueprotect.learning.models import Classifier
-from pueprotect.learning.training import ImageSet, to_float
+from pueprotect.learning.weights import batch_statistics
 from pueprotect.runtime import generator
 
 CEILING = 1.5

@@ -15,10 +15,11 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms import v2
 
-from pueprotect.audit.attacks.base import Attack, Run, Target, batch_statistics, register
+from pueprotect.audit.attacks.base import Attack, Run, Target, register
 from pueprotect.learning.augment import Grouped, plasma
 from pueprotect.learning.models import Classifier
 from pueprotect.learning.training import Recipe, Transform, train
+from pueprotect.learning.weights import batch_statistics
 from pueprotect.runtime import generator
 
 STEP = 1.25

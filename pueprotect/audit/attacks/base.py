@@ -11,8 +11,7 @@ from __future__ import annotations
 import difflib
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -20,11 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from pueprotect.errors import InputError
+from pueprotect.learning.data import ImageSet
 from pueprotect.learning.models import Classifier, build
-from pueprotect.learning.training import ImageSet, Recipe, accuracy, count_correct
-from pueprotect.learning.weights import batch_norms
+from pueprotect.learning.training import Recipe, accuracy, count_correct
 from pueprotect.protect.methods.texture import Scheme
-from pueprotect.runtime import SILENT, Progress
+from pueprotect.runtime import SILENT, Progress, generator
 
 AS_THEY_ARE = "test images as they are"
 CLEAN_BEHIND_IT = "clean images behind the same filter"
@@ -243,28 +242,14 @@ def find(name: str) -> Attack:
     return REGISTRY[name]
 
 
-def clone(model: Classifier) -> dict[str, Tensor]:
-    """A copy of all weights and buffers on their own device."""
-    return {name: value.detach().clone() for name, value in model.state_dict().items()}
-
-
-@torch.no_grad()
-def distance(parameters: list[Tensor], centre: list[Tensor]) -> float:
-    """L2 distance between two weight vectors."""
-    squares = [torch.sum((a.double() - b.double()) ** 2) for a, b in zip(parameters, centre, strict=True)]
-    return float(torch.stack(squares).sum().sqrt())
-
-
-@contextmanager
-def batch_statistics(model: nn.Module) -> Iterator[None]:
-    """Inside the block BatchNorm normalises by the batch at hand and records nothing."""
-    model.eval()
-    norms = batch_norms(model)
-    for norm in norms:
-        norm.track_running_stats = False
-        norm.train()
-    try:
-        yield
-    finally:
-        for norm in norms:
-            norm.track_running_stats = True
+def clean_share(originals: ImageSet | None, fraction: float, seed: int) -> ImageSet | None:
+    """A stratified share of the clean training images, at least one for each class."""
+    if originals is None:
+        return None
+    order = torch.randperm(len(originals), generator=generator(seed, "clean-share")).to(originals.images.device)
+    ordered = originals.labels[order]
+    picked = [
+        members[: max(1, round(fraction * len(members)))]
+        for members in (order[ordered == label] for label in range(originals.classes))
+    ]
+    return originals.subset(torch.cat(picked))

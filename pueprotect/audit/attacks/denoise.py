@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pueprotect.audit.attacks.base import Filter, Target, register
 from pueprotect.audit.attacks.filtered import Filtered
 from pueprotect.audit.attacks.squeeze import in_parts
-from pueprotect.learning.training import ImageSet
+from pueprotect.learning.data import ImageSet
 from pueprotect.runtime import generator
 
 LEVELS = 8

@@ -9,9 +9,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from pueprotect.audit.attacks.base import Attack, Run, clone, register
+from pueprotect.audit.attacks.base import Attack, Run, register
+from pueprotect.learning.data import ImageSet
 from pueprotect.learning.models import Classifier
-from pueprotect.learning.training import ImageSet, count_correct, train
+from pueprotect.learning.training import count_correct, train
+from pueprotect.learning.weights import clone
 
 VALIDATION_PER_CLASS = 50
 

@@ -12,8 +12,9 @@ import torch
 
 from pueprotect.audit.attacks.base import KNOWLEDGE, Target, register
 from pueprotect.audit.attacks.standard import Plain
-from pueprotect.learning.training import ImageSet
-from pueprotect.protect.methods.texture import guessed
+from pueprotect.learning.data import ImageSet
+from pueprotect.protect.methods.texture import Scheme, code_book, guessed
+from pueprotect.release.opened import Evidence
 
 CHUNK = 1024
 
@@ -37,3 +38,13 @@ class KnownCode(Plain):
             left = images.cpu().short() - noise.permute(0, 3, 1, 2)
             parts.append(left.clamp_(0, 255).to(torch.uint8).to(images.device))
         return replace(released, images=torch.cat(parts).contiguous(memory_format=torch.channels_last))
+
+
+def known(evidence: Evidence) -> Scheme | None:
+    """The code of a hardened release; None for any other."""
+    run = evidence.run
+    if run.get("method") != "hardened":
+        return None
+    return Scheme(
+        code_book(len(run["classes"]), run["seed"]), run["settings"]["epsilon"], run["settings"]["visibility"]
+    )

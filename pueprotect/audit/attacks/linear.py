@@ -17,7 +17,7 @@ from torch.nn import functional
 from pueprotect.audit.attacks.base import Target, register
 from pueprotect.audit.attacks.standard import Plain
 from pueprotect.learning.augment import box_blur
-from pueprotect.learning.training import ImageSet
+from pueprotect.learning.data import ImageSet
 from pueprotect.runtime import generator
 
 CHUNK = 4096

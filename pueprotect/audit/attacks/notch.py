@@ -16,9 +16,9 @@ from torch import Tensor
 from pueprotect.audit.attacks.base import Filter, Run, Target, register
 from pueprotect.audit.attacks.filtered import Filtered, blurred
 from pueprotect.audit.attacks.squeeze import in_parts
+from pueprotect.images.block_dct import BLOCK, LUMA, block_dct, inverse_block_dct
+from pueprotect.learning.data import ImageSet
 from pueprotect.learning.models import Classifier
-from pueprotect.learning.training import ImageSet
-from pueprotect.protect.methods.texture import BLOCK, LUMA, block_dct, inverse_block_dct
 
 NATURAL = 0.4
 AT_LEAST = 10

@@ -35,13 +35,14 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from pueprotect.audit.attacks.acm import CEILING, Alarm, Probe, Reading, enough_for_patterns, fine_class_patterns
-from pueprotect.audit.attacks.base import Attack, Run, Target, clone, register
+from pueprotect.audit.attacks.base import Attack, Run, Target, register
 from pueprotect.audit.attacks.linear import fine_patterns, without
-from pueprotect.audit.attacks.shallow import noise_shares, relative_deviations
+from pueprotect.audit.attacks.weight_noise import noise_shares, relative_deviations
 from pueprotect.learning.augment import blur3, colour
+from pueprotect.learning.data import ImageSet, to_float
 from pueprotect.learning.models import Classifier
-from pueprotect.learning.training import ImageSet, Trainer, Transform, batches, steps_per_epoch, to_float
-from pueprotect.learning.weights import reestimate_batch_norm, trainable
+from pueprotect.learning.training import Trainer, Transform, batches, steps_per_epoch
+from pueprotect.learning.weights import clone, reestimate_batch_norm, trainable
 from pueprotect.runtime import generator
 
 IMAGES_BETWEEN_CHECKS = 1280

@@ -15,10 +15,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from pueprotect.audit.attacks.base import Attack, Run, Target, distance, register
+from pueprotect.audit.attacks.base import Attack, Run, Target, register
+from pueprotect.learning.data import ImageSet
+from pueprotect.learning.draw_engine import DrawEngine
 from pueprotect.learning.models import Classifier
-from pueprotect.learning.training import ImageSet, Recipe, train
-from pueprotect.learning.weights import DrawEngine, reestimate_batch_norm, trainable
+from pueprotect.learning.training import Recipe, train
+from pueprotect.learning.weights import distance, reestimate_batch_norm, trainable
 from pueprotect.runtime import SILENT, Progress
 
 ALONE = "clean share alone"

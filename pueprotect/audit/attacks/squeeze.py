@@ -24,7 +24,7 @@ from torchvision.transforms.v2 import functional as operations
 
 from pueprotect.audit.attacks.base import Target, register
 from pueprotect.audit.attacks.standard import Plain
-from pueprotect.learning.training import ImageSet
+from pueprotect.learning.data import ImageSet
 
 SOURCE = "Liu et al., Image Shortcut Squeezing, ICML 2023"
 CHUNK = 4096  # images squeezed at once

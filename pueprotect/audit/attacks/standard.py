@@ -7,8 +7,9 @@ from collections.abc import Callable
 from torch import nn
 
 from pueprotect.audit.attacks.base import Attack, Run, Target, register
+from pueprotect.learning.data import ImageSet
 from pueprotect.learning.models import Classifier
-from pueprotect.learning.training import ImageSet, Prepare, Transform, train
+from pueprotect.learning.training import Prepare, Transform, train
 
 
 class Plain(Attack):

@@ -22,7 +22,8 @@ from markupsafe import Markup
 from PIL import Image
 
 from pueprotect import __version__
-from pueprotect.audit.flags import CERTIFICATE_FLAGS, FLAGS
+from pueprotect.audit.flags import FLAGS
+from pueprotect.certify.flags import CERTIFICATE_FLAGS
 from pueprotect.check.evidence import Records
 from pueprotect.check.formats import CheckReport
 from pueprotect.check.policy import AuditRules
@@ -30,8 +31,7 @@ from pueprotect.check.report.charts import Level, Series, histogram, line_chart,
 from pueprotect.check.verdicts import OUTCOMES
 from pueprotect.images.decode import decode_rgb
 from pueprotect.release.digests import sha256_of
-from pueprotect.release.records import AuditRecord, Certificate, RecipeFigures
-from pueprotect.release.vault import ManifestRow
+from pueprotect.release.records import AuditRecord, Certificate, ManifestRow, RecipeFigures
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -15,214 +15,31 @@ a plain convolutional network 59 % on CIFAR-10; one seed).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pueprotect.errors import InputError
 from pueprotect.learning.augment import Crop, box_blur, draw_crops
+from pueprotect.learning.data import ImageSet, Labelled, Part
 from pueprotect.learning.distributed import ALONE, Group
 from pueprotect.learning.models import Classifier, build
 from pueprotect.learning.training import (
-    Labelled,
     Recipe,
     Trainer,
-    accuracy,
     average_statistics,
     batches,
     shared_batches,
-    train,
 )
-from pueprotect.protect.methods.texture import Visibility
-from pueprotect.runtime import SILENT, Progress, child_seed, generator
-
-Method = Literal["pue", "emn", "hardened"]
-Mode = Literal["class-wise", "sample-wise"]
+from pueprotect.protect.methods import error_minimising as protect
+from pueprotect.protect.methods.base import Made, Protected, Settings
+from pueprotect.protect.methods.self_check import SelfCheck, _check, _facts
+from pueprotect.protect.presets import Preset
+from pueprotect.runtime import SILENT, Progress, generator
 
 FINE = 3
-SELF_CHECK_MARGIN = 0.12
 NOISE_STARTS_AT = 0.5  # published: weight noise begins once the surrogate's accuracy exceeds one half
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What the perturbation is optimised for.
-
-    Attributes:
-        method: `pue` (under Gaussian weight noise) or `emn` (without); `hardened` is a code in closed form (module
-            `texture`), for which `epsilon`, `seed`, `visibility` and the self-check's `surrogate` count alone.
-        mode: one pattern for each class or for each image.
-        epsilon: L-infinity budget in levels of 0..255.
-        sigma: standard deviation of the weight noise; 0 makes PUE equal to EMN.
-        rounds: passes over the training images.
-        draws: weight draws averaged within one step; every second one is the one before it with the other sign.
-        inner_steps: perturbation steps for each visit of an image (sample-wise).
-        step_size: length of one perturbation step in levels.
-        shuffled: share of the rounds, the first ones, in which each image is exchanged for another of its batch, so
-            that the noise alone tells the class.
-        surrogate: name of the network.
-        seed: everything random is a function of it.
-        visibility: how far a texture code yields where a picture is flat.
-    """
-
-    method: Method = "pue"
-    mode: Mode = "class-wise"
-    epsilon: int = 8
-    sigma: float = 0.05
-    rounds: int = 6
-    draws: int = 1
-    inner_steps: int = 2
-    step_size: float = 0.8
-    shuffled: float = 0.0
-    surrogate: str = "resnet8"
-    seed: int = 0
-    visibility: Visibility = "standard"
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.epsilon <= 127:
-            raise InputError(f"--epsilon {self.epsilon}/255 is outside 1/255 .. 127/255, what signed bytes hold.")
-        if not 0 <= self.sigma <= 10:
-            raise InputError(f"--sigma {self.sigma:g} is outside [0, 10].")
-        if self.rounds < 1:
-            raise InputError(f"--rounds {self.rounds} is below 1.")
-        if not 0 <= self.shuffled <= 1:
-            raise InputError(f"A share of {self.shuffled:g} shuffled rounds is outside [0, 1].")
-        if self.draws < 1 or self.inner_steps < 1 or self.step_size <= 0:
-            raise InputError("draws, inner steps and step size must be positive.")
-
-    @property
-    def class_rounds(self) -> int:
-        """Rounds in which all images of a class share one pattern; sample-wise, the last third is each image's own."""
-        return self.rounds if self.mode == "class-wise" else self.rounds - max(1, self.rounds // 3)
-
-    @property
-    def weight_noise(self) -> float:
-        """The noise that this method optimises under."""
-        return self.sigma if self.method == "pue" else 0.0
-
-
-@dataclass(frozen=True)
-class SelfCheck:
-    """What a fresh network learns from the protected pixels by brief, plain training.
-
-    Attributes:
-        arch: its architecture.
-        epochs: passes over the protected training images.
-        accuracy: on the clean holdout at the end, in [0, 1].
-        chance: the share of the largest class in the holdout.
-        limit: the largest accuracy that passes.
-        model: the network, the teacher of further rounds when it learnt too much.
-    """
-
-    arch: str
-    epochs: float
-    accuracy: float
-    chance: float
-    limit: float
-    model: Classifier
-
-    @property
-    def passed(self) -> bool:
-        """Whether the noise kept the network from learning."""
-        return self.accuracy <= self.limit
-
-
-def self_check(
-    protected: Labelled,
-    holdout: Labelled | None,
-    arch: str,
-    *,
-    epochs: float,
-    seed: int,
-    group: Group = ALONE,
-    progress: Progress = SILENT,
-) -> SelfCheck:
-    """Look at the noise with an attacker's eyes: train a fresh network plainly on the protected pixels.
-
-    The published stopping rule (a small training error of the surrogate) can be met by noise that fails; this
-    asks the question itself. It passes when accuracy stays within `SELF_CHECK_MARGIN` of the way from chance to 1.
-
-    Args:
-        protected: protected training images, of this rank.
-        holdout: clean images that no training saw; only rank 0 needs them.
-        arch: architecture of the fresh network.
-        epochs: passes.
-        seed: everything random is a function of it.
-        group: ranks that train together.
-        progress: one part for each step.
-    """
-    model = build(arch, protected.classes, protected.size, seed=seed, purpose="self-check", device=protected.device)
-    train(model, protected, Recipe(epochs=epochs), seed=child_seed(seed, "self-check"), group=group, progress=progress)
-    chance, reached = 0.0, 0.0
-    if holdout is not None:
-        chance = int(torch.bincount(holdout.labels, minlength=holdout.classes).max()) / len(holdout)
-        reached = accuracy(model, holdout)
-    chance, reached = group.from_leader((chance, reached))
-    return SelfCheck(
-        arch=arch,
-        epochs=epochs,
-        accuracy=reached,
-        chance=chance,
-        limit=chance + SELF_CHECK_MARGIN * (1 - chance),
-        model=model,
-    )
-
-
-def apply(frames: Tensor, delta: Tensor) -> Tensor:
-    """Add signed noise on the 8-bit grid.
-
-    Args:
-        frames: (N, H, W, 3) uint8.
-        delta: (N, H, W, 3) int8 levels.
-
-    Returns:
-        (N, H, W, 3) uint8, clipped to 0..255.
-    """
-    return (frames.short() + delta).clamp_(0, 255).to(torch.uint8)
-
-
-@dataclass(frozen=True)
-class Protected:
-    """Images with their noise, which is added whenever some of them are looked at.
-
-    Attributes:
-        clean: the images.
-        delta: (K, H, W, 3) int8 levels.
-        rows: (N,) int64, the row of `delta` that each image gets.
-    """
-
-    clean: Labelled
-    delta: Tensor
-    rows: Tensor
-
-    def __len__(self) -> int:
-        return len(self.clean)
-
-    @property
-    def labels(self) -> Tensor:
-        """(N,) int64 in [0, classes)."""
-        return self.clean.labels
-
-    @property
-    def classes(self) -> int:
-        """Number of classes."""
-        return self.clean.classes
-
-    @property
-    def size(self) -> int:
-        """Height and width in pixels."""
-        return self.clean.size
-
-    @property
-    def device(self) -> str:
-        """Where the images live."""
-        return self.clean.device
-
-    def frames(self, index: Tensor) -> Tensor:
-        """A copy of the chosen images: (B, H, W, 3) uint8."""
-        return apply(self.clean.frames(index), self.delta[self.rows[index]])
 
 
 def fine(gradients: Tensor) -> Tensor:
@@ -385,3 +202,73 @@ class Optimizer:
     def protected(self) -> Protected:
         """The training images with their noise."""
         return Protected(self.data, self.levels(), self.rows)
+
+
+PIECE = 16384  # images in one message between ranks
+
+
+def _optimised(
+    images: ImageSet, held: Tensor, settings: Settings, preset: Preset, progress: Progress, group: Group
+) -> Made:
+    """Noise of EMN or PUE, its surrogate, and the facts."""
+    holdout, shown = (Part(images, members.nonzero().flatten()) for members in (held, ~held))
+    task = group.from_leader((settings, preset, images.classes))
+    optimizer, noise, facts = _share(shown, holdout, task, progress, group, images.device)
+    if settings.mode == "sample-wise":
+        whole = torch.empty((len(images), *noise.shape[1:]), dtype=torch.int8, device=noise.device)
+        whole[~held], whole[held] = noise, optimizer.noise_for(holdout)
+        noise = whole
+    return noise.cpu().numpy(), optimizer.surrogate, facts
+
+
+def _share(
+    clean: Labelled | None,
+    holdout: Labelled | None,
+    task: tuple[Settings, Preset, int],
+    progress: Progress,
+    group: Group,
+    device: str,
+) -> tuple[protect.Optimizer, Tensor, dict[str, Any]]:
+    """Every rank's part: optimise with the images that rank 0 deals out; the noise is whole again on all of them."""
+    settings, preset, classes = task
+    optimizer = protect.Optimizer(_dealt(clean, classes, group, device), settings, group)
+    checks = _optimise(optimizer, holdout, preset, progress)
+    facts = _facts(settings, optimizer.protected(), optimizer.surrogate, optimizer.rounds, checks, group)
+    noise = group.collect(optimizer.levels()) if optimizer.individual else optimizer.levels()
+    return optimizer, noise, facts
+
+
+def _dealt(clean: Labelled | None, classes: int, group: Group, device: str) -> Labelled:
+    """This rank's part of the images that rank 0 holds."""
+    if group.size == 1:
+        assert clean is not None
+        return clean
+    if clean is None:
+        frames, labels = group.deal(None, device), group.deal(None, device)
+    else:
+        pieces = torch.arange(len(clean), device=device).split(PIECE)
+        frames = group.deal((clean.frames(index) for index in pieces), device)
+        labels = group.deal(clean.labels.split(PIECE), device)
+    return ImageSet(frames.permute(0, 3, 1, 2), labels, classes)
+
+
+def _optimise(
+    optimizer: protect.Optimizer, holdout: Labelled | None, preset: Preset, progress: Progress
+) -> list[SelfCheck]:
+    """Optimise and look; when a fresh network learns too much, go on from what it learnt and look again."""
+    rounds = optimizer.settings.rounds
+    progress.start("optimise noise", rounds)
+    optimizer.run(rounds, progress=progress)
+    progress.finish()
+
+    def check() -> SelfCheck:
+        seed = optimizer.settings.seed + optimizer.rounds
+        return _check(optimizer.protected(), holdout, optimizer.settings, seed, preset, progress, optimizer.group)
+
+    checks = [check()]
+    if not checks[0].passed:
+        progress.start("optimise further", preset.extra_rounds)
+        optimizer.run(preset.extra_rounds, teacher=checks[0].model, progress=progress)
+        progress.finish()
+        checks.append(check())
+    return checks

@@ -22,25 +22,29 @@ No torch: noise is the same on every device.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy.ndimage import uniform_filter
+from torch import Tensor
 
 from pueprotect.errors import ImageError, InputError
+from pueprotect.images.block_dct import BLOCK, LUMA, Floats, block_dct, inverse_block_dct
 from pueprotect.images.decode import identify
 from pueprotect.images.folders import ImageFolder
-from pueprotect.runtime import child_seed
+from pueprotect.learning.data import ImageSet, Part
+from pueprotect.protect.methods.base import Made, Protected, Settings, Visibility
+from pueprotect.protect.methods.self_check import _check, _facts
+from pueprotect.protect.presets import Preset
+from pueprotect.runtime import Progress, child_seed
 
-BLOCK = 8
 TILE = 2 * BLOCK
 SMALLEST = 16  # pixels: one tile
 LEAST_LEVELS = 4  # a quarter of it, all that `subtle` leaves in flat areas, is one whole level
 ADVISED_LEVELS = 12  # below it `notch`, `mid-notch` and `equalise` get past the code; `wide-notch` does with more, too
 CHUNK = 256
-LUMA = (0.299, 0.587, 0.114)
 AGAINST = 0.15  # how far the indices of other classes are pushed against the image, relative to the own one
 TYPICAL = 60.0  # levels of a DCT coefficient at which that push is whole
 
@@ -53,14 +57,12 @@ POOL = (*MANY, (0, 2), (2, 0), (4, 0), (0, 5), (1, 2), (2, 1), (2, 3), (3, 3), (
 GRATINGS = ((1, 0), (0, 1), (1, 1), (1.6, 0), (0, 1.6), (1.6, 1), (1, 1.6), (1.6, 1.6), (2.2, 0), (0, 2.2))
 RED_GREEN = 0.5  # size of the grating between red and green, relative to the luma code
 
-Visibility = Literal["subtle", "standard", "strong"]
 # Share of the budget in flat areas, and the deviation of luma (levels, within 7 x 7 pixels) from which on it is whole.
 SHAPES: dict[Visibility, tuple[float, float]] = {"subtle": (0.25, 40.0), "standard": (0.75, 20.0), "strong": (1.0, 1.0)}
 WINDOW = 7
 
 Pixels = npt.NDArray[np.uint8]
 Levels = npt.NDArray[np.int8]
-Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 Frequencies = npt.NDArray[np.float64]
 
@@ -163,31 +165,6 @@ def refuse(folder: ImageFolder, epsilon: int, key: int) -> None:
                 f"{folder.path_of(entry)} has {width} x {height} pixels and the texture code needs {SMALLEST} on each "
                 "side; enlarge or remove it, or protect with --method pue."
             )
-
-
-def _cosines() -> Floats:
-    """The orthonormal DCT of 8 points, as a matrix."""
-    points = np.arange(BLOCK)
-    matrix = 0.5 * np.cos(np.pi * (2 * points[None] + 1) * points[:, None] / (2 * BLOCK))
-    matrix[0] /= np.sqrt(2)
-    return matrix.astype(np.float32)
-
-
-_DCT = _cosines()
-
-
-def block_dct(planes: Floats) -> Floats:
-    """(N, H, W) -> (N, H/8, W/8, 8, 8), orthonormal."""
-    count, height, width = planes.shape
-    blocks = planes.reshape(count, height // BLOCK, BLOCK, width // BLOCK, BLOCK).swapaxes(2, 3)
-    return np.asarray(_DCT @ blocks @ _DCT.T)
-
-
-def inverse_block_dct(coefficients: Floats) -> Floats:
-    """The inverse of `block_dct`."""
-    count, rows, columns = coefficients.shape[:3]
-    blocks = _DCT.T @ coefficients @ _DCT
-    return np.asarray(blocks.swapaxes(2, 3).reshape(count, rows * BLOCK, columns * BLOCK))
 
 
 def texture(images: Pixels, labels: Labels, scheme: Scheme, key: int) -> Levels:
@@ -350,3 +327,21 @@ def _phases(plane: Floats, frequencies: Frequencies) -> Frequencies:
     down, _, across = np.linalg.svd(fit)
     best = np.stack([across[:, 0], down[:, :, 0]], axis=1)  # unit vectors (cos, sin) of each direction's phase
     return np.asarray(np.arctan2(best[..., 1], best[..., 0]))
+
+
+CODE_CHECKS = 2  # times the passes of the self-check: networks learn the coarse part of a texture code later than noise
+
+
+def _coded(images: ImageSet, held: Tensor, settings: Settings, preset: Preset, progress: Progress) -> Made:
+    """The texture code; the network of the self-check takes the place of a surrogate."""
+    progress.start("lay textures", 1)
+    scheme = Scheme(code_book(images.classes, settings.seed), settings.epsilon, settings.visibility)
+    pixels = images.images.permute(0, 2, 3, 1).cpu().numpy()
+    noise = texture(pixels, images.labels.cpu().numpy(), scheme, settings.seed)
+    progress.advance()
+    progress.finish()
+    holdout, shown = (Part(images, members.nonzero().flatten()) for members in (held, ~held))
+    protected = Protected(shown, torch.from_numpy(noise).to(images.images.device), shown.members)
+    preset = replace(preset, check_epochs=CODE_CHECKS * preset.check_epochs)
+    check = _check(protected, holdout, settings, settings.seed, preset, progress)
+    return noise, check.model, _facts(settings, protected, check.model, 0, [check])

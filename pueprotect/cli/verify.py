@@ -1,0 +1,68 @@
+"""`pueprotect verify`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pueprotect.cli.arguments import AsJson, Released, VaultPath
+from pueprotect.cli.console import escape, note, out, print_json
+from pueprotect.errors import InputError
+
+STALE = 3
+
+
+def verify(
+    folder: Released,
+    vault: VaultPath = None,
+    signature: Annotated[
+        Path | None,
+        typer.Option(metavar="SIG", help="A signed statement of check --attest --sign.", show_default=False),
+    ] = None,
+    public_key: Annotated[
+        Path | None, typer.Option(metavar="KEY", help="The signer's public key (PEM).", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Compare released files with their recorded digests.
+
+    Every difference is listed. With --signature the digests are those of a signed statement, and no vault is needed.
+
+    Exit codes: 0 all as released; 3 files are missing, added or changed, or not what was signed; 2 no vault.
+    """  # fmt: skip
+    if signature is not None or public_key is not None:
+        return _verify_signature(folder, vault, signature, public_key, as_json)
+    from pueprotect.release.digests import verify as compare
+    from pueprotect.release.vault import SCHEMA_VERSION, Vault, default_vault
+
+    store = Vault.open(vault or default_vault(folder))
+    store.run()
+    rows = store.read_manifest()
+    found = compare(folder, rows)
+    lists = {"missing": list(found.missing), "extra": list(found.extra), "changed": list(found.changed)}
+    if as_json:
+        print_json({"schema_version": SCHEMA_VERSION, "ok": found.ok, "files": len(rows), **lists})
+    else:
+        for kind, names in lists.items():
+            for name in names:
+                out.print(f"{kind:8} {escape(name)}", soft_wrap=True)
+        note(f"{len(rows)} files recorded; " + ("all as released." if found.ok else "differences above."))
+    return 0 if found.ok else STALE
+
+
+def _verify_signature(
+    folder: Path, vault: Path | None, signature: Path | None, public_key: Path | None, as_json: bool
+) -> int:
+    if signature is None or public_key is None:
+        raise InputError("--signature and --public-key belong together: give both.")
+    from pueprotect.check.attest import verify_statement
+    from pueprotect.release.vault import SCHEMA_VERSION, default_vault
+
+    found = verify_statement(folder, vault or default_vault(folder), signature, public_key)
+    if as_json:
+        print_json({"schema_version": SCHEMA_VERSION, "ok": True, "statement": found})
+    else:
+        note(f"{folder} is what was signed; the result of its check was {found['predicate']['result']}.")
+    return 0

@@ -1,0 +1,79 @@
+"""The lowest JPEG quality at which the noise survives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pueprotect.images.decode import Picture, decode, opened, picture_of
+from pueprotect.images.encode import Encoder
+from pueprotect.images.metadata import Descriptions
+from pueprotect.images.overlay import Levels, lay
+
+JPEG_QUALITIES = (90, 92, 94, 96, 98, 100)
+
+
+LEAST_GAIN = 0.95
+
+
+LARGEST_ERROR = 2.0
+
+
+@dataclass(frozen=True)
+class QualityChoice:
+    """A JPEG quality and how it was found.
+
+    Attributes:
+        quality: for the encoder.
+        gain: regression of the realised on the meant difference, 1 where all the noise survives.
+        error: RMS difference in levels between what was meant and what was read back.
+        files: how many pictures were tried.
+    """
+
+    quality: int
+    gain: float
+    error: float
+    files: int
+
+
+def choose_quality(pictures: Iterable[tuple[Path, Levels]], epsilon: int) -> QualityChoice | None:
+    """The lowest quality of `JPEG_QUALITIES` at which noise survives, measured on files as they would be read back.
+
+    It survives when the median gain over the pictures is at least `LEAST_GAIN` and their median RMS error at most
+    `LARGEST_ERROR` levels; where no quality reaches both, the highest is taken.
+
+    Args:
+        pictures: originals and their noise; those that would not be released as JPEG are passed over.
+        epsilon: L-infinity budget in levels.
+
+    Returns:
+        None where no picture is a JPEG.
+
+    Raises:
+        ImageError: an original cannot be read.
+    """
+    encoder = Encoder(epsilon=epsilon)
+    decoded = [(decode(path), noise) for path, noise in pictures]
+    tried = [(picture, noise) for picture, noise in decoded if encoder.container(picture) == "JPEG"]
+    choice = None
+    for quality in JPEG_QUALITIES if tried else ():
+        found = np.median([survival(picture, noise, epsilon, quality) for picture, noise in tried], axis=0)
+        choice = QualityChoice(quality, float(found[0]), float(found[1]), len(tried))
+        if choice.gain >= LEAST_GAIN and choice.error <= LARGEST_ERROR:
+            break
+    return choice
+
+
+def survival(before: Picture, noise: Levels, epsilon: int, quality: int) -> tuple[float, float]:
+    """Share of the noise that a quality keeps, and the RMS error beside it in levels."""
+    meant = lay(before.pixels, noise, epsilon).astype(np.float32)
+    written = Encoder(epsilon=epsilon, quality=quality).encoded(before, noise, Descriptions(), Path("sample"))
+    with opened(Path("sample"), content=written) as image:
+        after = picture_of(image).pixels
+    wanted = meant - before.pixels
+    size = float(np.square(wanted).sum(dtype=np.float64))
+    gain = float(((after - before.pixels.astype(np.float32)) * wanted).sum(dtype=np.float64)) / size if size else 1.0
+    return gain, float(np.sqrt(np.mean(np.square(after - meant), dtype=np.float64)))

@@ -1,0 +1,65 @@
+"""Noise of the working size laid on a picture of any size."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from pueprotect.images.decode import AnyPixels
+
+Levels = npt.NDArray[np.int8]
+
+
+def lay(pixels: AnyPixels, noise: Levels, epsilon: int, out: AnyPixels | None = None) -> AnyPixels:
+    """Add noise that was made at the working size to a picture of any size.
+
+    Along an axis where the picture is larger, each noise value fills its share of the pixels; where it is smaller,
+    the noise is reduced bilinearly. Filling survives the attacker's own reduction best: of real PUE patterns, enlarged
+    8 times and reduced again (antialiased bilinear), 0.64 of the pattern came back, 0.63 after Lanczos and 0.52 after
+    bilinear enlargement; in random resized crops the fine part kept 1.01, 0.94 and 0.71 of its size. Whole levels lose
+    nothing that a dither could give back, since filling makes no values in between.
+
+    Args:
+        pixels: (H, W, C) uint8 or uint16, alpha last.
+        noise: (S, S, 3) int8 levels of 0..255; greyscale gets the mean of the channels.
+        epsilon: L-infinity budget in levels.
+        out: where to write; None makes a new array.
+
+    Returns:
+        The same shape and type, clipped to the range of the type; alpha as it was.
+    """
+    height, width, channels = pixels.shape
+    levels = _reduced(noise, height, width)
+    if channels < 3:
+        levels = levels.mean(axis=2, keepdims=True)
+    steps = np.zeros((*levels.shape[:2], channels), dtype=np.int32)
+    steps[..., : levels.shape[2]] = np.clip(np.rint(levels), -epsilon, epsilon)
+    steps *= 1 if pixels.dtype == np.uint8 else 257
+    bounds = np.maximum(-steps, 0), np.iinfo(pixels.dtype).max - np.maximum(steps, 0), steps
+    across = np.bincount(_shares(steps.shape[1], width), minlength=steps.shape[1])
+    floor, ceiling, change = (np.repeat(each.astype(pixels.dtype), across, axis=1) for each in bounds)
+    result = np.empty_like(pixels) if out is None else out
+    edges = np.searchsorted(_shares(len(steps), height), np.arange(len(steps) + 1)).tolist()
+    for row, (top, bottom) in enumerate(pairwise(edges)):
+        # Saturated before the step is added, which wraps around where it is negative, as the type of the pixels does.
+        block = result[top:bottom]
+        np.minimum(pixels[top:bottom], ceiling[row], out=block)
+        np.maximum(block, floor[row], out=block)
+        block += change[row]
+    return result
+
+
+def _shares(parts: int, length: int) -> npt.NDArray[np.int64]:
+    """Which of `parts` equal parts the centre of each of `length` pixels lies in."""
+    return np.asarray((2 * np.arange(length) + 1) * parts // (2 * length), dtype=np.int64)
+
+
+def _reduced(noise: Levels, height: int, width: int) -> npt.NDArray[np.float32]:
+    """The noise with at most `height` rows and `width` columns."""
+    size = (min(width, noise.shape[1]), min(height, noise.shape[0]))
+    planes = np.moveaxis(noise.astype(np.float32), 2, 0)
+    resized = [np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.BILINEAR)) for plane in planes]
+    return np.stack(resized, axis=2)

@@ -1,0 +1,123 @@
+"""Labelled images that live on a device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+
+class Labelled(Protocol):
+    """Labelled images that batches are taken from, wherever and however they are kept."""
+
+    @property
+    def labels(self) -> Tensor:
+        """(N,) int64 in [0, classes)."""
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+
+    @property
+    def size(self) -> int:
+        """Height and width in pixels."""
+
+    @property
+    def device(self) -> str:
+        """Where the images live."""
+
+    def __len__(self) -> int: ...
+
+    def frames(self, index: Tensor) -> Tensor:
+        """A copy of the chosen images: (B, H, W, 3) uint8."""
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Labelled images resident on one device.
+
+    Attributes:
+        images: (N, 3, H, W) uint8, channels last in memory.
+        labels: (N,) int64 in [0, classes).
+        classes: number of classes.
+    """
+
+    images: Tensor
+    labels: Tensor
+    classes: int
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def size(self) -> int:
+        """Height and width in pixels."""
+        return int(self.images.shape[-1])
+
+    @property
+    def device(self) -> str:
+        """Where the images live."""
+        return str(self.images.device)
+
+    def frames(self, index: Tensor) -> Tensor:
+        """A copy of the chosen images: (B, H, W, 3) uint8."""
+        return self.images.permute(0, 2, 3, 1)[index]
+
+    def subset(self, index: Tensor | slice) -> ImageSet:
+        """The images chosen by an index, mask or slice, in its order."""
+        return ImageSet(self.images[index], self.labels[index], self.classes)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some images of a set, which stay where they are.
+
+    Attributes:
+        whole: the set.
+        members: (N,) int64, the images that belong to the part.
+    """
+
+    whole: ImageSet
+    members: Tensor
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    @property
+    def labels(self) -> Tensor:
+        """(N,) int64 in [0, classes)."""
+        return self.whole.labels[self.members]
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return self.whole.classes
+
+    @property
+    def size(self) -> int:
+        """Height and width in pixels."""
+        return self.whole.size
+
+    @property
+    def device(self) -> str:
+        """Where the images live."""
+        return self.whole.device
+
+    def frames(self, index: Tensor) -> Tensor:
+        """A copy of the chosen images: (B, H, W, 3) uint8."""
+        return self.whole.frames(self.members[index])
+
+
+def to_float(images: Tensor) -> Tensor:
+    """Uint8 images 0..255 to float [0, 1]."""
+    return images.float().div_(255)
+
+
+def image_set(pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], classes: int, device: str) -> ImageSet:
+    """Decoded images (N, S, S, 3) uint8 and labels (N,) int64 as a set resident on `device`."""
+    tensor = torch.from_numpy(np.ascontiguousarray(pixels)).to(device).permute(0, 3, 1, 2)
+    return ImageSet(tensor, torch.from_numpy(labels).to(device), classes)

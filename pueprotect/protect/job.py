@@ -1,0 +1,164 @@
+"""The folder as it was read, and all that was decided about it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import PIL
+
+from pueprotect.errors import UnusableImages
+from pueprotect.images import folders as image_files
+from pueprotect.images.encode import Encoder, released_names
+from pueprotect.images.folders import ImageFolder
+from pueprotect.images.holdout import stratified_holdout
+from pueprotect.images.jpeg_quality import QualityChoice
+from pueprotect.images.working_copies import compacted, read_folder, twins, working_size
+from pueprotect.learning.data import ImageSet, image_set
+from pueprotect.learning.device import Device
+from pueprotect.learning.models import architecture, choose_surrogate
+from pueprotect.protect.methods import texture
+from pueprotect.protect.methods.base import Noise, Settings
+from pueprotect.protect.options import Options
+from pueprotect.protect.preflight import check_space
+from pueprotect.protect.presets import PRESETS, Preset
+from pueprotect.protect.writer import Writer
+from pueprotect.release.digests import data_digest
+from pueprotect.release.vault import SCHEMA_VERSION, json_line
+from pueprotect.runtime import Progress
+
+SKIP = "Or add --skip-unsupported to leave them out of the release."
+
+
+@dataclass(frozen=True)
+class Job:
+    """A folder as it was read, and everything that was decided about it."""
+
+    options: Options
+    settings: Settings
+    folder: ImageFolder
+    names: list[str]
+    held: npt.NDArray[np.bool_]
+    sources: dict[str, str]
+    images: ImageSet
+    converted: dict[str, list[str]]
+    twins: list[tuple[str, str]]
+    explained: dict[str, str]
+    ranks: int
+
+    @property
+    def preset(self) -> Preset:
+        """The effort for this many images of this size."""
+        return PRESETS[self.options.preset].for_images(int((~self.held).sum()), self.images.size)
+
+    def plan(self) -> dict[str, Any]:
+        """All that the noise depends on: a draft with the same plan holds the same noise."""
+        classes = {entry.path: self.folder.classes[entry.label] for entry in self.folder.entries}
+        return {
+            "settings": asdict(self.settings),
+            "preset": self.options.preset,
+            "size": self.images.size,
+            "holdout": self.options.holdout,
+            "device": self.images.device,
+            "sources": data_digest(self.sources),
+            "labels": data_digest(classes),
+        } | ({"ranks": self.ranks} if self.ranks > 1 else {})
+
+    def key(self) -> str:
+        """All that the released bytes depend on, as one digest."""
+        written = [self.options.file_format, self.options.metadata, PIL.__version__, *self.names]
+        return hashlib.sha256(json_line(self.plan() | {"written": written})).hexdigest()
+
+    def writer(self, noise: Noise, quality: QualityChoice | None = None) -> Writer:
+        """What writes the protected files, given the noise."""
+        encoder = Encoder(
+            epsilon=self.settings.epsilon, file_format=self.options.file_format, metadata=self.options.metadata
+        )
+        return Writer(
+            folder=self.folder,
+            names=self.names,
+            held=self.held,
+            sources=self.sources,
+            noise=noise,
+            mode=self.settings.mode,
+            encoder=encoder if quality is None else replace(encoder, quality=quality.quality),
+            seed=self.settings.seed,
+            workers=self.options.workers,
+        )
+
+    def described(self, facts: dict[str, Any], vault: Path) -> dict[str, Any]:
+        """The part of the result that is known before anything is written."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "images": len(self.folder.entries),
+            "classes": len(self.folder.classes),
+            "train_images": int((~self.held).sum()),
+            "holdout_images": int(self.held.sum()),
+            "method": self.settings.method,
+            "mode": self.settings.mode,
+            "epsilon": self.settings.epsilon / 255,
+            "rounds": facts["rounds"],
+            "realised": None,
+            "surrogate": facts["surrogate"],
+            "self_check": facts["self_check"],
+            "seconds": None,
+            "vault": str(vault),
+            "data_digest": None,
+            "skipped": [{"path": path, "reason": reason} for path, reason in self.folder.unsupported],
+        }
+
+
+def read_job(src: Path, options: Options, device: Device, ranks: int, progress: Progress, cache: Path) -> Job:
+    """Everything that can be refused is refused here."""
+    folder = image_files.scan(src, options.labels, depth=options.label_depth)
+    if options.size is None:
+        size, why_size = working_size(folder)
+    else:
+        size, why_size = options.size, f"size {options.size}: as asked"
+    surrogate, why_surrogate = choose_surrogate(options.surrogate, device)
+    architecture(surrogate, size)
+    stratified_holdout(folder.labels, options.holdout, options.seed, folder.classes)
+    released_names(folder, options.file_format)
+    if options.method == "hardened":
+        texture.refuse(folder, options.epsilon, options.seed)
+    loaded = read_folder(folder, size, workers=options.workers, progress=progress, label="read originals", cache=cache)
+    pixels = loaded.pixels
+    unusable = (*folder.unsupported, *loaded.unusable)
+    if unusable and not options.skip_unsupported:
+        raise UnusableImages(unusable, len(folder.entries) + len(folder.unsupported), SKIP)
+    if loaded.unusable:
+        usable = folder.without(loaded.unusable)
+        remaining = {entry.path for entry in usable.entries}
+        pixels = compacted(pixels, [entry.path in remaining for entry in folder.entries])
+        folder = usable
+    held = stratified_holdout(folder.labels, options.holdout, options.seed, folder.classes)
+    job = Job(
+        options=options,
+        settings=options.settings(surrogate, int((~held).sum()), size),
+        folder=folder,
+        names=released_names(folder, options.file_format),
+        held=held,
+        images=image_set(pixels, folder.labels, len(folder.classes), device.name),
+        sources=loaded.digests,
+        converted=loaded.converted,
+        twins=twins(folder, pixels),
+        explained={"device": device.reason, "size": why_size, "surrogate": f"{surrogate}: {why_surrogate}"},
+        ranks=ranks,
+    )
+    _check_space(job, cache)
+    return job
+
+
+def _check_space(job: Job, partial: Path) -> None:
+    """Estimate the release from a few files with random noise of the same budget."""
+    levels = job.settings.epsilon
+    shape = (len(job.folder.entries) if job.settings.mode == "sample-wise" else len(job.folder.classes),)
+    rng = np.random.default_rng(0)
+    noise = rng.integers(-levels, levels + 1, (1, job.images.size, job.images.size, 3)).astype(np.int8)
+    writer = job.writer(np.broadcast_to(noise, shape + noise.shape[1:]))
+    there = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
+    check_space(partial, writer.estimate() + noise[0].size * shape[0], there)

@@ -1,0 +1,209 @@
+"""Writes all protected files, in parallel."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pueprotect.errors import InputError
+from pueprotect.images.buffers import kept_blocks
+from pueprotect.images.decode import decode
+from pueprotect.images.encode import Encoder
+from pueprotect.images.folders import ImageFolder
+from pueprotect.images.jpeg_quality import QualityChoice, choose_quality
+from pueprotect.images.metadata import Descriptions
+from pueprotect.protect.draft import Journal, Written
+from pueprotect.protect.methods.base import Mode
+from pueprotect.release.digests import sha256_of
+from pueprotect.release.records import ManifestRow
+from pueprotect.runtime import Progress, child_seed
+
+SSIM_SAMPLE = 200
+
+
+QUALITY_SAMPLE = 8
+
+
+SPACE_SAMPLE = 4
+
+
+Noise = npt.NDArray[np.int8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Writer:
+    """Writes the protected files of one folder, and measures them.
+
+    Attributes:
+        folder: the originals.
+        names: released path of each entry, relative and POSIX.
+        held: (N,) bool, true where held out.
+        sources: SHA-256 of each original by its path.
+        noise: (classes or N, S, S, 3) int8 in levels of 0..255.
+        mode: whether a row of `noise` belongs to a class or to an image.
+        encoder: how files are written; the quality of JPEG is chosen by `write`.
+        seed: decides whose similarity is measured, and on whom the quality of JPEG is chosen.
+        workers: threads; 0 chooses.
+    """
+
+    folder: ImageFolder
+    names: list[str]
+    held: npt.NDArray[np.bool_]
+    sources: dict[str, str]
+    noise: Noise
+    mode: Mode
+    encoder: Encoder
+    seed: int
+    workers: int
+
+    def choose_quality(self) -> QualityChoice | None:
+        """The quality of JPEG for this noise, tried on a few files; None where no JPEG will be written.
+
+        Raises:
+            ImageError: one of them cannot be read.
+        """
+        if self.encoder.file_format == "png":
+            return None
+        jpegs = [
+            number
+            for number, entry in enumerate(self.folder.entries)
+            if Path(self.names[number]).suffix.lower() in (".jpg", ".jpeg")
+        ]
+        rng = np.random.default_rng(child_seed(self.seed, "quality"))
+        picked = sorted(rng.permutation(jpegs)[:QUALITY_SAMPLE].tolist()) if jpegs else []
+        pictures = ((self.folder.path_of(self.folder.entries[number]), self._noise(number)) for number in picked)
+        return choose_quality(pictures, self.encoder.epsilon)
+
+    def estimate(self) -> float:
+        """About how many bytes the released files will take, from a few of them encoded in memory.
+
+        Raises:
+            ImageError: one of them cannot be read or encoded.
+        """
+        paths = [self.folder.path_of(entry) for entry in self.folder.entries]
+        rng = np.random.default_rng(child_seed(self.seed, "space"))
+        before, after = 1, 1
+        for number in rng.permutation(len(paths))[:SPACE_SAMPLE].tolist():
+            picture = decode(paths[number])
+            before += paths[number].stat().st_size
+            after += len(self.encoder.encoded(picture, self._noise(number), Descriptions(), paths[number]))
+        return sum(path.stat().st_size for path in paths) * after / before
+
+    def write(self, target: Path, journal: Journal, progress: Progress) -> tuple[list[ManifestRow], float]:
+        """Write every protected file below `target`, read it back and measure it; also the growth of the bytes.
+
+        What `journal` knows and `target` holds is not written again.
+
+        Raises:
+            ImageError: a file cannot be read, written or faithfully stored; no thread writes any longer.
+        """
+        count = len(self.folder.entries)
+        rng = np.random.default_rng(child_seed(self.seed, "ssim"))
+        sampled = set(rng.permutation(count)[:SSIM_SAMPLE].tolist())
+        gate = _Gate()
+
+        def write(number: int) -> Written:
+            with gate:
+                known = journal.finished.get(self.names[number])
+                if known is not None and _is_whole(target, known):
+                    return known
+                written = self._write_one(target, number, number in sampled)
+                journal.add(written)
+                return written
+
+        rows, before, after = [], 0, 0
+        progress.start("write", count)
+        with kept_blocks(), ThreadPoolExecutor(self.workers or None) as pool:
+            try:
+                for written in pool.map(write, range(count)):
+                    rows.append(written.row)
+                    before, after = before + written.before, after + written.after
+                    progress.advance()
+            finally:
+                gate.close()
+        progress.finish()
+        return rows, round(after / max(1, before), 3)
+
+    def _noise(self, number: int) -> Noise:
+        row = self.folder.entries[number].label if self.mode == "class-wise" else number
+        return np.asarray(self.noise[row])
+
+    def _write_one(self, target: Path, number: int, sampled: bool) -> Written:
+        entry, name = self.folder.entries[number], self.names[number]
+        done = self.encoder.protect(
+            self.folder.path_of(entry),
+            target / name,
+            self._noise(number),
+            similarity=sampled,
+            source_sha256=self.sources[entry.path],
+        )
+        row = ManifestRow(
+            path=name,
+            class_name=self.folder.classes[entry.label],
+            split="holdout" if self.held[number] else "train",
+            source_path=entry.path,
+            source_sha256=self.sources[entry.path],
+            released_sha256=done.released_sha256,
+            linf=done.linf,
+            psnr=done.psnr,
+            ssim=done.ssim,
+        )
+        return Written(row, done.bytes_before, done.bytes_after)
+
+
+def _is_whole(target: Path, known: Written) -> bool:
+    try:
+        return sha256_of(target / known.row.path) == known.row.released_sha256
+    except InputError:
+        return False
+
+
+class _Gate:
+    """Lets threads in until it is closed; closing waits for those inside.
+
+    A pool alone does not do: interrupted while it starts a thread it forgets that one, which then goes on writing.
+    """
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.inside = 0
+        self.closed = False
+
+    def __enter__(self) -> None:
+        with self.changed:
+            if self.closed:
+                raise CancelledError
+            self.inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self.changed:
+            self.inside -= 1
+            self.changed.notify_all()
+
+    def close(self) -> None:
+        with self.changed:
+            self.closed = True
+            self.changed.wait_for(lambda: self.inside == 0)
+
+
+def realised(rows: list[ManifestRow]) -> dict[str, Any]:
+    """What the release differs by as a whole: the largest L-infinity in levels, mean PSNR in dB and mean SSIM."""
+    return {
+        "linf_max": max(row.linf or 0 for row in rows),
+        "psnr_mean": round(float(np.mean([row.psnr for row in rows if row.psnr is not None])), 3),
+        "ssim_mean": round(float(np.mean([row.ssim for row in rows if row.ssim is not None])), 4),
+    }
+
+
+def worst(rows: list[ManifestRow], count: int = 5) -> list[dict[str, Any]]:
+    """The most changed files: the lowest SSIM first where it was measured, then the lowest PSNR."""
+    measured = sorted((row for row in rows if row.ssim is not None), key=lambda row: row.ssim or 0.0)[:count]
+    others = sorted((row for row in rows if row not in measured and row.psnr is not None), key=lambda r: r.psnr or 0.0)
+    listed = [*measured, *others[:count]]
+    return [{"path": row.path, "linf": row.linf, "psnr": row.psnr, "ssim": row.ssim} for row in listed]

@@ -33,7 +33,7 @@ from PIL import Image
 
 from pueprotect.audit.attacks import Target, find
 from pueprotect.audit.attacks.base import AS_THEY_ARE, CLEAN_BEHIND_IT, KNOWLEDGE, clean_share
-from pueprotect.audit.attacks.known import known
+from pueprotect.audit.attacks.known import code_book_of
 from pueprotect.audit.attacks.recovery import ALONE
 from pueprotect.audit.suites import SUITES
 from pueprotect.images.folders import scan
@@ -41,10 +41,10 @@ from pueprotect.images.similarity import ssim
 from pueprotect.images.working_copies import load
 from pueprotect.learning.data import ImageSet
 from pueprotect.learning.device import choose_device, device_name
-from pueprotect.learning.training import Recipe
+from pueprotect.learning.training import Schedule
 from pueprotect.protect.methods.base import Visibility
 from pueprotect.protect.methods.texture import Scheme, code_book, texture
-from pueprotect.release.opened import Evidence, open_release
+from pueprotect.release.opened import OpenedRelease, open_release
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
 from toy import lsp, one_pixel_shortcut
@@ -73,7 +73,7 @@ LOOKS: tuple[tuple[Visibility, int], ...] = (
 )  # fmt: skip
 
 
-def opened(data: Path, store: Path, method: str, seed: int) -> Evidence:
+def opened(data: Path, store: Path, method: str, seed: int) -> OpenedRelease:
     """The release of a method and seed, made on first use, measured on half of DATA/test."""
     out = store / f"{method}-{seed}"
     if not (out.with_name(out.name + ".vault") / "run.json").exists():
@@ -89,14 +89,16 @@ def opened(data: Path, store: Path, method: str, seed: int) -> Evidence:
     return held_out(out, data / "test")
 
 
-def held_out(release: Path, test: Path) -> Evidence:
+def held_out(release: Path, test: Path) -> OpenedRelease:
     """A release measured on the half of the test images that no choice was made on."""
     evidence = open_release(release, test=test, device=choose_device().name)
     evidence.test = evidence.test.subset(slice(1, None, 2))
     return evidence
 
 
-def cell(data: Path, store: Path, method: str, name: str, arch: str, seed: int, recipe: Recipe) -> dict[str, object]:
+def cell(
+    data: Path, store: Path, method: str, name: str, arch: str, seed: int, schedule: Schedule
+) -> dict[str, object]:
     """One attack on one release, and on clean images behind the same filter where the attack has one."""
     evidence = opened(data, store, method if method in RELEASES else "hardened", seed)
     first = opened(data, store, MADE_FROM[method], seed) if method in MADE_FROM else evidence
@@ -106,8 +108,9 @@ def cell(data: Path, store: Path, method: str, name: str, arch: str, seed: int, 
     share = clean_share(originals, 0.2, seed) if find(name).needs == "a clean share" else None
     # The attacker's seed is not the owner's: their networks must not start from the same weights.
     target = Target(
-        released, arch, recipe, seed + 100, share, (0.5, 1.0, 2.0),
-        originals=None if method == "clean" else originals, known=known(evidence) if "hardened" in method else None,
+        released, arch, schedule, seed + 100, share, (0.5, 1.0, 2.0),
+        originals=None if method == "clean" else originals,
+        known=code_book_of(evidence) if "hardened" in method else None,
     )  # fmt: skip
     result = find(name).run(target, evidence.test)
     points = result.details.get("points", {})
@@ -129,8 +132,8 @@ def run(data: Path, store: Path, wanted: argparse.Namespace) -> None:
         file = place(store, method, name, arch, seed)
         if file.exists() or (find(name).needs == KNOWLEDGE and "hardened" not in method):
             continue
-        recipe = Recipe(epochs=wanted.epochs, augment=not wanted.no_augment)
-        result = cell(data, store, method, name, arch, seed, recipe)
+        schedule = Schedule(epochs=wanted.epochs, augment=not wanted.no_augment)
+        result = cell(data, store, method, name, arch, seed, schedule)
         file.write_text(json.dumps(result | {"epochs": wanted.epochs}, indent=1))
         print(f"{method} | {name} | {arch} | seed {seed} | {result['accuracy']:.4f}", flush=True)
 

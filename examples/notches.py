@@ -22,7 +22,7 @@ from pueprotect.audit.attacks import Target
 from pueprotect.audit.attacks.base import CLEAN_BEHIND_IT, AttackResult
 from pueprotect.audit.attacks.notch import WideNotch
 from pueprotect.learning.device import device_name
-from pueprotect.learning.training import Recipe
+from pueprotect.learning.training import Schedule
 
 
 def main() -> None:
@@ -43,9 +43,9 @@ def main() -> None:
     for indices in wanted.indices:
         results: list[AttackResult] = []
         for (number, evidence), seed in product(enumerate(opened), wanted.seeds):
-            recipe = Recipe(epochs=wanted.epochs)
+            schedule = Schedule(epochs=wanted.epochs)
             attacker = number + 100 * (1 + seed)  # not the owner's seed, as in hardened.py
-            target = Target(evidence.released, wanted.arch, recipe, attacker, originals=evidence.originals)
+            target = Target(evidence.released, wanted.arch, schedule, attacker, originals=evidence.originals)
             results.append(WideNotch(indices).run(target, evidence.test))
         clean = [result.details["points"][CLEAN_BEHIND_IT] for result in results]
         ends, bests = [result.accuracy for result in results], [result.best_accuracy for result in results]

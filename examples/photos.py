@@ -31,7 +31,7 @@ from pueprotect.learning.augment import RATIO, colour, lent_stream
 from pueprotect.learning.data import ImageSet, to_float
 from pueprotect.learning.device import choose_device
 from pueprotect.learning.models import build
-from pueprotect.learning.training import Recipe, Trainer, accuracy
+from pueprotect.learning.training import Schedule, Trainer, accuracy
 from pueprotect.protect.methods.base import Method
 from pueprotect.protect.options import Options
 from pueprotect.protect.pipeline import protect_folder
@@ -70,9 +70,9 @@ def trained(
     """Train through RandomResizedCrop and what the attack adds; clean test accuracy after each tenth of it."""
     seed = chosen.seed + 100
     model = build(arch, test.classes, SIZE, seed=seed, purpose="attacker")
-    recipe = Recipe(epochs=chosen.epochs)
-    total = recipe.steps(len(images))
-    trainer, found = Trainer(model, recipe, total), list[float]()
+    schedule = Schedule(epochs=chosen.epochs)
+    total = schedule.steps(len(images))
+    trainer, found = Trainer(model, schedule, total), list[float]()
     stream = generator(seed, "photos")
     compress = [v2.JPEG(10)] if attack == "jpeg-10" else []
     look = v2.Compose(
@@ -84,7 +84,7 @@ def trained(
     for step in range(1, total + 1):
         if not len(order):
             order = torch.randperm(len(images), generator=stream)
-        index, order = order[: recipe.batch_size], order[recipe.batch_size :]
+        index, order = order[: schedule.batch_size], order[schedule.batch_size :]
         with lent_stream(stream):
             batch = torch.stack([look(images[number]) for number in index.tolist()])
         inputs = to_float(batch).contiguous(memory_format=torch.channels_last)
@@ -120,7 +120,7 @@ def main() -> None:
         "clean originals": [source / row.source_path for row in train],
         "released files": [out / row.path for row in train],
     }
-    steps = Recipe(epochs=chosen.epochs).steps(len(train))
+    steps = Schedule(epochs=chosen.epochs).steps(len(train))
     print(f"{len(train)} photographs, {len(test)} to measure on, chance {chance:.1%}, {steps} steps of training")
     for kind, paths in kinds.items():
         if chosen.only not in (None, kind):

@@ -26,13 +26,13 @@ import torch
 from pueprotect.audit.attacks import Target, find
 from pueprotect.audit.attacks.base import clean_share
 from pueprotect.audit.suites import suite
-from pueprotect.certify.certificate import Settings, certify
+from pueprotect.certify.certificate import CertificateSettings, certify
 from pueprotect.certify.surrogates import train_surrogates
 from pueprotect.learning.data import ImageSet
 from pueprotect.learning.device import choose_device, device_name
 from pueprotect.learning.models import build
-from pueprotect.learning.training import Recipe, train
-from pueprotect.release.opened import Evidence, open_release
+from pueprotect.learning.training import Schedule, train
+from pueprotect.release.opened import OpenedRelease, open_release
 
 RELEASES = {
     "pue": ["--method", "pue"],
@@ -55,7 +55,7 @@ def release(data: Path, store: Path, name: str, seed: int) -> Path:
     return out
 
 
-def opened(data: Path, store: Path, name: str, seed: int) -> Evidence:
+def opened(data: Path, store: Path, name: str, seed: int) -> OpenedRelease:
     """The release on disk, measured on DATA/test."""
     return open_release(release(data, store, name, seed), test=data / "test", device=choose_device().name)
 
@@ -70,7 +70,7 @@ def attack(
     needy = find(name).needs == "a clean share"
     share = clean_share(evidence.originals, 0.2, seed) if needy else None
     # The attacker's seed is not the owner's: their networks must not start from the same weights.
-    target = Target(images, arch, Recipe(epochs=epochs), seed + 100, share, (0.5, 1.0, 2.0))
+    target = Target(images, arch, Schedule(epochs=epochs), seed + 100, share, (0.5, 1.0, 2.0))
     result = find(name).run(target, evidence.test)
     kept = {key: result.details[key] for key in ("alarms", "steps", "points", "distance") if key in result.details}
     return {"accuracy": result.accuracy, "best": result.best_accuracy, "seconds": result.seconds, **kept}
@@ -81,12 +81,12 @@ def certificate(data: Path, store: Path, seed: int, recipe: str, clean: bool = F
     evidence = opened(data, store, "pue", seed)
     images = evidence.originals if clean else evidence.released
     assert images is not None
-    settings = Settings(sigma=0.05, draws=DRAWS.get(seed, FEWER_DRAWS), seed=seed)
+    settings = CertificateSettings(sigma=0.05, draws=DRAWS.get(seed, FEWER_DRAWS), seed=seed)
     online = evidence.online_surrogate() if recipe == "online" and not clean else None
     model = (
         online
         or train_surrogates(
-            recipe, evidence.default_arch, images, evidence.test, 0.05, Recipe(epochs=15), seed=seed + 100
+            recipe, evidence.default_arch, images, evidence.test, 0.05, Schedule(epochs=15), seed=seed + 100
         )[recipe]
     )
     found = certify(model, recipe, images, evidence.test, settings)
@@ -117,7 +117,7 @@ def protect_cost(data: Path, store: Path, seed: int) -> dict[str, object]:
         shutil.rmtree(out.with_name(out.name + ".vault"))
         began = time.perf_counter()
         model = build("resnet8", 10, images.size, seed=seed)
-        train(model, images, Recipe(epochs=15), seed=seed)
+        train(model, images, Schedule(epochs=15), seed=seed)
         trainings.append(time.perf_counter() - began)
         ratios.append(commands[-1] / trainings[-1])
     return {"accuracy": statistics.median(ratios), "command": commands, "training": trainings}

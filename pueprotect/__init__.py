@@ -6,12 +6,12 @@ The command line does all of this (`pueprotect --help`); the same from Python:
     from pueprotect.runtime import choose_device
     from pueprotect.protect.pipeline import Options, protect_folder
     from pueprotect.release.opened import open_release
-    from pueprotect.audit.pipeline import Settings, audit
+    from pueprotect.audit.pipeline import AuditSettings, audit
 
     device = choose_device()
     report = protect_folder(Path("photos"), Path("shared"), options=Options(), device=device)
     evidence = open_release(Path("shared"), device=device.name)
-    found = audit(evidence, Settings(attacks=("standard", "pst"), suite=None, archs=("resnet8",)))
+    found = audit(evidence, AuditSettings(attacks=("standard", "pst"), suite=None, archs=("resnet8",)))
     print(found.worst.result.attack, found.worst.recovered)
 
 The way of the data: folder -> images -> protect -> released folder and vault -> certify, audit -> evidence.

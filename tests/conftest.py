@@ -153,12 +153,12 @@ class Recorded:
     certificate: dict[str, Any]
     audit: dict[str, Any]
 
-    def copy(self, place: Path) -> "Evidence":
-        return Evidence(self.release.copy(place))
+    def copy(self, place: Path) -> "RecordedRelease":
+        return RecordedRelease(self.release.copy(place))
 
 
 @dataclass(frozen=True)
-class Evidence:
+class RecordedRelease:
     """A copied release whose recorded figures a test can set."""
 
     release: Release
@@ -180,7 +180,7 @@ class Evidence:
     def attack(self, name: str, **figures: Any) -> None:
         self.edit(f"audit/{name}-resnet8.json", lambda data: data["result"].update(figures))
 
-    def good(self) -> "Evidence":
+    def good(self) -> "RecordedRelease":
         """Figures that a strict policy passes, and fails when one of them moves."""
         for name, accuracy in FIGURES.items():
             self.attack(name, accuracy=accuracy, epochs=15.0)
@@ -224,7 +224,7 @@ def recorded(release: Release, tmp_path_factory: pytest.TempPathFactory) -> Reco
 
 
 @pytest.fixture
-def evidence(recorded: Recorded, tmp_path: Path) -> Evidence:
+def evidence(recorded: Recorded, tmp_path: Path) -> RecordedRelease:
     return recorded.copy(tmp_path).good()
 
 

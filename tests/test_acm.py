@@ -5,7 +5,7 @@ from toy import image_set, lsp, noise, one_pixel_shortcut
 from pueprotect.audit.attacks.acm import Alarm, Probe, acm, fine_class_patterns, trap_quotient
 from pueprotect.learning.data import ImageSet
 from pueprotect.learning.models import ARCHITECTURES, build
-from pueprotect.learning.training import Recipe, train
+from pueprotect.learning.training import Schedule, train
 
 
 def test_acm_equals_a_plain_loop_and_is_unbiased_for_equal_classes() -> None:
@@ -125,5 +125,5 @@ def test_acm_rises_with_training_on_separable_images() -> None:
     data = chequered(12)
     model = build("resnet8", 2, 16, seed=0)
     before = Probe(model, data, seed=0).measure().raw[-1]
-    train(model, data, Recipe(epochs=4, batch_size=16), seed=0)
+    train(model, data, Schedule(epochs=4, batch_size=16), seed=0)
     assert Probe(model, data, seed=0).measure().raw[-1] > 3 * before

@@ -15,7 +15,7 @@ from pueprotect.learning.training import train
 @pytest.fixture(scope="module")
 def trained() -> Classifier:
     here = target()
-    return train(here.fresh(), here.released, here.recipe, seed=0)
+    return train(here.fresh(), here.released, here.schedule, seed=0)
 
 
 def batch(count: int = 32) -> tuple[torch.Tensor, torch.Tensor]:

@@ -11,7 +11,7 @@ from pueprotect.audit.attacks.known import KnownCode
 from pueprotect.audit.attacks.recovery import ALONE, SEARCH, project
 from pueprotect.errors import InputError
 from pueprotect.learning.models import Classifier, build
-from pueprotect.learning.training import Recipe, accuracy
+from pueprotect.learning.training import Schedule, accuracy
 from pueprotect.learning.weights import distance, trainable
 from pueprotect.protect.methods.texture import Scheme, code_book
 
@@ -78,7 +78,7 @@ def test_knowing_the_code_needs_a_code() -> None:
 
 def test_recovery_needs_clean_images_and_shows_what_they_give_alone() -> None:
     with pytest.raises(InputError, match="recovery needs clean training images"):
-        find("recovery").run(Target(stripes(), "resnet8", Recipe(epochs=1), 0), stripes(8))
+        find("recovery").run(Target(stripes(), "resnet8", Schedule(epochs=1), 0), stripes(8))
     result = find("recovery").run(target(epochs=2), stripes(40, seed=1))
     assert set(result.details["points"]) == {"before", "eta 0", "eta 0.1", "eta 0.5", ALONE, SEARCH}
     for eta in (0.1, 0.5):

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import Command, Evidence
+from conftest import Command, RecordedRelease
 
 GOOD = "version: 1\naudit: {suite: quick, max_accuracy: 0.5}\nwaivers: []\n"
 
@@ -17,7 +17,7 @@ def policy(tmp_path: Path) -> Path:
 
 
 def test_the_statement_is_in_totos_and_about_these_bytes(
-    evidence: Evidence, policy: Path, tmp_path: Path, command: Command
+    evidence: RecordedRelease, policy: Path, tmp_path: Path, command: Command
 ) -> None:
     target = tmp_path / "statement.json"
     assert command("check", evidence.out, "--policy", policy, "--attest", target).code == 0
@@ -40,14 +40,14 @@ def test_the_statement_is_in_totos_and_about_these_bytes(
     (("0.5}\nwaivers: []", "0.1}\nwaivers: [{rule: audit, reason: x, expires: 9999-12-31}]"), "WARNED"),
 ])  # fmt: skip
 def test_nothing_but_a_pass_is_a_pass(
-    change: tuple[str, str], result: str, evidence: Evidence, policy: Path, tmp_path: Path, command: Command
+    change: tuple[str, str], result: str, evidence: RecordedRelease, policy: Path, tmp_path: Path, command: Command
 ) -> None:
     policy.write_text(GOOD.replace(*change))
     command("check", evidence.out, "--policy", policy, "--attest", tmp_path / "s.json")
     assert json.loads((tmp_path / "s.json").read_text())["predicate"]["result"] == result
 
 
-def test_a_key_needs_a_statement(evidence: Evidence, policy: Path, tmp_path: Path, command: Command) -> None:
+def test_a_key_needs_a_statement(evidence: RecordedRelease, policy: Path, tmp_path: Path, command: Command) -> None:
     done = command("check", evidence.out, "--policy", policy, "--sign", tmp_path / "key.pem")
     assert done.code == 2
     assert "--attest" in done.stderr
@@ -71,7 +71,7 @@ def flip(path: Path, position: int) -> None:
 
 
 def test_a_signature_covers_data_statement_and_evidence(
-    evidence: Evidence, policy: Path, tmp_path: Path, command: Command
+    evidence: RecordedRelease, policy: Path, tmp_path: Path, command: Command
 ) -> None:
     pytest.importorskip("model_signing", reason="the optional extra signing is not installed")
     private, public = keys(tmp_path)
@@ -105,7 +105,7 @@ def test_a_signature_covers_data_statement_and_evidence(
 
 
 def test_without_the_extra_it_says_how_to_get_it(
-    evidence: Evidence, policy: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+    evidence: RecordedRelease, policy: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import sys
 

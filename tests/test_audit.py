@@ -11,12 +11,12 @@ from toy import stripes
 from pueprotect.audit import pipeline as module
 from pueprotect.audit.attacks import REGISTRY, AttackResult
 from pueprotect.audit.attacks.base import clean_share
-from pueprotect.audit.attacks.known import known
-from pueprotect.audit.pipeline import Job, Settings, audit, default_archs, duration, seconds_per_step
+from pueprotect.audit.attacks.known import code_book_of
+from pueprotect.audit.pipeline import AuditSettings, Job, audit, default_archs, duration, seconds_per_step
 from pueprotect.errors import InputError
 from pueprotect.learning.data import ImageSet
 from pueprotect.learning.distributed import Group
-from pueprotect.learning.training import Recipe, default_epochs
+from pueprotect.learning.training import Schedule, default_epochs
 from pueprotect.protect.methods.texture import code_book
 from pueprotect.release.opened import open_release
 from pueprotect.release.vault import Vault
@@ -53,7 +53,7 @@ def test_small_sets_are_trained_longer_but_not_for_ever() -> None:
     ],
 )
 def test_out_of_range(wrong: dict[str, object]) -> None:
-    good = Settings(attacks=("standard",), suite=None, archs=("resnet8",))
+    good = AuditSettings(attacks=("standard",), suite=None, archs=("resnet8",))
     with pytest.raises(InputError):
         dataclasses.replace(good, **wrong)  # type: ignore[arg-type]
 
@@ -94,23 +94,23 @@ class Recorder:
 
 def test_cheap_attacks_come_first_after_the_clean_lines_and_the_time_is_said(release: Release, tmp_path: Path) -> None:
     mine, shown = release.copy(tmp_path), Recorder()
-    evidence = open_release(mine.out, device="cpu")
-    settings = Settings(attacks=("cutout", "at-4", "weight-noise-short", "standard"), **QUICKLY)  # type: ignore[arg-type]
-    audit(evidence, settings, progress=shown)
+    opened = open_release(mine.out, device="cpu")
+    settings = AuditSettings(attacks=("cutout", "at-4", "weight-noise-short", "standard"), **QUICKLY)  # type: ignore[arg-type]
+    audit(opened, settings, progress=shown)
     assert shown.labels == [
         "time a few steps", "train on the clean originals (resnet8)", "attack weight-noise-short (resnet8)",
         "attack cutout (resnet8)", "attack standard (resnet8)", "attack at-4 (resnet8)",
     ]  # fmt: skip
     assert shown.notes[0].startswith("5 trainings, about ")
     again = Recorder()
-    audit(evidence, settings, resume=True, progress=again)
+    audit(opened, settings, resume=True, progress=again)
     assert again.labels == [], "nothing is left to train or to estimate"
 
 
 def test_seeds_differ_and_each_is_stored(release: Release, tmp_path: Path) -> None:
     mine = release.copy(tmp_path)
-    evidence = open_release(mine.out, device="cpu")
-    report = audit(evidence, Settings(attacks=("standard",), seeds=2, seed=5, **QUICKLY))  # type: ignore[arg-type]
+    opened = open_release(mine.out, device="cpu")
+    report = audit(opened, AuditSettings(attacks=("standard",), seeds=2, seed=5, **QUICKLY))  # type: ignore[arg-type]
     (row,) = report.rows
     assert len(row.results) == 2
     vault = Vault(mine.vault)
@@ -119,7 +119,7 @@ def test_seeds_differ_and_each_is_stored(release: Release, tmp_path: Path) -> No
         "audit/seed-1/clean-line-resnet8.json",
     )]  # fmt: skip
     assert seeds == [5, 6, 5, 6]
-    alone = audit(evidence, Settings(attacks=("standard",), seed=6, **QUICKLY))  # type: ignore[arg-type]
+    alone = audit(opened, AuditSettings(attacks=("standard",), seed=6, **QUICKLY))  # type: ignore[arg-type]
     assert alone.rows[0].result.accuracy == row.results[1].accuracy
 
 
@@ -144,9 +144,9 @@ def test_a_numerical_failure_is_reported_and_the_others_go_on(
     release: Release, tmp_path: Path, broken: type[Any]
 ) -> None:
     mine = release.copy(tmp_path)
-    evidence = open_release(mine.out, device="cpu")
-    settings = Settings(attacks=("cutout", "colour", "standard"), **QUICKLY)  # type: ignore[arg-type]
-    report = audit(evidence, settings)
+    opened = open_release(mine.out, device="cpu")
+    settings = AuditSettings(attacks=("cutout", "colour", "standard"), **QUICKLY)  # type: ignore[arg-type]
+    report = audit(opened, settings)
     found = {row.result.attack: row for row in report.rows}
     assert found["cutout"].flags == ("failed",)
     assert found["cutout"].result.details["failure"] == "FloatingPointError: loss is not finite"
@@ -163,12 +163,12 @@ def test_failed_attacks_are_tried_again(
     release: Release, tmp_path: Path, broken: type[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine = release.copy(tmp_path)
-    evidence = open_release(mine.out, device="cpu")
-    settings = Settings(attacks=("cutout", "standard"), **QUICKLY)  # type: ignore[arg-type]
-    audit(evidence, settings)
+    opened = open_release(mine.out, device="cpu")
+    settings = AuditSettings(attacks=("cutout", "standard"), **QUICKLY)  # type: ignore[arg-type]
+    audit(opened, settings)
     monkeypatch.undo()
     shown = Recorder()
-    assert audit(evidence, settings, resume=True, progress=shown).complete
+    assert audit(opened, settings, resume=True, progress=shown).complete
     assert shown.labels == ["time a few steps", "attack cutout (resnet8)"]
 
 
@@ -177,22 +177,22 @@ def test_other_errors_are_not_swallowed(release: Release, tmp_path: Path, monkey
         raise KeyError("bug")
 
     monkeypatch.setattr(type(REGISTRY["standard"]), "train", bug)
-    evidence = open_release(release.copy(tmp_path).out, device="cpu")
+    opened = open_release(release.copy(tmp_path).out, device="cpu")
     with pytest.raises(KeyError, match="bug"):
-        audit(evidence, Settings(attacks=("standard",), **QUICKLY))  # type: ignore[arg-type]
+        audit(opened, AuditSettings(attacks=("standard",), **QUICKLY))  # type: ignore[arg-type]
 
 
 def test_a_suite_leaves_out_what_needs_originals_and_an_attack_by_name_is_refused(
     release: Release, tmp_path: Path
 ) -> None:
     mine = release.copy(tmp_path)
-    evidence = open_release(mine.out, device="cpu")
-    evidence.own = False  # as a folder of another tool: no originals
-    evidence.__dict__.pop("originals", None)
+    opened = open_release(mine.out, device="cpu")
+    opened.own = False  # as a folder of another tool: no originals
+    opened.__dict__.pop("originals", None)
     names = ("standard", "recovery", "early-stopping")
     with pytest.raises(InputError, match="recovery needs clean training images"):
-        audit(evidence, Settings(attacks=names, **QUICKLY))  # type: ignore[arg-type]
-    report = audit(evidence, Settings(attacks=names, **(QUICKLY | {"suite": "standard-v1"})))  # type: ignore[arg-type]
+        audit(opened, AuditSettings(attacks=names, **QUICKLY))  # type: ignore[arg-type]
+    report = audit(opened, AuditSettings(attacks=names, **(QUICKLY | {"suite": "standard-v1"})))  # type: ignore[arg-type]
     assert report.skipped == ("recovery", "early-stopping")
     assert [row.result.attack for row in report.rows] == ["standard"]
     assert {"suite-incomplete", "no-clean-line", "coverage-unknown"} <= set(report.flags)
@@ -203,18 +203,18 @@ def test_an_attacker_who_knows_the_code_meets_hardened_releases_alone(release: R
     names = ("standard", "known-code")
     own = open_release(release.copy(tmp_path).out, device="cpu")
     with pytest.raises(InputError, match="known-code needs a code book"):
-        audit(own, Settings(attacks=names, **QUICKLY))  # type: ignore[arg-type]
-    report = audit(own, Settings(attacks=names, **(QUICKLY | {"suite": "standard-v2"})))  # type: ignore[arg-type]
+        audit(own, AuditSettings(attacks=names, **QUICKLY))  # type: ignore[arg-type]
+    report = audit(own, AuditSettings(attacks=names, **(QUICKLY | {"suite": "standard-v2"})))  # type: ignore[arg-type]
     assert [row.result.attack for row in report.rows] == ["standard"]
     assert report.complete, "there is no book to know"
     wanted = ("--method", "hardened", "--size", "16", "--preset", "quick", "--release-anyway")
     assert run_command("protect", release.src, "--out", tmp_path / "hard", *wanted).code == 0
     hard = open_release(tmp_path / "hard", device="cpu")
-    found = known(hard)
+    found = code_book_of(hard)
     assert found is not None
     assert found.codes == code_book(3, 0)
     assert found.epsilon == 8
-    report = audit(hard, Settings(attacks=("known-code", "half-size"), **QUICKLY))  # type: ignore[arg-type]
+    report = audit(hard, AuditSettings(attacks=("known-code", "half-size"), **QUICKLY))  # type: ignore[arg-type]
     rows = {row.result.attack: row.as_json() for row in report.rows}
     assert rows["known-code"]["clean_accuracy_same_filter"] is None
     assert 0 <= rows["half-size"]["clean_accuracy_same_filter"] <= 1
@@ -222,18 +222,18 @@ def test_an_attacker_who_knows_the_code_meets_hardened_releases_alone(release: R
 
 def test_flags_of_the_data(release: Release, tmp_path: Path) -> None:
     mine = release.copy(tmp_path)
-    evidence = open_release(mine.out, device="cpu")
-    settings = Settings(attacks=("standard",), **QUICKLY)  # type: ignore[arg-type]
-    assert not {"partly-protected", "class-imbalance", "coverage-unknown"} & set(audit(evidence, settings).flags)
+    opened = open_release(mine.out, device="cpu")
+    settings = AuditSettings(attacks=("standard",), **QUICKLY)  # type: ignore[arg-type]
+    assert not {"partly-protected", "class-imbalance", "coverage-unknown"} & set(audit(opened, settings).flags)
     manifest = mine.vault / "manifest.jsonl"
     lines = manifest.read_text().splitlines()
     import json
 
     first = json.loads(lines[0]) | {"linf": 0}
     manifest.write_text("\n".join([json.dumps(first), *lines[1:]]) + "\n")
-    keep = torch.cat([torch.nonzero(evidence.released.labels == c).flatten()[: 16 if c else 4] for c in range(3)])
-    evidence.released = evidence.released.subset(keep)
-    flags = module._flags(evidence, {}, ())
+    keep = torch.cat([torch.nonzero(opened.released.labels == c).flatten()[: 16 if c else 4] for c in range(3)])
+    opened.released = opened.released.subset(keep)
+    flags = module._flags(opened, {}, ())
     assert {"partly-protected", "class-imbalance"} <= set(flags)
 
 
@@ -242,9 +242,9 @@ def test_processes_share_the_work_and_all_get_the_report(
 ) -> None:
     """Two ranks one after the other: the second's gather returns what both hold."""
     mine = release.copy(tmp_path)
-    evidence = open_release(mine.out, device="cpu")
-    settings = Settings(attacks=("standard", "cutout", "weight-noise"), **QUICKLY)  # type: ignore[arg-type]
-    whole = audit(evidence, settings)
+    opened = open_release(mine.out, device="cpu")
+    settings = AuditSettings(attacks=("standard", "cutout", "weight-noise"), **QUICKLY)  # type: ignore[arg-type]
+    whole = audit(opened, settings)
     parts: list[dict[Job, AttackResult]] = []
 
     class Two(Group):
@@ -253,8 +253,8 @@ def test_processes_share_the_work_and_all_get_the_report(
             return parts if self.rank == 1 else [*parts, dict.fromkeys(())]
 
     with pytest.raises(statistics.StatisticsError):  # rank 0 alone does not hold every result
-        audit(evidence, settings, group=Two(0, 2))
-    shared = audit(evidence, settings, group=Two(1, 2))
+        audit(opened, settings, group=Two(0, 2))
+    shared = audit(opened, settings, group=Two(1, 2))
     first, second = (set(part) for part in parts)
     assert not first & second
     assert {len(first), len(second)} == {2}
@@ -265,7 +265,7 @@ def test_processes_share_the_work_and_all_get_the_report(
 
 def test_speed_is_measured_without_touching_anyones_results() -> None:
     state = torch.get_rng_state()
-    assert 0 < seconds_per_step("resnet8", stripes(64), Recipe(batch_size=16)) < 60
+    assert 0 < seconds_per_step("resnet8", stripes(64), Schedule(batch_size=16)) < 60
     assert torch.equal(torch.get_rng_state(), state)
 
 

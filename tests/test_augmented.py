@@ -5,7 +5,7 @@ from toy import stripes, target
 from pueprotect.audit.attacks import find
 from pueprotect.learning.augment import Grouped, cutout, lent_stream, plasma
 from pueprotect.learning.models import build
-from pueprotect.learning.training import Recipe, Trainer, train
+from pueprotect.learning.training import Schedule, Trainer, train
 
 
 def stream(seed: int = 0) -> torch.Generator:
@@ -68,7 +68,7 @@ def test_each_batch_gets_its_own_share(name: str) -> None:
 def test_mixed_labels_train_a_network_between_the_classes() -> None:
     """A step on half-half labels must not pull towards either; a wrong loss would take the argmax."""
     model = build("resnet8", 2, 16, seed=0)
-    trainer = Trainer(model, Recipe(lr=0.1, weight_decay=0), 200)
+    trainer = Trainer(model, Schedule(lr=0.1, weight_decay=0), 200)
     inputs = torch.rand((8, 3, 16, 16), generator=stream())
     for _ in range(60):
         right = trainer.step(inputs, torch.tensor([[0.3, 0.7]]).expand(8, -1))
@@ -118,7 +118,7 @@ def test_the_augmentation_is_in_the_loop(name: str) -> None:
     transform = find(name).transform(here)  # type: ignore[attr-defined]
     images = torch.rand((16, 3, 16, 16), generator=stream())
     assert not torch.equal(transform(images, stream()), images)
-    plain = train(here.fresh(), here.released, here.recipe, seed=here.seed).state_dict()
+    plain = train(here.fresh(), here.released, here.schedule, seed=here.seed).state_dict()
     from pueprotect.audit.attacks.base import Run
 
     state = find(name).train(Run(here, stripes(8, seed=1))).state_dict()
@@ -127,8 +127,8 @@ def test_the_augmentation_is_in_the_loop(name: str) -> None:
 
 def test_a_hook_that_changes_nothing_changes_no_result() -> None:
     here = target(epochs=2)
-    plain = train(here.fresh(), here.released, here.recipe, seed=0).state_dict()
+    plain = train(here.fresh(), here.released, here.schedule, seed=0).state_dict()
     hooked = train(
-        here.fresh(), here.released, here.recipe, seed=0, prepare=lambda inputs, labels, _: (inputs, labels)
+        here.fresh(), here.released, here.schedule, seed=0, prepare=lambda inputs, labels, _: (inputs, labels)
     ).state_dict()
     assert all(torch.equal(plain[key], hooked[key]) for key in plain)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Evidence, run_command
+from conftest import RecordedRelease, run_command
 from test_report import POLICY
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -54,7 +54,7 @@ parent.document.title = "FOUND" + JSON.stringify(found);
 """
 
 
-def written(evidence: Evidence, *words: str) -> Path:
+def written(evidence: RecordedRelease, *words: str) -> Path:
     place = evidence.vault.parent
     (place / "policy.yaml").write_text(POLICY)
     done = run_command("report", evidence.out, "--out", place / "page.html", "--policy", place / "policy.yaml", *words)
@@ -63,7 +63,7 @@ def written(evidence: Evidence, *words: str) -> Path:
 
 
 @pytest.fixture
-def page(evidence: Evidence) -> Path:
+def page(evidence: RecordedRelease) -> Path:
     return written(evidence)
 
 
@@ -78,7 +78,7 @@ def browse(page: Path, place: Path, width: int) -> tuple[str, list[str]]:
 
 @pytest.mark.parametrize("words", [(), ("--with-originals",)])
 def test_the_page_as_it_is_loads_without_a_word_on_the_console(
-    words: tuple[str, ...], evidence: Evidence, tmp_path: Path
+    words: tuple[str, ...], evidence: RecordedRelease, tmp_path: Path
 ) -> None:
     document, said = browse(written(evidence, *words), tmp_path, 1280)
     assert said == []

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pueprotect.certify import bounds
-from pueprotect.certify.certificate import Settings, certify, curve, plan
+from pueprotect.certify.certificate import CertificateSettings, certify, curve, plan
 from pueprotect.certify.draws import calibration_images
 from pueprotect.errors import InputError
 from pueprotect.learning.data import ImageSet
@@ -19,7 +19,7 @@ def noise_images(count: int = 50, size: int = 16) -> ImageSet:
 
 
 def test_curve_picks_the_order_statistic_and_ignores_order() -> None:
-    settings = Settings(q=0.9, sigma=0.05, etas=(0.0, 0.05), draws=1000)
+    settings = CertificateSettings(q=0.9, sigma=0.05, etas=(0.0, 0.05), draws=1000)
     counts = np.random.default_rng(0).permutation(1000).tolist()
     at_zero, at_sigma = curve(counts, 2000, settings)
     assert (at_zero.rank, at_zero.certified_learnability) == (922, 921 / 2000)
@@ -27,7 +27,7 @@ def test_curve_picks_the_order_statistic_and_ignores_order() -> None:
 
 
 def test_abstains_and_says_how_many_draws_it_takes() -> None:
-    settings = Settings(etas=(0.0, 0.1), draws=43)
+    settings = CertificateSettings(etas=(0.0, 0.1), draws=43)
     points = curve(range(43), 100, settings)
     assert [point.certified_learnability for point in points] == [None, None]
     assert points[0].draws_needed == 44
@@ -38,7 +38,7 @@ def test_abstains_and_says_how_many_draws_it_takes() -> None:
 
 
 def test_joint_divides_alpha() -> None:
-    alone = Settings(etas=(0.01, 0.02, 0.03, 0.04), draws=1000)
+    alone = CertificateSettings(etas=(0.01, 0.02, 0.03, 0.04), draws=1000)
     joint = dataclasses.replace(alone, joint=True)
     assert joint.alpha_each == pytest.approx(alone.alpha / 4)
     for a, b in zip(plan(alone), plan(joint), strict=True):
@@ -50,7 +50,7 @@ def test_joint_divides_alpha() -> None:
 def test_certificate_repeats_and_describes_its_draws() -> None:
     data = noise_images()
     model = build("cnn", 3, 16, seed=1)
-    settings = Settings(etas=(0.0,), draws=60, sigma=0.1)
+    settings = CertificateSettings(etas=(0.0,), draws=60, sigma=0.1)
     first, second = (certify(model, "plain", data, data, settings) for _ in range(2))
     assert first.counts == second.counts
     assert first.noisy_max == max(first.counts) / 50
@@ -68,7 +68,7 @@ def test_calibration_is_fixed_by_the_seed() -> None:
 
 
 def test_population_bound_lies_above_the_bound_on_the_images() -> None:
-    settings = Settings(q=0.9, sigma=0.05, etas=(0.0, 0.02, 0.05), draws=1000)
+    settings = CertificateSettings(q=0.9, sigma=0.05, etas=(0.0, 0.02, 0.05), draws=1000)
     counts = np.random.default_rng(0).binomial(1000, 0.2, 1000).tolist()
     alone, chosen = (curve(counts, 1000, settings, candidates=candidates) for candidates in (1, 5))
     for point, more in zip(alone, chosen, strict=True):
@@ -83,4 +83,4 @@ def test_population_bound_lies_above_the_bound_on_the_images() -> None:
 @pytest.mark.parametrize("wrong", [{"q": 1.0}, {"sigma": 0.0}, {"alpha": 0.5}, {"draws": 0}, {"etas": (-1.0,)}])
 def test_out_of_range(wrong: dict[str, object]) -> None:
     with pytest.raises(InputError):
-        Settings(**wrong)  # type: ignore[arg-type]
+        CertificateSettings(**wrong)  # type: ignore[arg-type]

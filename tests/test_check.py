@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Command, Evidence
+from conftest import Command, RecordedRelease
 
 import pueprotect
 
@@ -47,7 +47,7 @@ def policy(place: Path, text: str) -> Path:
 
 @pytest.mark.parametrize(("text", "code", "parts"), [case[1:] for case in TEN], ids=[case[0] for case in TEN])
 def test_policies_give_their_code_and_sentence(
-    text: str, code: int, parts: list[str], evidence: Evidence, tmp_path: Path, command: Command
+    text: str, code: int, parts: list[str], evidence: RecordedRelease, tmp_path: Path, command: Command
 ) -> None:
     done = command("check", evidence.out, "--policy", policy(tmp_path, text))
     said = done.stderr if code == 2 else done.stdout
@@ -60,7 +60,7 @@ def test_policies_give_their_code_and_sentence(
         assert command("check", evidence.out, "--policy", tmp_path / "policy.yaml", "--format", output).code == code
 
 
-def test_the_json_is_that_of_the_contract(evidence: Evidence, tmp_path: Path, command: Command) -> None:
+def test_the_json_is_that_of_the_contract(evidence: RecordedRelease, tmp_path: Path, command: Command) -> None:
     done = command("check", evidence.out, "--policy", policy(tmp_path, GOOD), "--format", "json")
     assert (done.data["schema_version"], done.data["passed"], done.data["outcome"]) == (1, True, "pass")
     for verdict in done.data["verdicts"]:
@@ -74,7 +74,7 @@ def test_the_json_is_that_of_the_contract(evidence: Evidence, tmp_path: Path, co
 
 @pytest.mark.parametrize("spoil", ["change", "remove", "add"])
 def test_files_that_changed_make_everything_inconclusive(
-    spoil: str, evidence: Evidence, tmp_path: Path, command: Command
+    spoil: str, evidence: RecordedRelease, tmp_path: Path, command: Command
 ) -> None:
     path = evidence.out / "cat/000.png"
     if spoil == "change":
@@ -92,7 +92,7 @@ def test_files_that_changed_make_everything_inconclusive(
     assert covered.code == 1, "an unprotected file in the folder is a failure where coverage is a rule"
 
 
-def test_reports_are_written_beside_the_output(evidence: Evidence, tmp_path: Path, command: Command) -> None:
+def test_reports_are_written_beside_the_output(evidence: RecordedRelease, tmp_path: Path, command: Command) -> None:
     names = ("text", "json", "junit", "sarif", "github")
     wanted = [word for name in names for word in ("--report", f"{name}={tmp_path / name}")]
     done = command("check", evidence.out, "--policy", policy(tmp_path, GOOD), *wanted)
@@ -102,20 +102,20 @@ def test_reports_are_written_beside_the_output(evidence: Evidence, tmp_path: Pat
     assert (tmp_path / "junit").read_text().startswith("<?xml")
 
 
-def test_a_negative_number_of_threads_is_refused(evidence: Evidence, tmp_path: Path, command: Command) -> None:
+def test_a_negative_number_of_threads_is_refused(evidence: RecordedRelease, tmp_path: Path, command: Command) -> None:
     done = command("check", evidence.out, "--policy", policy(tmp_path, GOOD), "--workers", "-1")
     assert done.code == 2
     assert "--workers -1" in done.stderr
 
 
 @pytest.mark.parametrize("target", ["pdf=x", "json", "json=", "json=/nowhere/at/all.json"])
-def test_bad_reports_are_refused(target: str, evidence: Evidence, tmp_path: Path, command: Command) -> None:
+def test_bad_reports_are_refused(target: str, evidence: RecordedRelease, tmp_path: Path, command: Command) -> None:
     done = command("check", evidence.out, "--policy", policy(tmp_path, GOOD), "--report", target)
     assert done.code == 2
     assert done.stderr.count("\n") == 1
 
 
-def test_a_baseline_lets_only_regressions_fail(evidence: Evidence, tmp_path: Path, command: Command) -> None:
+def test_a_baseline_lets_only_regressions_fail(evidence: RecordedRelease, tmp_path: Path, command: Command) -> None:
     strict = policy(tmp_path, GOOD.replace("max_accuracy: 0.46", "max_accuracy: 0.1"))
     first = command("check", evidence.out, "--policy", strict, "--report", f"json={tmp_path / 'before.json'}")
     assert first.code == 1
@@ -132,7 +132,7 @@ def test_a_baseline_lets_only_regressions_fail(evidence: Evidence, tmp_path: Pat
 
 
 def test_without_a_policy_file_or_vault_it_says_what_to_do(
-    evidence: Evidence, tmp_path: Path, command: Command
+    evidence: RecordedRelease, tmp_path: Path, command: Command
 ) -> None:
     done = command("check", evidence.out, "--policy", tmp_path / "none.yaml")
     assert done.code == 2
@@ -155,7 +155,7 @@ print(code, sorted(heavy))
 
 
 @pytest.mark.parametrize("name", ["check", "verify", "report", "schema", "--help"])
-def test_commands_for_ci_import_no_torch(name: str, evidence: Evidence, tmp_path: Path) -> None:
+def test_commands_for_ci_import_no_torch(name: str, evidence: RecordedRelease, tmp_path: Path) -> None:
     words = {
         "check": ["check", str(evidence.out), "--policy", str(policy(tmp_path, GOOD))],
         "verify": ["verify", str(evidence.out)],
@@ -171,7 +171,7 @@ def test_commands_for_ci_import_no_torch(name: str, evidence: Evidence, tmp_path
 @pytest.mark.parametrize(("variables", "coloured"), [({"FORCE_COLOR": "1"}, True), ({}, False),
                                                      ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, False)])  # fmt: skip
 def test_colours_are_off_when_piped_or_unwanted(
-    variables: dict[str, str], coloured: bool, evidence: Evidence, tmp_path: Path
+    variables: dict[str, str], coloured: bool, evidence: RecordedRelease, tmp_path: Path
 ) -> None:
     clean = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "FORCE_COLOR")}
     environment = (

@@ -806,14 +806,14 @@ def test_the_old_release_stays_until_the_new_one_is_complete(
 ) -> None:
     mine = release.copy(tmp_path)
     before, vault = files_of(mine.out), files_of(mine.vault)
-    write = encode.Encoder.protect
+    write = encode.Encoder.write
 
     def fail_late(self: encode.Encoder, source: Path, *rest: Any, **options: Any) -> Any:
         if source.name == "015.png":
             raise failure
         return write(self, source, *rest, **options)
 
-    monkeypatch.setattr(encode.Encoder, "protect", fail_late)
+    monkeypatch.setattr(encode.Encoder, "write", fail_late)
     done = command("protect", mine.src, "--out", mine.out, *TINY, "--release-anyway", "--seed", 3, "--overwrite")
     assert done.code == (130 if isinstance(failure, KeyboardInterrupt) else 2)
     assert files_of(mine.out) == before

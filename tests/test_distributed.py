@@ -23,8 +23,8 @@ from pueprotect.errors import PlatformError
 from pueprotect.learning import training
 from pueprotect.learning.distributed import Group, joined, launched, own_device
 from pueprotect.learning.models import build
-from pueprotect.learning.training import Recipe, Trainer, accuracy, count_correct, train
-from pueprotect.protect.methods.base import Mode, Settings
+from pueprotect.learning.training import Schedule, Trainer, accuracy, count_correct, train
+from pueprotect.protect.methods.base import Mode, NoiseSettings
 from pueprotect.protect.methods.error_minimising import Optimizer
 
 SETTINGS = ["--device", "cpu", "--epochs", "2", "--eta", "0,0.003", "--json"]
@@ -104,7 +104,7 @@ def _exchange(group: Group) -> Any:
 def _steps(group: Group) -> Any:
     """Three steps on the same batches: a rank of two takes every other image of each."""
     model = build("cnn", 3, 16, seed=2)
-    trainer = Trainer(model, Recipe(epochs=1), 3, group)
+    trainer = Trainer(model, Schedule(epochs=1), 3, group)
     stream = torch.Generator().manual_seed(0)
     for _ in range(3):
         inputs, labels = torch.rand((8, 3, 16, 16), generator=stream), torch.arange(8) % 3
@@ -117,7 +117,7 @@ def _train(group: Group) -> Any:
     data = toy.stripes(64).subset(slice(group.rank, None, group.size))
     steps = []
     model = train(
-        build("resnet8", 2, 16, seed=0), data, Recipe(epochs=6, batch_size=16), seed=0, group=group,
+        build("resnet8", 2, 16, seed=0), data, Schedule(epochs=6, batch_size=16), seed=0, group=group,
         after_step=lambda: steps.append(1),
     )  # fmt: skip
     state = {name: value.tolist() for name, value in model.state_dict().items()}
@@ -184,7 +184,7 @@ def test_two_ranks_train_one_network_in_as_many_steps(together: list[dict[str, A
 def _noise(group: Group, mode: Mode = "class-wise") -> Any:
     """Noise for striped images, made together; the settings are those of the smallest useful run."""
     mine = toy.stripes(64).subset(slice(group.rank, None, group.size))
-    settings = Settings(mode=mode, epsilon=16, sigma=0.02, rounds=12, seed=3, step_size=3)
+    settings = NoiseSettings(mode=mode, epsilon=16, sigma=0.02, rounds=12, seed=3, step_size=3)
     optimizer = Optimizer(mine, settings, group)
     optimizer.run(settings.rounds)
     known = group.gather(int(count_correct(optimizer.surrogate, optimizer.protected())))

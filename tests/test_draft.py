@@ -151,7 +151,7 @@ def test_twenty_kills_at_random_moments(src: Path, tmp_path: Path) -> None:
 
 
 def test_finished_files_are_not_written_again(src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, done = encode.Encoder.protect, list[str]()
+    write, done = encode.Encoder.write, list[str]()
 
     def until_tenth(self: encode.Encoder, source: Path, *rest: Any, **named: Any) -> Any:
         if len(done) == 10:
@@ -160,7 +160,7 @@ def test_finished_files_are_not_written_again(src: Path, tmp_path: Path, monkeyp
         return write(self, source, *rest, **named)
 
     with monkeypatch.context() as patch:
-        patch.setattr(encode.Encoder, "protect", until_tenth)
+        patch.setattr(encode.Encoder, "write", until_tenth)
         with pytest.raises(ImageError, match="trouble"):
             run(src, tmp_path / "out", workers=1)
     site = sibling(tmp_path / "out", "partial")
@@ -174,7 +174,7 @@ def test_finished_files_are_not_written_again(src: Path, tmp_path: Path, monkeyp
         again.append(source.name)
         return write(self, source, *rest, **named)
 
-    monkeypatch.setattr(encode.Encoder, "protect", count)
+    monkeypatch.setattr(encode.Encoder, "write", count)
     monkeypatch.setattr(protect.Optimizer, "run", lambda *_, **__: pytest.fail("optimised again"))
     run(src, tmp_path / "out", resume=True)
     assert len(again) == 15 - 9

@@ -8,7 +8,7 @@ from pueprotect.audit.attacks.base import Run
 from pueprotect.audit.attacks.early_stopping import VALIDATION_PER_CLASS, validation_set
 from pueprotect.errors import InputError
 from pueprotect.learning.data import ImageSet
-from pueprotect.learning.training import Recipe
+from pueprotect.learning.training import Schedule
 
 
 def test_validation_images_are_few_and_of_every_class() -> None:
@@ -39,4 +39,4 @@ def test_it_needs_clean_images_and_never_the_test_images() -> None:
     from pueprotect.audit.attacks import Target
 
     with pytest.raises(InputError, match="early-stopping needs clean"):
-        find("early-stopping").run(Target(stripes(), "resnet8", Recipe(epochs=1), 0), stripes(8))
+        find("early-stopping").run(Target(stripes(), "resnet8", Schedule(epochs=1), 0), stripes(8))

@@ -27,7 +27,7 @@ SUFFIX = {"PNG": ".png", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif", "JPEG":
 
 
 def protect_file(source, target, delta, *, epsilon_levels, **options):
-    return Encoder(epsilon=epsilon_levels, **options).protect(source, target, delta)
+    return Encoder(epsilon=epsilon_levels, **options).write(source, target, delta)
 
 
 def noise(side=16, epsilon=8, seed=1):
@@ -350,7 +350,7 @@ def test_quality_is_chosen_by_what_survives(tmp_path):
     assert gain < LEAST_GAIN or error > LARGEST_ERROR
     path, delta = tiny[0]
     before = decode_rgb(path).astype(float)
-    Encoder(epsilon=8, quality=below).protect(path, tmp_path / "out.jpg", delta)
+    Encoder(epsilon=8, quality=below).write(path, tmp_path / "out.jpg", delta)
     meant = lay(decode_rgb(path), delta, 8) - before
     realised = decode_rgb(tmp_path / "out.jpg") - before
     assert measured[0][0] == pytest.approx((realised * meant).sum() / (meant**2).sum(), abs=1e-4)

@@ -29,18 +29,18 @@ def rows(release: Release, split: str) -> list[str]:
 
 
 def test_the_attacker_gets_the_released_training_files_and_is_measured_on_clean_originals(release: Release) -> None:
-    evidence = open_release(release.out)
-    assert evidence.own
-    assert evidence.classes == CLASSES
-    assert evidence.size == 16
+    opened = open_release(release.out)
+    assert opened.own
+    assert opened.classes == CLASSES
+    assert opened.size == 16
     train, held = rows(release, "train"), rows(release, "holdout")
-    assert (len(evidence.released), len(evidence.test)) == (len(train), len(held)) == (48, 12)
-    assert evidence.chance == pytest.approx(1 / 3)
-    assert evidence.originals is not None
-    assert torch.equal(evidence.originals.labels, evidence.released.labels)
-    gap = (evidence.originals.images.short() - evidence.released.images.short()).abs()
+    assert (len(opened.released), len(opened.test)) == (len(train), len(held)) == (48, 12)
+    assert opened.chance == pytest.approx(1 / 3)
+    assert opened.originals is not None
+    assert torch.equal(opened.originals.labels, opened.released.labels)
+    gap = (opened.originals.images.short() - opened.released.images.short()).abs()
     assert int(gap.max()) > 0
-    assert evidence.digest == release.outcome.data["data_digest"]
+    assert opened.digest == release.outcome.data["data_digest"]
 
 
 def test_pixels_are_those_on_disk(tmp_path: Path) -> None:
@@ -48,33 +48,33 @@ def test_pixels_are_those_on_disk(tmp_path: Path) -> None:
     for folder in (foreign, test):
         for path in folder.rglob("*.png"):  # square, so that nothing is resampled
             Image.fromarray(decode_rgb(path)[:20, :20]).save(path)
-    evidence = open_release(foreign, test=test, size=20)
+    opened = open_release(foreign, test=test, size=20)
     expected = [decode_rgb(foreign / name / f"{index:03d}.png") for name in CLASSES for index in range(2)]
-    assert np.array_equal(evidence.released.images.permute(0, 2, 3, 1).numpy(), np.stack(expected))
-    assert evidence.released.labels.tolist() == [0, 0, 1, 1, 2, 2]
-    assert evidence.default_arch == "resnet8"
-    assert evidence.originals is None
-    assert evidence.online_surrogate() is None
+    assert np.array_equal(opened.released.images.permute(0, 2, 3, 1).numpy(), np.stack(expected))
+    assert opened.released.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert opened.default_arch == "resnet8"
+    assert opened.originals is None
+    assert opened.online_surrogate() is None
 
 
 def test_opening_writes_nothing(tmp_path: Path, release: Release) -> None:
     foreign, test = write_photos(tmp_path / "foreign", 2), write_photos(tmp_path / "test", 2, seed=4)
     before, vault = tree(tmp_path), tree(release.vault)
-    evidence = open_release(foreign, test=test)
+    opened = open_release(foreign, test=test)
     open_release(release.out)
     assert tree(tmp_path) == before
     assert tree(release.vault) == vault
-    evidence.store("certificate.json", {"a": 1})
+    opened.store("certificate.json", {"a": 1})
     assert (tmp_path / "foreign.vault/certificate.json").is_file()
 
 
 def test_test_images_replace_the_holdout_and_free_it_for_the_attacker(release: Release, tmp_path: Path) -> None:
     test = write_photos(tmp_path / "test", 3, seed=2)
     shutil.rmtree(test / "cat")
-    evidence = open_release(release.out, test=test)
-    assert len(evidence.released) == 60
-    assert evidence.test.labels.tolist() == [1, 1, 1, 2, 2, 2], "labels are the release's, not the test folder's"
-    assert evidence.chance == 0.5
+    opened = open_release(release.out, test=test)
+    assert len(opened.released) == 60
+    assert opened.test.labels.tolist() == [1, 1, 1, 2, 2, 2], "labels are the release's, not the test folder's"
+    assert opened.chance == 0.5
 
 
 @pytest.mark.parametrize("state", ["gone", "changed"])
@@ -88,9 +88,9 @@ def test_originals_are_checked_by_digest(state: str, split: str, release: Releas
         with pytest.raises(StaleDataError, match=name):
             open_release(mine.out)
     else:
-        evidence = open_release(mine.out)
+        opened = open_release(mine.out)
         with pytest.raises(StaleDataError, match=name):
-            _ = evidence.originals
+            _ = opened.originals
 
 
 @pytest.mark.parametrize("kind", ["missing", "extra", "changed"])
@@ -118,17 +118,17 @@ def test_the_online_surrogate_is_the_one_in_the_vault(release: Release, tmp_path
 
 def test_results_are_remembered_for_the_same_question_only(release: Release, tmp_path: Path) -> None:
     mine = release.copy(tmp_path)
-    evidence = open_release(mine.out)
-    evidence.remember("audit/x.json", {"seed": 0}, {"accuracy": 0.5})
-    assert evidence.remembered("audit/x.json", {"seed": 0}) == {"accuracy": 0.5}
-    assert evidence.remembered("audit/x.json", {"seed": 1}) is None
-    assert evidence.remembered("audit/y.json", {"seed": 0}) is None
+    opened = open_release(mine.out)
+    opened.remember("audit/x.json", {"seed": 0}, {"accuracy": 0.5})
+    assert opened.remembered("audit/x.json", {"seed": 0}) == {"accuracy": 0.5}
+    assert opened.remembered("audit/x.json", {"seed": 1}) is None
+    assert opened.remembered("audit/y.json", {"seed": 0}) is None
     for seed in (2, 3):
         other = open_release(mine.out, test=write_photos(tmp_path / f"test{seed}", 2, seed=seed))
         assert other.remembered("audit/x.json", {"seed": 0}) is None, "other test images"
         other.remember("audit/x.json", {"seed": 0}, {"accuracy": 0.6})
     Vault(mine.vault).write_json("audit/x.json", {"unrelated": True})
-    assert evidence.remembered("audit/x.json", {"seed": 0}) is None
+    assert opened.remembered("audit/x.json", {"seed": 0}) is None
 
 
 @pytest.mark.parametrize(

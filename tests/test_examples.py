@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import Evidence, Release
+from conftest import RecordedRelease, Release
 
 import pueprotect
 from pueprotect.check.policyfile import read_policy
@@ -34,7 +34,7 @@ def shim(folder: Path, name: str, body: str) -> None:
 
 
 @pytest.fixture
-def checkout(evidence: Evidence, tmp_path: Path) -> tuple[Path, dict[str, str]]:
+def checkout(evidence: RecordedRelease, tmp_path: Path) -> tuple[Path, dict[str, str]]:
     """A repository as the workflow describes it, and a PATH on which `pip install` does nothing."""
     place = tmp_path / "repository"
     place.mkdir()

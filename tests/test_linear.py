@@ -12,7 +12,7 @@ from pueprotect.audit.attacks.linear import (
     without,
 )
 from pueprotect.learning.data import ImageSet
-from pueprotect.learning.training import Recipe
+from pueprotect.learning.training import Schedule
 
 
 def patterned(count: int = 300, size: int = 8, seed: int = 0, shift: float = 6.0) -> tuple[ImageSet, torch.Tensor]:
@@ -112,9 +112,9 @@ def test_subtracting_the_whole_mean_takes_a_tint_out() -> None:
     tint = torch.eye(3).view(3, 3, 1, 1) * 40
     data = image_set(clean.images.float() + tint[clean.labels], clean.labels, 3)
     test = noise(30, 16, 3, seed=5)
-    recipe = Recipe(epochs=6, batch_size=16)
+    schedule = Schedule(epochs=6, batch_size=16)
     fitted = {
-        name: find(name).run(Target(data, "resnet8", recipe, 0), test).details["train_accuracy"]
+        name: find(name).run(Target(data, "resnet8", schedule, 0), test).details["train_accuracy"]
         for name in ("standard", "whole-class-mean")
     }
     assert fitted["standard"] > 0.9

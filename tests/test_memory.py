@@ -38,7 +38,7 @@ def test_jpeg_bytes_are_those_of_the_array(tmp_path, size: tuple[int, int]) -> N
     """In Pillow's own layout and, above 16 MiB, as an array."""
     source = put(tmp_path / "a.jpg", photo(*size), quality=90)
     noise = np.random.default_rng(0).integers(-8, 9, (16, 16, 3)).astype(np.int8)
-    Encoder(epsilon=8, quality=90).protect(source, tmp_path / "b.jpg", noise)
+    Encoder(epsilon=8, quality=90).write(source, tmp_path / "b.jpg", noise)
     expected = io.BytesIO()
     Image.fromarray(lay(decode(source).pixels, noise, 8)).save(expected, "JPEG", quality=90, subsampling=0)
     assert (tmp_path / "b.jpg").read_bytes() == expected.getvalue()

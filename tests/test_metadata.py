@@ -121,7 +121,7 @@ def test_no_second_copy_and_no_place_leaves(tmp_path, kind, metadata):
     assert hidden_copies(before), "else nothing was planted"
     target = tmp_path / "out" / source.name
     noise = np.random.default_rng(0).integers(-8, 9, (16, 16, 3)).astype(np.int8)
-    Encoder(epsilon=8, metadata=metadata).protect(source, target, noise)
+    Encoder(epsilon=8, metadata=metadata).write(source, target, noise)
     after = target.read_bytes()
     assert hidden_copies(after) == []
     assert [name for name, word in OTHERS.items() if word in after] == []
@@ -155,6 +155,6 @@ def test_broken_xmp_is_dropped_and_nothing_else(tmp_path):
     content = source.read_bytes()
     broken = segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0<x:xmpmeta><unclosed>")
     source.write_bytes(content[:2] + broken + content[2:])
-    Encoder(epsilon=8, metadata="keep").protect(source, tmp_path / "b.jpg", np.zeros((16, 16, 3), np.int8))
+    Encoder(epsilon=8, metadata="keep").write(source, tmp_path / "b.jpg", np.zeros((16, 16, 3), np.int8))
     with Image.open(tmp_path / "b.jpg") as image:
         assert "xmp" not in image.info

@@ -80,7 +80,7 @@ def tiff16(pixels, order="<", orientation=1):
 
 def round_trip(source, tmp_path, **options):
     target = tmp_path / "out" / source.name
-    realised = Encoder(epsilon=8, **options).protect(source, target, noise())
+    realised = Encoder(epsilon=8, **options).write(source, target, noise())
     return decode(source), decode(target), realised
 
 

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Evidence
+from conftest import RecordedRelease
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pueprotect.check import verdicts as policies
-from pueprotect.check.evidence import Line, Records, read_records
+from pueprotect.check.evidence import Evidence, Line, read_evidence
 from pueprotect.check.policy import AuditRules, Policy, Waiver
 from pueprotect.check.verdicts import (
     FAIL,
@@ -53,7 +53,7 @@ def test_a_failure_outweighs_a_missing_figure_and_that_a_pass(outcomes: list[boo
         assert code == PASS == 0
 
 
-def verdicts_on(records: Records, **sections: Any) -> dict[str, Verdict]:
+def verdicts_on(records: Evidence, **sections: Any) -> dict[str, Verdict]:
     policy = Policy.model_validate({"version": 1, **sections})
     return {verdict.rule: verdict for verdict in judge(policy, records, TODAY)}
 
@@ -61,13 +61,13 @@ def verdicts_on(records: Records, **sections: Any) -> dict[str, Verdict]:
 # --- certificate -------------------------------------------------------------------------------------------------
 
 
-def test_a_bound_at_a_larger_radius_and_share_counts(evidence: Evidence) -> None:
+def test_a_bound_at_a_larger_radius_and_share_counts(evidence: RecordedRelease) -> None:
     def rising(data: Any) -> None:
         for point, bound in zip(data["curve"], (0.3, 0.5), strict=True):
             point["certified_learnability"] = bound
 
     evidence.edit("certificate.json", rising)
-    records = read_records(evidence.out)
+    records = read_evidence(evidence.out)
 
     def bound(**rules: Any) -> Verdict:
         return verdicts_on(records, certify={"max_learnability": 0.4, **rules})["certify.max_learnability"]
@@ -89,9 +89,9 @@ def test_a_bound_at_a_larger_radius_and_share_counts(evidence: Evidence) -> None
     ],
 )
 def test_a_certificate_that_does_not_speak_of_the_policys_question_is_inconclusive(
-    rules: dict[str, float], part: str, command: str, evidence: Evidence
+    rules: dict[str, float], part: str, command: str, evidence: RecordedRelease
 ) -> None:
-    found = verdicts_on(read_records(evidence.out), certify={"max_learnability": 1.0, **rules})
+    found = verdicts_on(read_evidence(evidence.out), certify={"max_learnability": 1.0, **rules})
     verdict = found["certify.max_learnability"]
     assert verdict.passed is None
     assert part in verdict.reason
@@ -100,18 +100,18 @@ def test_a_certificate_that_does_not_speak_of_the_policys_question_is_inconclusi
     assert command in verdict.command
 
 
-def test_abstention_names_the_draws_that_are_needed(evidence: Evidence) -> None:
+def test_abstention_names_the_draws_that_are_needed(evidence: RecordedRelease) -> None:
     def abstain(data: Any) -> None:
         data["curve"][-1].update(certified_learnability=None, rank=None, draws_needed=4321)
 
     evidence.edit("certificate.json", abstain)
-    verdict = verdicts_on(read_records(evidence.out), certify={"max_learnability": 1.0})["certify.max_learnability"]
+    verdict = verdicts_on(read_evidence(evidence.out), certify={"max_learnability": 1.0})["certify.max_learnability"]
     assert verdict.passed is None
     assert verdict.command is not None
     assert "--draws 4321" in verdict.command
 
 
-def test_a_policy_may_ask_for_the_bound_of_the_population(evidence: Evidence) -> None:
+def test_a_policy_may_ask_for_the_bound_of_the_population(evidence: RecordedRelease) -> None:
     def populate(data: Any) -> None:
         for curve, figure in ((data["curve"], 0.6), (data["baseline"]["curve"], 0.9)):
             for point in curve:
@@ -119,24 +119,24 @@ def test_a_policy_may_ask_for_the_bound_of_the_population(evidence: Evidence) ->
 
     rules = {"max_learnability": 0.5, "min_baseline": 0.85}
     evidence.edit("certificate.json", populate)
-    records = read_records(evidence.out)
+    records = read_evidence(evidence.out)
     held = verdicts_on(records, certify=rules)
     assert [held[f"certify.{name}"].observed for name in rules] == [0.42, 0.8]
     held = verdicts_on(records, certify=rules | {"bound": "population"})
     assert [held[f"certify.{name}"].passed for name in rules] == [False, True]
     assert "for the population is 60.0%" in held["certify.max_learnability"].reason
     evidence.edit("certificate.json", lambda data: [point.pop("population") for point in data["curve"]])
-    older = verdicts_on(read_records(evidence.out), certify=rules | {"bound": "population"})
+    older = verdicts_on(read_evidence(evidence.out), certify=rules | {"bound": "population"})
     assert older["certify.max_learnability"].passed is None, "a certificate without that bound says nothing of it"
 
 
-def test_draws_and_baseline_must_reach_their_limits(evidence: Evidence) -> None:
+def test_draws_and_baseline_must_reach_their_limits(evidence: RecordedRelease) -> None:
     rules = {"min_draws": 1000, "min_baseline": 0.8}
-    found = verdicts_on(read_records(evidence.out), certify=rules)
+    found = verdicts_on(read_evidence(evidence.out), certify=rules)
     assert found["certify.min_draws"].passed is True
     assert found["certify.min_baseline"].passed is True
     evidence.edit("certificate.json", lambda data: data.update(draws=999, baseline=None))
-    found = verdicts_on(read_records(evidence.out), certify=rules)
+    found = verdicts_on(read_evidence(evidence.out), certify=rules)
     assert found["certify.min_draws"].passed is None
     assert found["certify.min_baseline"].passed is None
     assert "--baseline" in str(found["certify.min_baseline"].command)
@@ -145,15 +145,15 @@ def test_draws_and_baseline_must_reach_their_limits(evidence: Evidence) -> None:
 # --- audit -------------------------------------------------------------------------------------------------------
 
 
-def test_recovered_lies_between_chance_and_the_clean_line(evidence: Evidence) -> None:
-    by_name = {line.attack: line for line in read_records(evidence.out).lines}
+def test_recovered_lies_between_chance_and_the_clean_line(evidence: RecordedRelease) -> None:
+    by_name = {line.attack: line for line in read_evidence(evidence.out).lines}
     assert by_name["pst"].recovered == pytest.approx((0.45 - 0.3) / (0.9 - 0.3))
     evidence.attack("pst", accuracy=0.2)
     evidence.attack("standard", accuracy=0.95)
-    by_name = {line.attack: line for line in read_records(evidence.out).lines}
+    by_name = {line.attack: line for line in read_evidence(evidence.out).lines}
     assert (by_name["pst"].recovered, by_name["standard"].recovered) == (0.0, 1.0)
     evidence.edit("audit/clean-line-resnet8.json", lambda data: data["key"].update(test_digest="sha256:" + "0" * 64))
-    assert all(line.recovered is None for line in read_records(evidence.out).lines), "measured on other images"
+    assert all(line.recovered is None for line in read_evidence(evidence.out).lines), "measured on other images"
 
 
 def test_own_limits_replace_common_ones_and_the_worst_network_counts() -> None:
@@ -178,35 +178,35 @@ def test_an_unknown_figure_of_one_network_is_not_outvoted_by_another() -> None:
     assert verdict.passed is None
 
 
-def test_a_suite_must_be_whole(evidence: Evidence) -> None:
-    whole = verdicts_on(read_records(evidence.out), audit={"suite": "quick"})
+def test_a_suite_must_be_whole(evidence: RecordedRelease) -> None:
+    whole = verdicts_on(read_evidence(evidence.out), audit={"suite": "quick"})
     assert whole["audit.suite"].passed is True
     (evidence.vault / "audit/pst-resnet8.json").unlink()
-    lacking = verdicts_on(read_records(evidence.out), audit={"suite": "quick"})
+    lacking = verdicts_on(read_evidence(evidence.out), audit={"suite": "quick"})
     assert "audit.suite" not in lacking
     assert lacking["audit.pst"].passed is None
     assert lacking["audit.pst"].command == f"pueprotect audit {evidence.out} --suite quick --resume"
     for path in (evidence.vault / "audit").iterdir():
         path.unlink()
-    none = verdicts_on(read_records(evidence.out), audit={"suite": "quick", "attacks": {"jpeg": {"max_accuracy": 1}}})
+    none = verdicts_on(read_evidence(evidence.out), audit={"suite": "quick", "attacks": {"jpeg": {"max_accuracy": 1}}})
     assert [rule for rule in none if rule.startswith("audit")] == ["audit.suite"]
     assert none["audit.suite"].passed is None
 
 
-def test_a_suite_asks_nothing_of_other_methods(evidence: Evidence) -> None:
-    assert "audit.known-code" not in verdicts_on(read_records(evidence.out), audit={"suite": "standard-v2"})
-    hardened = replace(read_records(evidence.out), run={"method": "hardened"})
+def test_a_suite_asks_nothing_of_other_methods(evidence: RecordedRelease) -> None:
+    assert "audit.known-code" not in verdicts_on(read_evidence(evidence.out), audit={"suite": "standard-v2"})
+    hardened = replace(read_evidence(evidence.out), run={"method": "hardened"})
     assert verdicts_on(hardened, audit={"suite": "standard-v2"})["audit.known-code"].passed is None
 
 
-def test_short_trainings_and_a_weak_clean_line_do_not_count(evidence: Evidence) -> None:
+def test_short_trainings_and_a_weak_clean_line_do_not_count(evidence: RecordedRelease) -> None:
     rules = {"min_epochs": 15, "min_clean_accuracy": 0.9}
-    found = verdicts_on(read_records(evidence.out), audit=rules)
+    found = verdicts_on(read_evidence(evidence.out), audit=rules)
     assert found["audit.min_epochs"].passed is True
     assert found["audit.min_clean_accuracy"].passed is True
     evidence.attack("pst", epochs=14.0)
     evidence.attack("clean-line", accuracy=0.89)
-    found = verdicts_on(read_records(evidence.out), audit=rules)
+    found = verdicts_on(read_evidence(evidence.out), audit=rules)
     assert found["audit.min_epochs"].passed is None
     assert "--attack pst --epochs 15" in str(found["audit.min_epochs"].command)
     assert found["audit.min_clean_accuracy"].passed is False
@@ -215,19 +215,19 @@ def test_short_trainings_and_a_weak_clean_line_do_not_count(evidence: Evidence) 
 # --- images ------------------------------------------------------------------------------------------------------
 
 
-def test_files_that_are_not_protected_lower_the_coverage(evidence: Evidence) -> None:
+def test_files_that_are_not_protected_lower_the_coverage(evidence: RecordedRelease) -> None:
     rules = {"min_coverage": 1.0}
-    assert verdicts_on(read_records(evidence.out), images=rules)["images.min_coverage"].passed is True
+    assert verdicts_on(read_evidence(evidence.out), images=rules)["images.min_coverage"].passed is True
     (evidence.out / "cat/stray.png").write_bytes((evidence.out / "cat/000.png").read_bytes())
-    found = verdicts_on(read_records(evidence.out), images=rules)
+    found = verdicts_on(read_evidence(evidence.out), images=rules)
     assert found["images.min_coverage"].observed == pytest.approx(60 / 61)
     assert found["images.min_coverage"].passed is False
     assert "cat/stray.png" in found["images.min_coverage"].reason
     assert found["data.digest"].passed is None
 
 
-def test_a_file_without_noise_is_not_covered(evidence: Evidence) -> None:
-    records = read_records(evidence.out)
+def test_a_file_without_noise_is_not_covered(evidence: RecordedRelease) -> None:
+    records = read_evidence(evidence.out)
     bare = records.rows[0].model_copy(update={"linf": 0})
     changed = policies.replace(records, rows=(bare, *records.rows[1:]))
     assert verdicts_on(changed, images={"min_coverage": 1.0})["images.min_coverage"].passed is False
@@ -237,9 +237,9 @@ def test_a_file_without_noise_is_not_covered(evidence: Evidence) -> None:
     ("max_linf", "linf", (8, 9), 8), ("min_ssim", "ssim", (0.9, 0.89), 0.9),
 ])  # fmt: skip
 def test_the_worst_file_decides(
-    rule: str, field: str, values: tuple[float, float], limit: float, evidence: Evidence
+    rule: str, field: str, values: tuple[float, float], limit: float, evidence: RecordedRelease
 ) -> None:
-    records = read_records(evidence.out)
+    records = read_evidence(evidence.out)
     for value, passed in zip(values, (True, False), strict=True):
         rows = tuple(row.model_copy(update={field: value if n == 7 else limit}) for n, row in enumerate(records.rows))
         verdict = verdicts_on(policies.replace(records, rows=rows), images={rule: limit})[f"images.{rule}"]
@@ -254,11 +254,11 @@ def test_the_worst_file_decides(
 # --- stale and foreign evidence ----------------------------------------------------------------------------------
 
 
-def foreign_certificate(evidence: Evidence) -> None:
+def foreign_certificate(evidence: RecordedRelease) -> None:
     evidence.edit("certificate.json", lambda data: data.update(data_digest="sha256:" + "a" * 64))
 
 
-def foreign_attacks(evidence: Evidence) -> None:
+def foreign_attacks(evidence: RecordedRelease) -> None:
     for path in (evidence.vault / "audit").iterdir():
         evidence.edit(f"audit/{path.name}", lambda data: data["key"].update(data_digest="sha256:" + "a" * 64))
 
@@ -268,21 +268,21 @@ def foreign_attacks(evidence: Evidence) -> None:
     (foreign_attacks, "audit.suite", "pueprotect audit"),
 ])  # fmt: skip
 def test_evidence_of_other_bytes_is_inconclusive_even_where_it_would_pass(
-    spoil: Callable[[Evidence], None], rule: str, command: str, evidence: Evidence
+    spoil: Callable[[RecordedRelease], None], rule: str, command: str, evidence: RecordedRelease
 ) -> None:
     spoil(evidence)
     sections = {"certify": {"max_learnability": 1.0}, "audit": {"suite": "quick", "max_accuracy": 1.0}}
-    found = verdicts_on(read_records(evidence.out), **sections)
+    found = verdicts_on(read_evidence(evidence.out), **sections)
     assert found[rule].passed is None
     assert "other bytes" in found[rule].reason
     assert str(found[rule].command).startswith(command)
     assert exit_code(found.values()) == INCONCLUSIVE
 
 
-def test_a_vault_elsewhere_is_named_in_the_command(evidence: Evidence, tmp_path: Path) -> None:
+def test_a_vault_elsewhere_is_named_in_the_command(evidence: RecordedRelease, tmp_path: Path) -> None:
     moved = evidence.vault.rename(tmp_path / "my vault")
     (moved / "certificate.json").unlink()
-    found = verdicts_on(read_records(evidence.out, moved), certify={"max_learnability": 1.0})
+    found = verdicts_on(read_evidence(evidence.out, moved), certify={"max_learnability": 1.0})
     assert f"--vault '{moved}'" in str(found["certify.max_learnability"].command)
 
 

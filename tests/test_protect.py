@@ -11,10 +11,10 @@ from pueprotect.errors import InputError
 from pueprotect.learning.augment import crop_padding, draw_crops
 from pueprotect.learning.data import ImageSet, Part
 from pueprotect.learning.models import build
-from pueprotect.learning.training import Recipe
+from pueprotect.learning.training import Schedule
 from pueprotect.protect import presets
 from pueprotect.protect.methods import error_minimising as protect
-from pueprotect.protect.methods.base import Settings, apply
+from pueprotect.protect.methods.base import NoiseSettings, apply
 from pueprotect.protect.methods.self_check import SELF_CHECK_MARGIN, self_check
 from pueprotect.protect.options import Options
 
@@ -26,7 +26,7 @@ def pictures(count: int = 48, size: int = 16, classes: int = 3, seed: int = 0) -
 
 
 def optimised(**wanted: object) -> protect.Optimizer:
-    optimizer = protect.Optimizer(pictures(), Settings(**({"rounds": 3} | wanted)))  # type: ignore[arg-type]
+    optimizer = protect.Optimizer(pictures(), NoiseSettings(**({"rounds": 3} | wanted)))  # type: ignore[arg-type]
     optimizer.run(optimizer.settings.rounds)
     return optimizer
 
@@ -70,7 +70,7 @@ def test_weight_noise_changes_the_noise_once_the_surrogate_fits() -> None:
     data = pictures()
     results = []
     for sigma in (0.0, 0.1):
-        optimizer = protect.Optimizer(data, Settings(sigma=sigma, rounds=2))
+        optimizer = protect.Optimizer(data, NoiseSettings(sigma=sigma, rounds=2))
         teacher = build("resnet8", 3, 16, seed=9)  # a teacher counts as fitted
         optimizer.run(2, teacher=teacher)
         results.append(optimizer.levels())
@@ -81,12 +81,12 @@ def test_weight_noise_changes_the_noise_once_the_surrogate_fits() -> None:
 def test_one_class_wise_step_equals_a_plain_loop(size: int) -> None:
     """Autograd through crop and flip, image by image, against the batched adjoint and the product with labels."""
     data = pictures(8, size)
-    chosen = Settings(method="emn", step_size=0.8)
+    chosen = NoiseSettings(method="emn", step_size=0.8)
     optimizer = protect.Optimizer(data, chosen)
     start = optimizer.delta.clone()
     crop = draw_crops(8, size, torch.Generator().manual_seed(3), "cpu")
     reference = build("resnet8", 3, size, seed=0, purpose="surrogate").train()
-    trainer = protect.Trainer(optimizer.surrogate, Recipe(), 10)
+    trainer = protect.Trainer(optimizer.surrogate, Schedule(), 10)
     optimizer._step(trainer, torch.arange(8), crop, noisy=False)
 
     noisy = torch.stack([data.images[n].permute(1, 2, 0).float() + start[data.labels[n]] for n in range(8)])
@@ -113,7 +113,7 @@ def test_one_class_wise_step_equals_a_plain_loop(size: int) -> None:
 def test_protected_images_are_looked_at_with_their_noise(mode: str) -> None:
     whole = pictures(60)
     members = torch.arange(60)[torch.arange(60) % 4 != 1]
-    optimizer = protect.Optimizer(Part(whole, members), Settings(rounds=3, mode=mode))
+    optimizer = protect.Optimizer(Part(whole, members), NoiseSettings(rounds=3, mode=mode))
     optimizer.run(3)
     shown, levels, index = optimizer.protected(), optimizer.levels(), torch.tensor([7, 0, 44])
     for number, frame in zip(index.tolist(), shown.frames(index), strict=True):
@@ -121,7 +121,7 @@ def test_protected_images_are_looked_at_with_their_noise(mode: str) -> None:
         expected = whole.images[members[number]].permute(1, 2, 0).int() + levels[row]
         assert torch.equal(frame.int(), expected.clamp(0, 255))
     assert torch.equal(shown.labels, whole.labels[members])
-    alone = protect.Optimizer(whole.subset(members), Settings(rounds=3, mode=mode))
+    alone = protect.Optimizer(whole.subset(members), NoiseSettings(rounds=3, mode=mode))
     alone.run(3)
     assert torch.equal(alone.levels(), levels), "where the images lie makes no difference"
 
@@ -145,7 +145,7 @@ class Watched:
 def test_in_shuffled_rounds_the_noise_alone_tells_the_class(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The noise and the label belong together in every round; the picture joins them later."""
     watched, trained = Watched(pictures()), []
-    wanted = Settings(mode=mode, rounds=6, shuffled=0.5)  # type: ignore[arg-type]
+    wanted = NoiseSettings(mode=mode, rounds=6, shuffled=0.5)  # type: ignore[arg-type]
     optimizer = protect.Optimizer(watched, wanted)
     step = protect.Trainer.step
     monkeypatch.setattr(
@@ -200,4 +200,4 @@ def test_self_check_passes_within_the_margin_only() -> None:
 )
 def test_out_of_range(wrong: dict[str, float]) -> None:
     with pytest.raises(InputError):
-        Settings(**wrong)  # type: ignore[arg-type]
+        NoiseSettings(**wrong)  # type: ignore[arg-type]

@@ -7,20 +7,20 @@ from toy import image_set, stripes, target
 from pueprotect.audit.attacks import Target, find, pst
 from pueprotect.audit.attacks.acm import Reading
 from pueprotect.learning.data import ImageSet
-from pueprotect.learning.training import Recipe
+from pueprotect.learning.training import Schedule
 
 
 def test_pst_stays_within_its_budget_and_leaves_clean_data_alone() -> None:
     result = find("pst").run(target(epochs=6), stripes(40, seed=1))
     plain = find("standard").run(target(epochs=6), stripes(40, seed=1))
     assert result.details["alarms"] == 0
-    assert result.details["steps"] == target(epochs=6).recipe.steps(64)
+    assert result.details["steps"] == target(epochs=6).schedule.steps(64)
     assert result.accuracy == plain.accuracy
     assert result.details["epoch_accuracy"] == plain.details["epoch_accuracy"]
 
 
 def test_the_trace_is_a_table_of_acm_alarms_and_noise_level_over_training() -> None:
-    result = find("pst").run(Target(large(), "resnet8", Recipe(epochs=2), 0), stripes(8, seed=1))
+    result = find("pst").run(Target(large(), "resnet8", Schedule(epochs=2), 0), stripes(8, seed=1))
     trace = result.details["trace"]
     assert [entry["step"] for entry in trace] == list(range(20, result.details["steps"] + 1, 20))
     assert sum(entry["alarm"] for entry in trace) == result.details["alarms"]
@@ -56,7 +56,7 @@ def run_with(
     monkeypatch.setattr(pst, "Probe", Told)
     monkeypatch.setattr(pst, "IMAGES_BETWEEN_CHECKS", 64)
     result = find("pst").run(
-        Target(data or coded(), "resnet8", Recipe(epochs=epochs, batch_size=32), 0), stripes(8, seed=1)
+        Target(data or coded(), "resnet8", Schedule(epochs=epochs, batch_size=32), 0), stripes(8, seed=1)
     )
     return result.details
 

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Command, Evidence, Recorded, write_photos
+from conftest import Command, Recorded, RecordedRelease, write_photos
 from jsonschema import Draft202012Validator
 
-from pueprotect.check.evidence import read_records
+from pueprotect.check.evidence import read_evidence
 from pueprotect.check.policy import Policy
 from pueprotect.check.schemas import ARTEFACTS
 from pueprotect.errors import VaultError
@@ -86,19 +86,19 @@ def test_the_schema_command_names_what_it_knows(command: Command) -> None:
     ],
 )
 def test_damaged_evidence_is_an_error_that_names_the_file(
-    name: str, content: str, part: str, evidence: Evidence
+    name: str, content: str, part: str, evidence: RecordedRelease
 ) -> None:
     (evidence.vault / name).write_text(content)
     with pytest.raises(VaultError) as caught:
-        read_records(evidence.out)
+        read_evidence(evidence.out)
     assert name in str(caught.value)
     if part != "certify":
         assert part in str(caught.value)
 
 
-def test_evidence_without_chance_knows_no_recovered_share(evidence: Evidence) -> None:
+def test_evidence_without_chance_knows_no_recovered_share(evidence: RecordedRelease) -> None:
     evidence.edit("audit/pst-resnet8.json", lambda data: data.pop("chance"))
-    found = {line.attack: line.recovered for line in read_records(evidence.out).lines}
+    found = {line.attack: line.recovered for line in read_evidence(evidence.out).lines}
     assert found["pst"] is None
     assert found["standard"] is not None
 

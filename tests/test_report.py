@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Command, Evidence
+from conftest import Command, RecordedRelease
 from jsonschema import Draft202012Validator
 from junitparser import JUnitXml
 from PIL import Image
 
-from pueprotect.check.evidence import read_records
+from pueprotect.check.evidence import read_evidence
 from pueprotect.check.formats import ANNOTATIONS, CheckReport, as_github, as_json, as_junit, as_sarif, as_text
 from pueprotect.check.policy import Policy
 from pueprotect.check.policyfile import PolicyFile
@@ -171,7 +171,7 @@ POLICY_NAME = "policy.yaml"
 POLICY = "version: 1\naudit: {suite: quick, max_accuracy: 0.42}\ncertify: {max_learnability: 0.5}\n"
 
 
-def page_of(evidence: Evidence, command: Command, *words: object) -> str:
+def page_of(evidence: RecordedRelease, command: Command, *words: object) -> str:
     target = evidence.vault.parent / "page.html"
     policy = evidence.vault.parent / "policy.yaml"
     policy.write_text(POLICY)
@@ -180,7 +180,7 @@ def page_of(evidence: Evidence, command: Command, *words: object) -> str:
     return target.read_text(encoding="utf-8")
 
 
-def test_the_page_needs_no_network_and_no_script(evidence: Evidence, command: Command) -> None:
+def test_the_page_needs_no_network_and_no_script(evidence: RecordedRelease, command: Command) -> None:
     text = page_of(evidence, command)
     page = Page(text)
     assert all(link.startswith(("data:", "#")) for link in page.links)
@@ -190,7 +190,7 @@ def test_the_page_needs_no_network_and_no_script(evidence: Evidence, command: Co
     assert "default-src 'none'" in text
 
 
-def test_the_verdict_comes_first_and_the_worst_attack_leads(evidence: Evidence, command: Command) -> None:
+def test_the_verdict_comes_first_and_the_worst_attack_leads(evidence: RecordedRelease, command: Command) -> None:
     text = page_of(evidence, command)
     body = text[text.index("<body>") :]
     assert body.index("Fails the policy") < body.index("<main>")
@@ -204,7 +204,7 @@ def test_the_verdict_comes_first_and_the_worst_attack_leads(evidence: Evidence, 
 
 
 def test_the_certificate_shows_the_bound_of_the_population_and_only_drawn_curves(
-    evidence: Evidence, command: Command
+    evidence: RecordedRelease, command: Command
 ) -> None:
     def change(data: Any) -> None:
         for point in data["curve"]:
@@ -221,7 +221,7 @@ def test_the_certificate_shows_the_bound_of_the_population_and_only_drawn_curves
     assert "plain (counts)" in text
 
 
-def test_reasons_for_doubt_are_explained_once(evidence: Evidence, command: Command) -> None:
+def test_reasons_for_doubt_are_explained_once(evidence: RecordedRelease, command: Command) -> None:
     for name in ("pst", "colour"):
         evidence.attack(name, flags=["under-trained"])
     evidence.edit("certificate.json", lambda data: data.update(flags=["weak-baseline", "of-a-later-version"]))
@@ -231,7 +231,7 @@ def test_reasons_for_doubt_are_explained_once(evidence: Evidence, command: Comma
     assert "<li><b>of-a-later-version</b></li>" in text
 
 
-def test_recovery_is_drawn_against_the_certified_curve(evidence: Evidence, command: Command) -> None:
+def test_recovery_is_drawn_against_the_certified_curve(evidence: RecordedRelease, command: Command) -> None:
     points = {"before": 0.3, "eta 0": 0.31, "eta 2": 0.47, "eta 0.5": 0.36, "clean share alone": 0.5}
     evidence.edit("audit/recovery-resnet8.json", lambda data: data["result"]["details"].update(points=points))
     text = page_of(evidence, command)
@@ -241,29 +241,29 @@ def test_recovery_is_drawn_against_the_certified_curve(evidence: Evidence, comma
     assert "clean share alone: 50.0%. chance: 30.0%" in said
 
 
-def test_a_limit_on_the_recovered_share_is_a_line_between_chance_and_clean(evidence: Evidence) -> None:
+def test_a_limit_on_the_recovered_share_is_a_line_between_chance_and_clean(evidence: RecordedRelease) -> None:
     policy = Policy.model_validate(
         {"version": 1, "audit": {"max_recovered": 0.5, "attacks": {"pst": {"max_accuracy": 0.4}}}}
     )
     check = CheckReport(PolicyFile(Path("p"), policy, "", {}), "out", DIGEST, ())
-    gates = {bar.attack: bar.gate for bar in bars(read_records(evidence.out), check)}
+    gates = {bar.attack: bar.gate for bar in bars(read_evidence(evidence.out), check)}
     assert gates["standard"] == pytest.approx(0.3 + 0.5 * (0.9 - 0.3))
     assert gates["pst"] == 0.4, "the tighter one"
 
 
-def test_bars_are_sorted_and_know_their_gate(evidence: Evidence) -> None:
-    found = bars(read_records(evidence.out), None)
+def test_bars_are_sorted_and_know_their_gate(evidence: RecordedRelease) -> None:
+    found = bars(read_evidence(evidence.out), None)
     assert [bar.attack for bar in found[:3]] == ["pst", "recovery", "weight-noise"]
     assert {bar.attack for bar in found[3:]} == {"class-mean", "colour", "jpeg-10", "standard"}
     assert found[0].clean == 0.9
     assert found[0].gate is None
 
 
-def test_by_default_only_released_pixels_are_shown(evidence: Evidence, command: Command) -> None:
+def test_by_default_only_released_pixels_are_shown(evidence: RecordedRelease, command: Command) -> None:
     text = page_of(evidence, command, "--images", 60)
     page = Page(text)
     assert len(page.images) >= 60
-    released = {row.path: decode_rgb(evidence.out / row.path) for row in read_records(evidence.out).rows}
+    released = {row.path: decode_rgb(evidence.out / row.path) for row in read_evidence(evidence.out).rows}
     for image in page.images:
         name, _, kind = str(image["alt"]).partition(", ")
         assert kind == "released"
@@ -272,7 +272,7 @@ def test_by_default_only_released_pixels_are_shown(evidence: Evidence, command: 
     assert "--with-originals" not in text
 
 
-def test_with_originals_the_noise_is_ten_times_the_difference(evidence: Evidence, command: Command) -> None:
+def test_with_originals_the_noise_is_ten_times_the_difference(evidence: RecordedRelease, command: Command) -> None:
     text = page_of(evidence, command, "--with-originals", "--images", 1)
     assert "do not publish" in text
     assert (evidence.vault.parent / "page.html").stat().st_mode & 0o077 == 0
@@ -285,7 +285,7 @@ def test_with_originals_the_noise_is_ten_times_the_difference(evidence: Evidence
     assert np.array_equal(shown["noise ten times amplified"], np.clip(128 + 10 * gap, 0, 255))
 
 
-def test_evidence_of_other_bytes_is_left_out_and_said(evidence: Evidence, command: Command) -> None:
+def test_evidence_of_other_bytes_is_left_out_and_said(evidence: RecordedRelease, command: Command) -> None:
     other = "sha256:" + "a" * 64
     evidence.edit("audit/pst-resnet8.json", lambda data: data["key"].update(data_digest=other))
     evidence.edit("certificate.json", lambda data: data.update(data_digest=other))
@@ -295,7 +295,7 @@ def test_evidence_of_other_bytes_is_left_out_and_said(evidence: Evidence, comman
     assert "The recorded certificate speaks of other files" in text
 
 
-def test_a_release_without_evidence_has_a_page_too(evidence: Evidence, command: Command) -> None:
+def test_a_release_without_evidence_has_a_page_too(evidence: RecordedRelease, command: Command) -> None:
     (evidence.vault / "certificate.json").unlink()
     for path in (evidence.vault / "audit").iterdir():
         path.unlink()
@@ -308,15 +308,15 @@ def test_a_release_without_evidence_has_a_page_too(evidence: Evidence, command: 
     assert (evidence.vault / "report.html").stat().st_mode & 0o077 == 0
 
 
-def test_names_cannot_smuggle_markup(evidence: Evidence) -> None:
-    records = read_records(evidence.out)
+def test_names_cannot_smuggle_markup(evidence: RecordedRelease) -> None:
+    records = read_evidence(evidence.out)
     records.run["settings"]["<script>alert(1)</script>"] = "<img src=x>"
     text = render(records, None, today=date(2026, 1, 1), images=1)
     assert "<script" not in text
     assert "<img src=x>" not in text
 
 
-def test_changed_files_have_no_report(evidence: Evidence, command: Command) -> None:
+def test_changed_files_have_no_report(evidence: RecordedRelease, command: Command) -> None:
     (evidence.out / "cat/000.png").write_bytes(b"x")
     done = command("report", evidence.out)
     assert done.code == 3

@@ -2,15 +2,15 @@ import pytest
 import torch
 
 from pueprotect.certify import stress
-from pueprotect.certify.certificate import Certificate, Settings, certify
+from pueprotect.certify.certificate import Certificate, CertificateSettings, certify
 from pueprotect.certify.stress import stress_test
 from pueprotect.errors import CertificateError
 from pueprotect.learning.data import ImageSet
 from pueprotect.learning.models import Classifier, build
-from pueprotect.learning.training import Recipe, train
+from pueprotect.learning.training import Schedule, train
 from pueprotect.learning.weights import trainable, weights_digest
 
-SETTINGS = Settings(sigma=0.02, etas=(0.0, 0.01, 5.0), draws=300)
+SETTINGS = CertificateSettings(sigma=0.02, etas=(0.0, 0.01, 5.0), draws=300)
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def data() -> ImageSet:
 
 @pytest.fixture(scope="module")
 def model(data: ImageSet) -> Classifier:
-    return train(build("cnn", 3, 16, seed=1), data, Recipe(epochs=30), seed=0)
+    return train(build("cnn", 3, 16, seed=1), data, Schedule(epochs=30), seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +73,6 @@ def test_centres_lie_on_the_sphere(model: Classifier) -> None:
 
 
 def test_nothing_to_check_where_every_radius_abstains(model: Classifier, data: ImageSet) -> None:
-    few = Settings(sigma=0.02, etas=(0.0, 0.05), draws=50)
+    few = CertificateSettings(sigma=0.02, etas=(0.0, 0.05), draws=50)
     found = certify(model, "plain", data, data, few)
     assert stress_test(model, found, few, data, data, lambda *_: None) is None

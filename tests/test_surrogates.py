@@ -14,7 +14,7 @@ from pueprotect.certify.surrogates import (
 from pueprotect.errors import InputError
 from pueprotect.learning.data import ImageSet
 from pueprotect.learning.models import build
-from pueprotect.learning.training import Recipe, train
+from pueprotect.learning.training import Schedule, train
 from pueprotect.learning.weights import weights_digest
 from pueprotect.runtime import Silent
 
@@ -40,7 +40,7 @@ class Steps(Silent):
 @pytest.mark.parametrize("recipe", SELF_TRAINED)
 def test_recipes_repeat(recipe: str) -> None:
     first, second = (
-        train_surrogates(recipe, "cnn", images(), images(), 0.05, Recipe(epochs=2), seed=0)[recipe] for _ in range(2)
+        train_surrogates(recipe, "cnn", images(), images(), 0.05, Schedule(epochs=2), seed=0)[recipe] for _ in range(2)
     )
     assert weights_digest(first) == weights_digest(second)
 
@@ -50,7 +50,7 @@ def test_recipes_differ_in_what_they_spend_and_find() -> None:
     for recipe in SELF_TRAINED:
         steps = Steps()
         found[recipe] = train_surrogates(
-            recipe, "cnn", images(), images(), 0.05, Recipe(epochs=20), seed=0, progress=steps
+            recipe, "cnn", images(), images(), 0.05, Schedule(epochs=20), seed=0, progress=steps
         )[recipe]
         spent[recipe] = steps.total
     assert spent["plain"] == spent["weight-noise"] == spent["online"] == spent["weight-noise-early"] == 20
@@ -64,7 +64,7 @@ def test_recipes_differ_in_what_they_spend_and_find() -> None:
                                                  ("weight-noise-tuned", True), ("online", True)])  # fmt: skip
 def test_the_weight_noise_is_the_certificates(recipe: str, matters: bool) -> None:
     low, high = (
-        train_surrogates(recipe, "cnn", images(), images(), sigma, Recipe(epochs=5), seed=0)[recipe]
+        train_surrogates(recipe, "cnn", images(), images(), sigma, Schedule(epochs=5), seed=0)[recipe]
         for sigma in (0.01, 0.1)
     )
     same = all(torch.equal(a, b) for a, b in zip(low.parameters(), high.parameters(), strict=True))
@@ -73,17 +73,17 @@ def test_the_weight_noise_is_the_certificates(recipe: str, matters: bool) -> Non
 
 def test_one_training_gives_what_belongs_together() -> None:
     data = images()
-    both = train_surrogates("weight-noise", "cnn", data, data, 0.05, Recipe(epochs=20), seed=0)
+    both = train_surrogates("weight-noise", "cnn", data, data, 0.05, Schedule(epochs=20), seed=0)
     assert set(both) == {"weight-noise", "weight-noise-early"}
-    asked = train_surrogates("weight-noise-early", "cnn", data, data, 0.05, Recipe(epochs=20), seed=0)
+    asked = train_surrogates("weight-noise-early", "cnn", data, data, 0.05, Schedule(epochs=20), seed=0)
     for name, model in both.items():
         assert weights_digest(model) == weights_digest(asked[name])
 
     assert starts_from("weight-noise-tuned") == "plain"
-    plain = train_surrogates("plain", "cnn", data, data, 0.05, Recipe(epochs=4), seed=0)["plain"]
+    plain = train_surrogates("plain", "cnn", data, data, 0.05, Schedule(epochs=4), seed=0)["plain"]
     before = weights_digest(plain)
     given, own = (
-        train_surrogates("weight-noise-tuned", "cnn", data, data, 0.05, Recipe(epochs=4), seed=0, start=start)
+        train_surrogates("weight-noise-tuned", "cnn", data, data, 0.05, Schedule(epochs=4), seed=0, start=start)
         for start in (plain, None)
     )
     assert weights_digest(given["weight-noise-tuned"]) == weights_digest(own["weight-noise-tuned"]) != before
@@ -93,7 +93,7 @@ def test_one_training_gives_what_belongs_together() -> None:
 def test_early_stopping_keeps_the_best_that_it_saw() -> None:
     """Three networks pass by; the second was trained on the very images that it is asked about."""
     data = images()
-    good = train(build("cnn", 3, 16, seed=1), data, Recipe(epochs=60), seed=0)
+    good = train(build("cnn", 3, 16, seed=1), data, Schedule(epochs=60), seed=0)
     weak, other = (build("cnn", 3, 16, seed=seed) for seed in (2, 3))
     best = Best(data, data, 0.001, 0, every=1)
     for model in (weak, good, other):

@@ -6,7 +6,7 @@ from pueprotect.errors import InputError
 from pueprotect.learning import training
 from pueprotect.learning.data import ImageSet
 from pueprotect.learning.models import ARCHITECTURES, build, parameter_count
-from pueprotect.learning.training import Recipe, Trainer, accuracy, batches, count_correct, train
+from pueprotect.learning.training import Schedule, Trainer, accuracy, batches, count_correct, train
 
 
 def stripes(count: int = 96, size: int = 16, seed: int = 0) -> ImageSet:
@@ -23,20 +23,20 @@ def stripes(count: int = 96, size: int = 16, seed: int = 0) -> ImageSet:
 @pytest.mark.parametrize("arch", ["resnet8", "cnn"])
 def test_learns_what_is_learnable(arch: str) -> None:
     model = build(arch, 2, 16, seed=0)
-    train(model, stripes(), Recipe(epochs=8, batch_size=32), seed=1)
+    train(model, stripes(), Schedule(epochs=8, batch_size=32), seed=1)
     assert accuracy(model, stripes(seed=1)) > 0.95
 
 
 def test_learns_in_bfloat16_and_keeps_its_weights_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "native_bf16", lambda device: True)
-    model = train(build("resnet8", 2, 16, seed=0), stripes(), Recipe(epochs=8, batch_size=32), seed=1)
+    model = train(build("resnet8", 2, 16, seed=0), stripes(), Schedule(epochs=8, batch_size=32), seed=1)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert accuracy(model, stripes(seed=1)) > 0.95
 
 
 def test_same_seed_same_weights_and_another_seed_others() -> None:
     def weights(seed: int) -> torch.Tensor:
-        model = train(build("resnet8", 2, 16, seed=0), stripes(32), Recipe(epochs=1, batch_size=16), seed=seed)
+        model = train(build("resnet8", 2, 16, seed=0), stripes(32), Schedule(epochs=1, batch_size=16), seed=seed)
         return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
     assert torch.equal(weights(3), weights(3))
@@ -46,7 +46,7 @@ def test_same_seed_same_weights_and_another_seed_others() -> None:
 def test_accuracy_counts_every_image_whatever_the_batch() -> None:
     data = stripes(61)
     model = build("resnet8", 2, 16, seed=0)
-    train(model, data, Recipe(epochs=1), seed=0)
+    train(model, data, Schedule(epochs=1), seed=0)
     model.eval()
     plain = sum(
         int(model(image[None] / 255).argmax()) == int(label)
@@ -67,8 +67,8 @@ def test_a_step_without_noise_equals_torch() -> None:
     """One step of the trainer against the same step written out with torch's own optimiser."""
     images, labels = torch.rand(8, 3, 16, 16), torch.arange(8) % 2
     model, reference = build("cnn", 2, 16, seed=0), build("cnn", 2, 16, seed=0)
-    recipe = Recipe(lr=0.1, warmup=0.0, clip=1e9)
-    Trainer(model, recipe, 10).step(images, labels)
+    schedule = Schedule(lr=0.1, warmup=0.0, clip=1e9)
+    Trainer(model, schedule, 10).step(images, labels)
     optimizer = torch.optim.SGD(reference.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-3, nesterov=True)
     functional.cross_entropy(reference(images), labels).backward()
     optimizer.step()
@@ -82,8 +82,10 @@ def test_noisy_gradients_are_averaged_and_applied_to_clean_weights(second: float
     images, labels = torch.rand(8, 3, 16, 16), torch.arange(8) % 2
     model, reference = build("cnn", 2, 16, seed=0), build("cnn", 2, 16, seed=0)
     before = [parameter.detach().clone() for parameter in reference.parameters()]
-    recipe = Recipe(lr=0.1, warmup=0.0, clip=1e9, weight_decay=0.0)
-    Trainer(model, recipe, 10).step(images, labels, deviations=[0.02, second], stream=torch.Generator().manual_seed(5))
+    schedule = Schedule(lr=0.1, warmup=0.0, clip=1e9, weight_decay=0.0)
+    Trainer(model, schedule, 10).step(
+        images, labels, deviations=[0.02, second], stream=torch.Generator().manual_seed(5)
+    )
     stream = torch.Generator().manual_seed(5)
     total = [torch.zeros_like(parameter) for parameter in before]
     for deviation in (0.02, second):
@@ -102,7 +104,7 @@ def test_noisy_gradients_are_averaged_and_applied_to_clean_weights(second: float
 
 
 def test_learning_rate_rises_and_falls_to_zero() -> None:
-    trainer = Trainer(build("cnn", 2, 16, seed=0), Recipe(lr=1.0, warmup=0.2), 100)
+    trainer = Trainer(build("cnn", 2, 16, seed=0), Schedule(lr=1.0, warmup=0.2), 100)
     rates = []
     for trainer.position in range(101):
         rates.append(trainer.rate())

@@ -33,7 +33,7 @@ def test_relative_deviations_scale_with_each_filter() -> None:
 def test_the_short_schedule_is_two_fifths_of_the_long_one() -> None:
     here = target(epochs=10)
     short, long = find("weight-noise-short"), find("weight-noise")
-    assert short.recipe(here).epochs == 4
+    assert short.schedule(here).epochs == 4
     assert short.steps(here) == 16
     assert long.steps(here) == 40
     assert short.run(here, stripes(8, seed=1)).epochs == 4

@@ -6,7 +6,7 @@ import torch
 
 from pueprotect.audit.attacks import Target
 from pueprotect.learning.data import ImageSet
-from pueprotect.learning.training import Recipe
+from pueprotect.learning.training import Schedule
 
 
 def image_set(images: torch.Tensor, labels: torch.Tensor, classes: int) -> ImageSet:
@@ -38,7 +38,7 @@ def target(
     arch: str = "resnet8", epochs: float = 5, drawn: Callable[..., ImageSet] = stripes, *, known: bool = False
 ) -> Target:
     return Target(
-        drawn(), arch, Recipe(epochs=epochs, batch_size=16), 0, clean_share=drawn(16, seed=2), etas=(0.1, 0.5),
+        drawn(), arch, Schedule(epochs=epochs, batch_size=16), 0, clean_share=drawn(16, seed=2), etas=(0.1, 0.5),
         originals=drawn() if known else None,
     )  # fmt: skip
 

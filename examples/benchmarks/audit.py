@@ -18,7 +18,7 @@ from pueprotect.audit.attacks import REGISTRY, Target, find
 from pueprotect.audit.attacks.base import Attack
 from pueprotect.learning.data import ImageSet
 from pueprotect.learning.device import choose_device, device_name
-from pueprotect.learning.training import Recipe
+from pueprotect.learning.training import Schedule
 from pueprotect.protect.methods.texture import Scheme, code_book
 
 
@@ -55,7 +55,7 @@ def main() -> None:
     test = random_set(wanted.test_images, 10, wanted.size, 1, device)
     share = random_set(wanted.images // 5, 10, wanted.size, 2, device)
     target = Target(
-        data, wanted.arch, Recipe(epochs=wanted.epochs), 0, share, (0.5, 1.0, 2.0), originals=data,
+        data, wanted.arch, Schedule(epochs=wanted.epochs), 0, share, (0.5, 1.0, 2.0), originals=data,
         known=Scheme(code_book(10, 0), 8),
     )  # fmt: skip
     print(f"torch {torch.__version__}, {device_name(device)}, {torch.get_num_threads()} threads")

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.functional import to_tensor
 
-from pueprotect.certify.certificate import Precision, Settings, certify
+from pueprotect.certify.certificate import CertificateSettings, Precision, certify
 from pueprotect.certify.draws import CALIBRATION_IMAGES, Workers
 from pueprotect.learning.data import ImageSet
 from pueprotect.learning.device import choose_device, device_name, evaluation_batch, native_bf16
@@ -176,7 +176,7 @@ def main() -> None:
     if wanted.full:
         for draws in (wanted.full // 10, wanted.full):
             began = time.perf_counter()
-            settings = Settings(sigma=SIGMA, draws=draws, precision=precision)
+            settings = CertificateSettings(sigma=SIGMA, draws=draws, precision=precision)
             certify(model, "plain", data, data, settings)
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             print(f"{draws} draws: {time.perf_counter() - began:.1f} s, peak resident memory {peak:.0f} MiB")

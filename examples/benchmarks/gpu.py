@@ -26,7 +26,7 @@ from pueprotect.images.working_copies import load
 from pueprotect.learning.data import ImageSet, image_set
 from pueprotect.learning.device import choose_device, device_name, native_bf16
 from pueprotect.learning.models import build
-from pueprotect.learning.training import Recipe, accuracy, train
+from pueprotect.learning.training import Schedule, accuracy, train
 
 RELEASES = {
     "pue class-wise": ["--method", "pue"],
@@ -95,8 +95,8 @@ def main() -> None:
     print(f"ceiling {top / 1e12:.1f} TFLOP/s, {chosen.arch}, {len(clean)} images, seed {chosen.seed}", flush=True)
 
     model = build(chosen.arch, clean.classes, clean.size, seed=chosen.seed, device=device)
-    recipe = Recipe(epochs=chosen.epochs)
-    took = seconds_of(device, lambda: train(model, clean, recipe, seed=chosen.seed))
+    schedule = Schedule(epochs=chosen.epochs)
+    took = seconds_of(device, lambda: train(model, clean, schedule, seed=chosen.seed))
     rate = chosen.epochs * len(clean) / took
     print(f"clean line: {accuracy(model, test):.1%} after {chosen.epochs:g} epochs in {took:.1f} s, ", end="")
     print(f"{rate:.0f} images/s, {rate * each / top:.0%} of the ceiling", flush=True)

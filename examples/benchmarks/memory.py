@@ -26,11 +26,11 @@ from pueprotect.images.holdout import stratified_holdout
 from pueprotect.images.working_copies import empty_pixels, twins
 from pueprotect.learning.data import ImageSet, Part, image_set
 from pueprotect.learning.device import choose_device
-from pueprotect.learning.training import Recipe, accuracy, train
+from pueprotect.learning.training import Schedule, accuracy, train
 from pueprotect.protect import job, presets
 from pueprotect.protect import pipeline as release
 from pueprotect.protect.methods import error_minimising as protect
-from pueprotect.protect.methods.base import Settings
+from pueprotect.protect.methods.base import NoiseSettings
 from pueprotect.protect.options import Options
 
 CLASSES = 10
@@ -69,11 +69,11 @@ def cache(count: int, size: int) -> None:
     whole: ImageSet = image_set(pixels, labels, CLASSES, "cpu")
     held = torch.from_numpy(stratified_holdout(labels, 0.2, 0))
     holdout, shown = (Part(whole, members.nonzero().flatten()) for members in (held, ~held))
-    optimizer = protect.Optimizer(shown, Settings(rounds=1))
-    protect.shared_batches = lambda *_: (Recipe().batch_size, STEPS)
+    optimizer = protect.Optimizer(shown, NoiseSettings(rounds=1))
+    protect.shared_batches = lambda *_: (Schedule().batch_size, STEPS)
     optimizer.run(1)
     protected = optimizer.protected()
-    train(optimizer.surrogate, protected, Recipe(epochs=STEPS * 64 / len(protected)), seed=0)
+    train(optimizer.surrogate, protected, Schedule(epochs=STEPS * 64 / len(protected)), seed=0)
     few = Part(whole, holdout.members[:512])
     print(f"accuracy {accuracy(optimizer.surrogate, few):.0%} on 512 of the holdout (noise: about chance)")
 

@@ -32,8 +32,8 @@ from pueprotect.images.working_copies import read_folder
 from pueprotect.learning.data import ImageSet, image_set
 from pueprotect.learning.device import device_name
 from pueprotect.learning.models import build
-from pueprotect.learning.training import Recipe, accuracy, train
-from pueprotect.protect.methods.base import Settings
+from pueprotect.learning.training import Schedule, accuracy, train
+from pueprotect.protect.methods.base import NoiseSettings
 from pueprotect.protect.methods.error_minimising import Optimizer
 from pueprotect.protect.options import Options
 
@@ -116,7 +116,7 @@ def folder(path: Path) -> ImageSet:
 def plainly(images: ImageSet, test: ImageSet, arch: str, epochs: float, seed: int) -> float:
     """Clean test accuracy after plain training on `images`."""
     model = build(arch, images.classes, images.size, seed=seed + 100)
-    return accuracy(train(model, images, Recipe(epochs=epochs), seed=seed + 100), test)
+    return accuracy(train(model, images, Schedule(epochs=epochs), seed=seed + 100), test)
 
 
 def compare_sizes(sizes: tuple[int, int] = (5_000, 50_000), repeats: int = 2) -> None:
@@ -126,7 +126,7 @@ def compare_sizes(sizes: tuple[int, int] = (5_000, 50_000), repeats: int = 2) ->
         for size in sizes:
             stream = torch.Generator().manual_seed(0)
             frames = torch.randint(0, 256, (size, 32, 32, 3), generator=stream, dtype=torch.uint8)
-            own = Optimizer(ImageSet(frames.permute(0, 3, 1, 2), torch.arange(size) % 10, 10), Settings(rounds=1))
+            own = Optimizer(ImageSet(frames.permute(0, 3, 1, 2), torch.arange(size) % 10, 10), NoiseSettings(rounds=1))
             wall, processor = time.perf_counter(), time.process_time()
             own.run(1)
             taken[size].append((time.perf_counter() - wall, time.process_time() - processor))

@@ -24,7 +24,7 @@ from torchvision.transforms import v2
 from pueprotect.learning.data import ImageSet
 from pueprotect.learning.device import choose_device, device_name, native_bf16
 from pueprotect.learning.models import build
-from pueprotect.learning.training import Recipe, train
+from pueprotect.learning.training import Schedule, train
 
 CLASSES = 10
 
@@ -94,15 +94,15 @@ def main() -> None:
     pixels = torch.randint(0, 256, (wanted.images, 3, wanted.size, wanted.size), generator=stream, dtype=torch.uint8)
     labels = torch.randint(0, CLASSES, (wanted.images,), generator=stream)
     data = ImageSet(pixels.to(device).contiguous(memory_format=torch.channels_last), labels.to(device), CLASSES)
-    recipe = Recipe(epochs=1)
+    schedule = Schedule(epochs=1)
     networks = [build(wanted.arch, CLASSES, wanted.size, seed=0, device=str(device)).train() for _ in range(3)]
     networks[2] = networks[2].to(memory_format=torch.contiguous_format)
-    ready = data.images[: recipe.batch_size].float().div_(255)
-    loader = DataLoader(Pictures(pixels, labels), batch_size=recipe.batch_size, shuffle=True)
-    steps = recipe.steps(wanted.images)
+    ready = data.images[: schedule.batch_size].float().div_(255)
+    loader = DataLoader(Pictures(pixels, labels), batch_size=schedule.batch_size, shuffle=True)
+    steps = schedule.steps(wanted.images)
     tasks: dict[str, Callable[[], object]] = {
-        "bare steps": lambda: bare(networks[0], ready, data.labels[: recipe.batch_size], steps, bf16),
-        "engine, with random crop and flip": lambda: train(networks[1], data, recipe, seed=0),
+        "bare steps": lambda: bare(networks[0], ready, data.labels[: schedule.batch_size], steps, bf16),
+        "engine, with random crop and flip": lambda: train(networks[1], data, schedule, seed=0),
         "research loop": lambda: research(networks[2], loader, device),
     }
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
@@ -117,7 +117,9 @@ def main() -> None:
             if round_number:  # the first warms up
                 seconds[name].append(time.perf_counter() - began)
 
-    print(f"{wanted.arch}, {wanted.images} images of {wanted.size} px, batches of {recipe.batch_size}, {steps} steps,")
+    print(
+        f"{wanted.arch}, {wanted.images} images of {wanted.size} px, batches of {schedule.batch_size}, {steps} steps,"
+    )
     print(f"{'bf16' if bf16 else 'fp32'}, median of {wanted.rounds}, torch {torch.__version__},")
     print(f"{device_name(str(device))}, {wanted.threads} thread(s)\n")
     print("| what | ms for each step | images / s | share of the bare rate |\n|---|---|---|---|")

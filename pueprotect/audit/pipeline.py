@@ -20,15 +20,15 @@ from pueprotect import __version__
 from pueprotect.audit import flags as validity
 from pueprotect.audit.attacks import AttackResult, Target, find
 from pueprotect.audit.attacks.base import KNOWLEDGE, clean_share
-from pueprotect.audit.attacks.known import known
+from pueprotect.audit.attacks.known import code_book_of
 from pueprotect.audit.findings import NO_GATES, AuditReport, Gates, Row, clean_row, judge
 from pueprotect.audit.suites import TRANSFER, applicable
 from pueprotect.errors import InputError, StaleDataError
 from pueprotect.learning.data import ImageSet
 from pueprotect.learning.distributed import ALONE, Group
 from pueprotect.learning.models import ARCHITECTURES, architecture, build
-from pueprotect.learning.training import Recipe, default_epochs, train
-from pueprotect.release.opened import Evidence
+from pueprotect.learning.training import Schedule, default_epochs, train
+from pueprotect.release.opened import OpenedRelease
 from pueprotect.runtime import SILENT, Progress
 
 CLEAN_LINE = "clean-line"
@@ -37,7 +37,7 @@ MOST_SEEDS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class AuditSettings:
     """What is attacked, and how.
 
     Attributes:
@@ -114,8 +114,8 @@ def default_archs(suite: str | None, surrogate: str, size: int, device: str) -> 
 
 
 def audit(
-    evidence: Evidence,
-    settings: Settings,
+    release: OpenedRelease,
+    settings: AuditSettings,
     *,
     resume: bool = False,
     progress: Progress = SILENT,
@@ -124,8 +124,8 @@ def audit(
     """Run every attack with every architecture and seed; each result is stored in the vault as it ends.
 
     Args:
-        evidence: an opened release.
-        settings: see `Settings`.
+        release: an opened release.
+        settings: see `AuditSettings`.
         resume: take results that the vault holds for the same settings and the same bytes.
         progress: told of the estimated time and of each training.
         group: the processes that share the work; each gets every `size`-th training, and all get the report.
@@ -134,37 +134,37 @@ def audit(
         InputError: an architecture does not fit, or an attack asked for by name needs clean images that are not there.
     """
     for arch in settings.archs:
-        architecture(arch, evidence.size)
-    session = _Session(evidence, settings, progress)
-    attacks, skipped = session.affordable()
-    jobs = session.plan(attacks)
-    found = {job: session.remembered(job) for job in jobs} if resume else dict.fromkeys(jobs)
+        architecture(arch, release.size)
+    work = _Audit(release, settings, progress)
+    attacks, skipped = work.affordable()
+    jobs = work.plan(attacks)
+    found = {job: work.remembered(job) for job in jobs} if resume else dict.fromkeys(jobs)
     missing = [job for job, result in found.items() if result is None]
     if missing:
-        session.estimate(missing, group.size)
+        work.estimate(missing, group.size)
     done = {job: result for job, result in found.items() if result is not None}
-    done |= {job: session.run(job) for job in group.share(missing)}
+    done |= {job: work.run(job) for job in group.share(missing)}
     results = {job: result for part in group.gather(done) for job, result in part.items()}
-    return _report(evidence, settings, attacks, skipped, results)
+    return _report(release, settings, attacks, skipped, results)
 
 
-class _Session:
+class _Audit:
     """What the trainings of one audit share."""
 
-    def __init__(self, evidence: Evidence, settings: Settings, progress: Progress) -> None:
-        self.evidence, self.settings, self.progress = evidence, settings, progress
-        self.recipe = Recipe(epochs=settings.epochs or default_epochs(len(evidence.released)))
+    def __init__(self, release: OpenedRelease, settings: AuditSettings, progress: Progress) -> None:
+        self.release, self.settings, self.progress = release, settings, progress
+        self.schedule = Schedule(epochs=settings.epochs or default_epochs(len(release.released)))
         try:
-            self.originals = evidence.originals
+            self.originals = release.originals
         except StaleDataError:  # the audit goes on without a clean line, and says so by a flag
             self.originals = None
-        self.known = known(evidence)
+        self.known = code_book_of(release)
 
     def affordable(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Attacks that can be run, and those of a suite that lack clean images."""
         names = self.settings.attacks
         if self.settings.suite is not None:
-            names = applicable(names, self.evidence.run.get("method"))
+            names = applicable(names, self.release.run.get("method"))
         for name in names:
             if find(name).needs == KNOWLEDGE and self.known is None:
                 raise InputError(f"The attack {name} needs a code book to know: audit a release of --method hardened.")
@@ -192,9 +192,9 @@ class _Session:
         self.progress.start("time a few steps", len(archs))
         speed = {}
         for arch in archs:
-            speed[arch] = seconds_per_step(arch, self.evidence.released, self.recipe)
+            speed[arch] = seconds_per_step(arch, self.release.released, self.schedule)
             self.progress.advance()
-        steps = self.recipe.steps(len(self.evidence.released))
+        steps = self.schedule.steps(len(self.release.released))
         total = sum(find(job.attack).cost * speed[job.arch] * steps for job in jobs) / min(processes, len(jobs))
         self.progress.finish(f"{len(jobs)} trainings, about {duration(total)}")
 
@@ -203,11 +203,11 @@ class _Session:
         settings, seed = self.settings, self.settings.seed + job.repeat
         if job.clean:
             assert self.originals is not None
-            return Target(self.originals, job.arch, self.recipe, seed)
+            return Target(self.originals, job.arch, self.schedule, seed)
         needy = find(job.attack).needs == "a clean share"
         share = clean_share(self.originals, settings.clean_fraction, seed) if needy else None
         return Target(
-            self.evidence.released, job.arch, self.recipe, seed, share, settings.etas, self.originals, self.known
+            self.release.released, job.arch, self.schedule, seed, share, settings.etas, self.originals, self.known
         )
 
     def key(self, job: Job) -> dict[str, Any]:
@@ -215,10 +215,10 @@ class _Session:
         return {
             "attack": job.name,
             "arch": job.arch,
-            "epochs": self.recipe.epochs,
+            "epochs": self.schedule.epochs,
             "seed": self.settings.seed + job.repeat,
-            "train": len(self.evidence.released),
-            "device": self.evidence.device.partition(":")[0],
+            "train": len(self.release.released),
+            "device": self.release.device.partition(":")[0],
             "clean_fraction": self.settings.clean_fraction,
             "etas": list(self.settings.etas),
             "pueprotect": __version__,
@@ -226,7 +226,7 @@ class _Session:
 
     def remembered(self, job: Job) -> AttackResult | None:
         """The stored result for the same settings and bytes; a failed one is tried again."""
-        found = self.evidence.remembered(job.place, self.key(job))
+        found = self.release.remembered(job.place, self.key(job))
         if found is None or validity.FAILED & set(found["flags"]):
             return None
         return AttackResult(**(found | {"flags": tuple(found["flags"])}))
@@ -238,24 +238,24 @@ class _Session:
             label += f", seed {self.settings.seed + job.repeat}"
         began = time.perf_counter()
         try:
-            result = find(job.attack).run(self.target(job), self.evidence.test, self.progress, label)
+            result = find(job.attack).run(self.target(job), self.release.test, self.progress, label)
         except (ArithmeticError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
             why = f"{type(error).__name__}: {' '.join(str(error).split())}"
             self.progress.finish(f"failed ({why})")
             result = AttackResult(
-                attack=job.attack, arch=job.arch, accuracy=0.0, best_accuracy=0.0, epochs=self.recipe.epochs,
+                attack=job.attack, arch=job.arch, accuracy=0.0, best_accuracy=0.0, epochs=self.schedule.epochs,
                 seconds=time.perf_counter() - began, flags=("failed",), details={"failure": why},
             )  # fmt: skip
         failed = validity.FAILED & set(result.flags)
         figures = {"accuracy": None, "best_accuracy": None} if failed else {}
-        self.evidence.remember(job.place, self.key(job), asdict(result) | figures)
+        self.release.remember(job.place, self.key(job), asdict(result) | figures)
         return result
 
 
-def seconds_per_step(arch: str, data: ImageSet, recipe: Recipe) -> float:
+def seconds_per_step(arch: str, data: ImageSet, schedule: Schedule) -> float:
     """Wall time of one plain training step: the median of a few on full batches, the first one left out."""
     model = build(arch, data.classes, data.size, seed=0, purpose="timing", device=data.device)
-    few = data.subset(slice(0, (1 + TIMED_STEPS) * recipe.batch_size))
+    few = data.subset(slice(0, (1 + TIMED_STEPS) * schedule.batch_size))
     moments: list[float] = []
 
     def look() -> None:
@@ -263,7 +263,7 @@ def seconds_per_step(arch: str, data: ImageSet, recipe: Recipe) -> float:
         moments.append(time.perf_counter())
 
     look()
-    train(model, few, replace(recipe, epochs=1), seed=0, after_step=look)
+    train(model, few, replace(schedule, epochs=1), seed=0, after_step=look)
     steps = [after - before for before, after in pairwise(moments)]
     return statistics.median(steps[1:] or steps)
 
@@ -276,7 +276,7 @@ def duration(seconds: float) -> str:
 
 
 def _report(
-    evidence: Evidence, settings: Settings, attacks: Sequence[str], skipped: tuple[str, ...],
+    release: OpenedRelease, settings: AuditSettings, attacks: Sequence[str], skipped: tuple[str, ...],
     results: dict[Job, AttackResult],
 ) -> AuditReport:  # fmt: skip
     def runs(name: str, arch: str, clean: bool) -> tuple[AttackResult, ...]:
@@ -284,28 +284,28 @@ def _report(
         return tuple(results[job] for job in jobs if job in results)
 
     lines = {arch: runs("standard", arch, True) for arch in settings.archs}
-    clean = {arch: clean_row(found, evidence.chance) for arch, found in lines.items() if found}
+    clean = {arch: clean_row(found, release.chance) for arch, found in lines.items() if found}
     rows = [
-        judge(runs(name, arch, False), clean.get(arch), evidence.chance, settings.gates)
+        judge(runs(name, arch, False), clean.get(arch), release.chance, settings.gates)
         for arch in settings.archs for name in attacks
     ]  # fmt: skip
     rows.sort(key=lambda row: (row.failed, -(row.recovered if row.recovered is not None else row.accuracy or 0.0)))
     return AuditReport(
-        settings.suite, evidence.chance, clean, tuple(rows), skipped, _flags(evidence, clean, skipped), evidence.digest
+        settings.suite, release.chance, clean, tuple(rows), skipped, _flags(release, clean, skipped), release.digest
     )
 
 
-def _flags(evidence: Evidence, clean: dict[str, Row], skipped: tuple[str, ...]) -> tuple[str, ...]:
+def _flags(release: OpenedRelease, clean: dict[str, Row], skipped: tuple[str, ...]) -> tuple[str, ...]:
     flags = [flag for line in clean.values() for flag in line.flags]
     if not clean:
         flags.append("no-clean-line")
-    if evidence.few_test_images:
+    if release.few_test_images:
         flags.append("small-test")
-    if validity.imbalanced(torch.bincount(evidence.released.labels, minlength=evidence.released.classes).tolist()):
+    if validity.imbalanced(torch.bincount(release.released.labels, minlength=release.released.classes).tolist()):
         flags.append("class-imbalance")
-    if not evidence.own:
+    if not release.own:
         flags.append("coverage-unknown")
-    elif any(row.linf == 0 or row.released_sha256 == row.source_sha256 for row in evidence.vault.read_manifest()):
+    elif any(row.linf == 0 or row.released_sha256 == row.source_sha256 for row in release.vault.read_manifest()):
         flags.append("partly-protected")
     if skipped:
         flags.append("suite-incomplete")

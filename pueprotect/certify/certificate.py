@@ -38,7 +38,7 @@ Precision = Literal["fp32", "bf16"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class CertificateSettings:
     """What is certified.
 
     Attributes:
@@ -128,7 +128,7 @@ class Certificate:
     seconds: float
 
 
-def plan(settings: Settings) -> tuple[Point, ...]:
+def plan(settings: CertificateSettings) -> tuple[Point, ...]:
     """The curve without its figures: ranks and needed draws, known before any work."""
     points = []
     for eta in settings.etas:
@@ -145,7 +145,7 @@ def plan(settings: Settings) -> tuple[Point, ...]:
     return tuple(points)
 
 
-def curve(counts: Sequence[int], images: int, settings: Settings, candidates: int = 1) -> tuple[Point, ...]:
+def curve(counts: Sequence[int], images: int, settings: CertificateSettings, candidates: int = 1) -> tuple[Point, ...]:
     """Bounds from sampled accuracies.
 
     Args:
@@ -171,7 +171,7 @@ def curve(counts: Sequence[int], images: int, settings: Settings, candidates: in
 
 
 def draw_engine(
-    model: Classifier, data: ImageSet, test: ImageSet, settings: Settings, purpose: str = "certify"
+    model: Classifier, data: ImageSet, test: ImageSet, settings: CertificateSettings, purpose: str = "certify"
 ) -> DrawEngine:
     """Draws around a surrogate that was trained on `data`, evaluated on clean `test` images.
 
@@ -188,7 +188,7 @@ def certify(
     recipe: str,
     data: ImageSet,
     test: ImageSet,
-    settings: Settings,
+    settings: CertificateSettings,
     *,
     candidates: int = 1,
     purpose: str = "certify",
@@ -203,7 +203,7 @@ def certify(
         recipe: its name in the result.
         data: what it was trained on; BatchNorm statistics are re-estimated on some of it.
         test: clean labelled images that no training saw.
-        settings: see `Settings`.
+        settings: see `CertificateSettings`.
         candidates: surrogates among which this one was chosen by looking at `test`.
         purpose: draws of different purposes are independent of each other.
         log: finished draws, and where new ones go; None starts from nothing.

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from pueprotect.certify import bounds
-from pueprotect.certify.certificate import Certificate, Settings
+from pueprotect.certify.certificate import Certificate, CertificateSettings
 from pueprotect.certify.draws import CALIBRATION_IMAGES
 from pueprotect.certify.stress import Stress
 from pueprotect.certify.surrogates import UNFITTED
-from pueprotect.release.opened import Evidence
+from pueprotect.release.opened import OpenedRelease
 from pueprotect.release.vault import SCHEMA_VERSION
 
 HISTOGRAM_BINS = 25
@@ -23,14 +23,14 @@ class CertificateReport:
     """The certificate of a release.
 
     Attributes:
-        settings: see `Settings`.
+        settings: see `CertificateSettings`.
         certificate: of the most learnable surrogate.
         baseline: the same recipe on the clean originals, if asked for.
         screenings: of all recipes, when there were several: a few draws of their own, apart from those that certify.
         stress: the empirical cross-check, if asked for.
     """
 
-    settings: Settings
+    settings: CertificateSettings
     holdout_images: int
     classes: int
     chance: float
@@ -90,16 +90,16 @@ def certificate_json(found: Certificate) -> dict[str, Any]:
     }
 
 
-def _flags(evidence: Evidence, found: Certificate, baseline: Certificate | None) -> tuple[str, ...]:
-    chance = evidence.chance
+def _flags(release: OpenedRelease, found: Certificate, baseline: Certificate | None) -> tuple[str, ...]:
+    chance = release.chance
     flags = []
     if baseline is None:
         flags.append("informative-baseline-missing")
     elif baseline.noisy_median < chance + 0.2 * (1 - chance):
         flags.append("weak-baseline")
-    if evidence.few_test_images:
+    if release.few_test_images:
         flags.append("small-holdout")
-    if not evidence.own:
+    if not release.own:
         flags.append("online-unknown")
     if found.recipe not in UNFITTED and found.surrogate_fit < chance + 0.5 * (1 - chance):
         flags.append("surrogate-unfitted")

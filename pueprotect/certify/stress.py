@@ -15,16 +15,16 @@ from scipy.stats import binom
 from torch import Tensor
 
 from pueprotect.audit.attacks.base import clean_share
-from pueprotect.audit.attacks.recovery import recovered
-from pueprotect.certify.certificate import Certificate, Settings, draw_engine
+from pueprotect.audit.attacks.recovery import fine_tuned_within
+from pueprotect.certify.certificate import Certificate, CertificateSettings, draw_engine
 from pueprotect.certify.draws import DrawLog, draw
 from pueprotect.errors import CertificateError
 from pueprotect.learning.data import ImageSet
 from pueprotect.learning.distributed import ALONE, Group
 from pueprotect.learning.models import Classifier
-from pueprotect.learning.training import Recipe, default_epochs
+from pueprotect.learning.training import Schedule, default_epochs
 from pueprotect.learning.weights import trainable
-from pueprotect.release.opened import Evidence
+from pueprotect.release.opened import OpenedRelease
 from pueprotect.runtime import SILENT, Progress, generator
 
 DIRECTIONS = 4
@@ -56,7 +56,7 @@ class Stress:
 def stress_test(
     model: Classifier,
     found: Certificate,
-    settings: Settings,
+    settings: CertificateSettings,
     data: ImageSet,
     test: ImageSet,
     recovered: Recovered,
@@ -125,16 +125,16 @@ def _moved(model: Classifier, direction: list[Tensor], eta: float) -> Classifier
 CLEAN_SHARE = 0.2
 
 
-def recovery(evidence: Evidence, seed: int, epochs: float | None, progress: Progress) -> Recovered:
+def recovery(release: OpenedRelease, seed: int, epochs: float | None, progress: Progress) -> Recovered:
     """The recovery attack from a given network within a radius, on a clean share of the originals."""
 
     def attack(model: Classifier, eta: float) -> list[Tensor] | None:
-        share = clean_share(evidence.originals, CLEAN_SHARE, seed)
+        share = clean_share(release.originals, CLEAN_SHARE, seed)
         if share is None:
             return None
-        training = Recipe(epochs=epochs or default_epochs(len(evidence.released)))
+        training = Schedule(epochs=epochs or default_epochs(len(release.released)))
         progress.start(f"recovery attack within eta {eta:g}", training.steps(len(share)))
-        reached = recovered(model, share, eta, training, seed=seed, progress=progress)
+        reached = fine_tuned_within(model, share, eta, training, seed=seed, progress=progress)
         progress.finish()
         return trainable(reached)
 

@@ -23,8 +23,8 @@ from pueprotect.errors import InputError
 from pueprotect.learning.data import ImageSet
 from pueprotect.learning.draw_engine import DrawEngine
 from pueprotect.learning.models import ARCHITECTURES, Classifier, build
-from pueprotect.learning.training import Recipe, default_epochs, train
-from pueprotect.release.opened import Evidence
+from pueprotect.learning.training import Schedule, default_epochs, train
+from pueprotect.release.opened import OpenedRelease
 from pueprotect.runtime import SILENT, Progress, child_seed
 
 RECIPES = {
@@ -82,7 +82,7 @@ def train_surrogates(
     data: ImageSet,
     test: ImageSet,
     sigma: float,
-    training: Recipe,
+    training: Schedule,
     *,
     seed: int,
     start: Classifier | None = None,
@@ -169,21 +169,21 @@ class Best:
             self.state = {name: value.clone() for name, value in model.state_dict().items()}
 
 
-def surrogate_trainer(evidence: Evidence, seed: int, epochs: float | None) -> Trainer:
+def surrogate_trainer(release: OpenedRelease, seed: int, epochs: float | None) -> Trainer:
     """A trainer for every recipe; `pst` is the attack of that name."""
 
     def trainer(
         recipe: str, sigma: float, data: ImageSet, start: Classifier | None, progress: Progress
     ) -> dict[str, Classifier]:
-        training = Recipe(epochs=epochs or default_epochs(len(data)))
+        training = Schedule(epochs=epochs or default_epochs(len(data)))
         if recipe != "pst":
             return train_surrogates(
-                recipe, evidence.default_arch, data, evidence.test, sigma, training, seed=seed, start=start,
+                recipe, release.default_arch, data, release.test, sigma, training, seed=seed, start=start,
                 progress=progress,
             )  # fmt: skip
-        attack, target = find("pst"), Target(data, evidence.default_arch, training, seed)
+        attack, target = find("pst"), Target(data, release.default_arch, training, seed)
         progress.start("train the pst surrogate", attack.steps(target))
-        model = attack.train(Run(target, evidence.test, progress))
+        model = attack.train(Run(target, release.test, progress))
         progress.finish()
         return {recipe: model}
 

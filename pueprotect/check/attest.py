@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pueprotect.check.evidence import CERTIFICATE, Records
+from pueprotect.check.evidence import CERTIFICATE, Evidence
 from pueprotect.check.formats import CheckReport
 from pueprotect.check.verdicts import PASS
 from pueprotect.errors import InputError, PlatformError, StaleDataError
@@ -25,21 +25,23 @@ SUFFIX = ".sig"
 LONGEST = 120  # characters of a foreign library's message
 
 
-def statement(report: CheckReport, records: Records) -> dict[str, Any]:
+def statement(report: CheckReport, evidence: Evidence) -> dict[str, Any]:
     """The statement: PASSED, WARNED where a waiver or a baseline let a rule pass, else FAILED (inconclusive too)."""
     mild = [v.rule for v in report.verdicts if v.waived or v.known]
     passed = report.code == PASS
-    names = [name for name in (RUN, MANIFEST, CERTIFICATE) if (records.vault / name).is_file()]
-    names += sorted(path.relative_to(records.vault).as_posix() for path in (records.vault / "audit").glob("*.json"))
-    evidence = [{"name": name, "digest": {"sha256": sha256_of(records.vault / name)}} for name in names]
+    names = [name for name in (RUN, MANIFEST, CERTIFICATE) if (evidence.vault / name).is_file()]
+    names += sorted(path.relative_to(evidence.vault).as_posix() for path in (evidence.vault / "audit").glob("*.json"))
+    recorded = [{"name": name, "digest": {"sha256": sha256_of(evidence.vault / name)}} for name in names]
     policy = {"name": report.file.path.name, "digest": {"sha256": report.file.sha256}}
     return {
         "_type": STATEMENT,
-        "subject": [{"name": records.out.resolve().name, "digest": {"sha256": records.digest.removeprefix("sha256:")}}],
+        "subject": [
+            {"name": evidence.out.resolve().name, "digest": {"sha256": evidence.digest.removeprefix("sha256:")}}
+        ],
         "predicateType": TEST_RESULT,
         "predicate": {
             "result": ("WARNED" if mild else "PASSED") if passed else "FAILED",
-            "configuration": [policy, *evidence],
+            "configuration": [policy, *recorded],
             "passedTests": [v.rule for v in report.verdicts if v.passed and v.rule not in mild],
             "warnedTests": mild,
             "failedTests": [v.rule for v in report.verdicts if not v.passed],

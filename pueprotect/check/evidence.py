@@ -30,7 +30,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Records:
+class Evidence:
     """The recorded evidence of one release.
 
     Attributes:
@@ -101,7 +101,7 @@ class Records:
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def read_records(out: Path, vault: Path | None = None, workers: int = 0) -> Records:
+def read_evidence(out: Path, vault: Path | None = None, workers: int = 0) -> Evidence:
     """Hash the released files and read the evidence in their vault; nothing is decoded.
 
     Args:
@@ -130,7 +130,7 @@ def read_records(out: Path, vault: Path | None = None, workers: int = 0) -> Reco
         difference = Verification((), (), ())
         digest = data_digest(digest_files(out, [entry.path for entry in scan(out).entries], workers))
     names = sorted(path.name for path in (place / "audit").glob("*.json"))
-    return Records(
+    return Evidence(
         out=out,
         vault=place,
         own=own,

@@ -1,6 +1,6 @@
 """Policy x recorded evidence -> verdicts. Pure: no files, no clock; the command line turns verdicts into exit codes.
 
-The gates of `certify` and `audit` are policies of one rule. Evidence that is missing, or speaks of other bytes,
+The gates of `certify` and `audit` are policies of one rule. OpenedRelease that is missing, or speaks of other bytes,
 never passes and never fails: it is inconclusive and names the command that would produce it.
 """
 
@@ -17,7 +17,7 @@ from pueprotect.check.policy import AuditRules, CertifyRules, ImageRules, Policy
 from pueprotect.release.vault import default_vault
 
 if TYPE_CHECKING:
-    from pueprotect.check.evidence import Line, Records
+    from pueprotect.check.evidence import Evidence, Line
     from pueprotect.release.records import Certificate, ManifestRow, Point
 
 PASS, FAIL, INCONCLUSIVE = 0, 1, 3
@@ -76,15 +76,15 @@ def exit_code(verdicts: Iterable[Verdict]) -> int:
     return INCONCLUSIVE if None in outcomes else PASS
 
 
-def judge(policy: Policy, records: Records, today: date) -> tuple[Verdict, ...]:
+def judge(policy: Policy, evidence: Evidence, today: date) -> tuple[Verdict, ...]:
     """Every rule of `policy` applied to what is recorded, waivers included."""
-    verdicts = [_data(records)]
+    verdicts = [_data(evidence)]
     if policy.certify is not None:
-        verdicts += _certify(policy.certify, records)
+        verdicts += _certify(policy.certify, evidence)
     if policy.audit is not None:
-        verdicts += _audit(policy.audit, records)
+        verdicts += _audit(policy.audit, evidence)
     if policy.images is not None:
-        verdicts += _images(policy.images, records)
+        verdicts += _images(policy.images, evidence)
     return apply_waivers(verdicts, policy.waivers, today)
 
 
@@ -126,25 +126,25 @@ def _worse(verdict: Verdict, before: float | None) -> bool:
     return verdict.observed > before if verdict.comparison == "at most" else verdict.observed < before
 
 
-def command_of(name: str, records: Records, *options: str) -> str:
+def command_of(name: str, evidence: Evidence, *options: str) -> str:
     """A command line on this release that can be pasted."""
-    words = [name, str(records.out)]
-    if records.vault.resolve() != default_vault(records.out).resolve():
-        words += ["--vault", str(records.vault)]
+    words = [name, str(evidence.out)]
+    if evidence.vault.resolve() != default_vault(evidence.out).resolve():
+        words += ["--vault", str(evidence.vault)]
     line = "pueprotect " + shlex.join([*words, *options])
-    return line if records.own else f"{line} --test CLEAN_IMAGES"
+    return line if evidence.own else f"{line} --test CLEAN_IMAGES"
 
 
-def _data(records: Records) -> Verdict:
-    if not records.own:
+def _data(evidence: Evidence) -> Verdict:
+    if not evidence.own:
         return Verdict(DATA, True, None, None, "no manifest: the evidence must speak of the files as they are")
-    gap = records.difference
+    gap = evidence.difference
     if gap.ok:
-        return Verdict(DATA, True, None, None, f"all {len(records.rows)} files are as released")
+        return Verdict(DATA, True, None, None, f"all {len(evidence.rows)} files are as released")
     kinds = {"missing": gap.missing, "added": gap.extra, "changed": gap.changed}
     parts = [f"{len(names)} {kind}, such as {names[0]}" for kind, names in kinds.items() if names]
     reason = f"files are not as released ({'; '.join(parts)}), so the evidence speaks of other bytes; restore them"
-    return Verdict(DATA, None, None, None, reason, command=command_of("verify", records))
+    return Verdict(DATA, None, None, None, reason, command=command_of("verify", evidence))
 
 
 def certificate_verdict(rules: CertifyRules, found: Certificate, command: str | None = None) -> Verdict:
@@ -163,11 +163,11 @@ def _bound(rules: CertifyRules, point: Point | None) -> float | None:
     return point.population if rules.bound == "population" else point.certified_learnability
 
 
-def _certify(rules: CertifyRules, records: Records) -> Iterator[Verdict]:
-    found = records.certificate
+def _certify(rules: CertifyRules, evidence: Evidence) -> Iterator[Verdict]:
+    found = evidence.certificate
     options = _certify_options(rules, found)
-    command = command_of("certify", records, *options)
-    if why := _not_counting(rules, found, records.digest):
+    command = command_of("certify", evidence, *options)
+    if why := _not_counting(rules, found, evidence.digest):
         limits = (rules.max_learnability, rules.min_draws, rules.min_baseline)
         for name, limit in zip(("max_learnability", "min_draws", "min_baseline"), limits, strict=True):
             if limit is not None:
@@ -223,15 +223,15 @@ def attack_verdicts(rules: AuditRules, lines: Iterable[Line], command: str | Non
         yield at_most(f"audit.{worst.attack}.{name}", getattr(worst, field), limit, what, command)
 
 
-def _audit(rules: AuditRules, records: Records) -> Iterator[Verdict]:
-    suite = applicable(SUITES[rules.suite], records.run.get("method")) if rules.suite else ()
+def _audit(rules: AuditRules, evidence: Evidence) -> Iterator[Verdict]:
+    suite = applicable(SUITES[rules.suite], evidence.run.get("method")) if rules.suite else ()
     by_attack: dict[str, list[Line]] = {}
-    for line in records.lines:
+    for line in evidence.lines:
         by_attack.setdefault(line.attack, []).append(line)
     wanted = tuple(dict.fromkeys((*suite, *rules.attacks, *by_attack)))
-    stale = len([r for r in records.audit if r.key.data_digest != records.digest])
+    stale = len([r for r in evidence.audit if r.key.data_digest != evidence.digest])
     lacking = [name for name in wanted if name not in by_attack]
-    whole = command_of("audit", records, *(["--suite", rules.suite] if rules.suite else []), "--resume")
+    whole = command_of("audit", evidence, *(["--suite", rules.suite] if rules.suite else []), "--resume")
     if not by_attack:
         why = f"all {stale} recorded attacks speak of other bytes" if stale else "no attack is recorded"
         yield Verdict("audit.suite", None, 0, len(suite) or None, why, "at least", whole)
@@ -242,57 +242,57 @@ def _audit(rules: AuditRules, records: Records) -> Iterator[Verdict]:
         if done == len(suite):
             yield Verdict("audit.suite", True, done, len(suite), reason, "at least")
     for name in lacking:
-        command = whole if name in suite else command_of("audit", records, "--attack", name)
+        command = whole if name in suite else command_of("audit", evidence, "--attack", name)
         yield Verdict(f"audit.{name}", None, None, None, f"{name} is not recorded for these bytes", command=command)
     for name, lines in by_attack.items():
-        yield from attack_verdicts(rules, lines, command_of("audit", records, "--attack", name))
-    yield from _validity(rules, records)
+        yield from attack_verdicts(rules, lines, command_of("audit", evidence, "--attack", name))
+    yield from _validity(rules, evidence)
 
 
-def _validity(rules: AuditRules, records: Records) -> Iterator[Verdict]:
+def _validity(rules: AuditRules, evidence: Evidence) -> Iterator[Verdict]:
     """Whether the audit's own figures are worth looking at."""
     if rules.min_epochs is not None:
-        shortest = min(records.lines, key=lambda line: line.epochs)
+        shortest = min(evidence.lines, key=lambda line: line.epochs)
         enough = shortest.epochs >= rules.min_epochs
         reason = f"{shortest.attack} trained for {shortest.epochs:g} epochs, at least {rules.min_epochs:g} wanted"
-        command = command_of("audit", records, "--attack", shortest.attack, "--epochs", f"{rules.min_epochs:g}")
+        command = command_of("audit", evidence, "--attack", shortest.attack, "--epochs", f"{rules.min_epochs:g}")
         yield Verdict("audit.min_epochs", True if enough else None, shortest.epochs, rules.min_epochs, reason,
                       "at least", None if enough else command)  # fmt: skip
     if rules.min_clean_accuracy is not None:
-        known = [line.result.accuracy for line in records.clean_lines if line.result.accuracy is not None]
+        known = [line.result.accuracy for line in evidence.clean_lines if line.result.accuracy is not None]
         what = "accuracy of plain training on the clean originals"
-        command = command_of("audit", records)
+        command = command_of("audit", evidence)
         yield at_least("audit.min_clean_accuracy", min(known, default=None), rules.min_clean_accuracy, what, command)
 
 
-def _images(rules: ImageRules, records: Records) -> Iterator[Verdict]:
-    if not records.own:
+def _images(rules: ImageRules, evidence: Evidence) -> Iterator[Verdict]:
+    if not evidence.own:
         why = "pueprotect did not make this release, so nothing is recorded of its files"
         for name, limit in rules.model_dump(exclude_none=True).items():
             yield Verdict(f"images.{name}", None, None, limit, why)
         return
     if rules.min_coverage is not None:
-        yield _coverage(rules.min_coverage, records)
+        yield _coverage(rules.min_coverage, evidence)
     if rules.max_linf is not None:
-        changed = [(row.linf, row.path) for row in records.rows if row.linf is not None]
+        changed = [(row.linf, row.path) for row in evidence.rows if row.linf is not None]
         linf, path = max(changed, default=(None, ""))
         passed = None if linf is None else linf <= rules.max_linf
         reason = f"{path} differs by {linf} levels, the limit {rules.max_linf}" if path else "no file was measured"
         yield Verdict("images.max_linf", passed, linf, rules.max_linf, reason, "at most")
     if rules.min_ssim is not None:
-        measured = [(row.ssim, row.path) for row in records.rows if row.ssim is not None]
+        measured = [(row.ssim, row.path) for row in evidence.rows if row.ssim is not None]
         ssim, path = min(measured, default=(None, ""))
         passed = None if ssim is None else ssim >= rules.min_ssim
         reason = f"{path} has SSIM {ssim:.4f}, at least {rules.min_ssim:g} wanted" if path else "no file was measured"
         yield Verdict("images.min_ssim", passed, ssim, rules.min_ssim, reason, "at least")
 
 
-def _coverage(limit: float, records: Records) -> Verdict:
+def _coverage(limit: float, evidence: Evidence) -> Verdict:
     """The share of the files that are in the folder, or should be, that are protected as recorded."""
-    gap = records.difference
-    bare = [row.path for row in records.rows if _is_bare(row)]
+    gap = evidence.difference
+    bare = [row.path for row in evidence.rows if _is_bare(row)]
     odd = sorted({*gap.extra, *gap.changed, *gap.missing, *bare})
-    total = len(records.rows) + len(gap.extra)
+    total = len(evidence.rows) + len(gap.extra)
     covered = (total - len(odd)) / total if total else 0.0
     verdict = at_least("images.min_coverage", covered, limit, "coverage")
     return replace(verdict, reason=f"{verdict.reason}: {odd[0]} is not protected as recorded") if odd else verdict

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from pueprotect.audit.findings import AuditReport, Row
-    from pueprotect.release.opened import Evidence
+    from pueprotect.release.opened import OpenedRelease
 
 BAR = 10
 
@@ -67,31 +67,31 @@ def audit(
 
     chosen = choose_device(own_device(device))
     from pueprotect.audit.findings import Gates
-    from pueprotect.audit.pipeline import Settings, default_archs
+    from pueprotect.audit.pipeline import AuditSettings, default_archs
     from pueprotect.audit.pipeline import audit as run_audit
     from pueprotect.audit.suites import suite as attacks_of
     from pueprotect.release.opened import open_release
 
     wanted = tuple(dict.fromkeys(attack)) if attack else attacks_of(suite)
 
-    def settings(archs: tuple[str, ...]) -> Settings:
-        return Settings(
+    def settings(archs: tuple[str, ...]) -> AuditSettings:
+        return AuditSettings(
             attacks=wanted, suite=None if attack else suite, archs=archs, epochs=epochs, clean_fraction=clean_fraction,
             etas=etas, seed=seed, seeds=seeds, gates=Gates(accuracy=max_accuracy, recovered=max_recovered),
         )  # fmt: skip
 
     settings(())  # checked before anything is read; the default architectures are known only once the release is open
     with joined(chosen.name) as group, bars(group.leads) as progress:
-        evidence = open_release(folder, vault=vault, test=test, device=chosen.name, progress=progress)
+        release = open_release(folder, vault=vault, test=test, device=chosen.name, progress=progress)
         archs = tuple(dict.fromkeys(arch)) if arch else default_archs(
-            None if attack else suite, evidence.default_arch, evidence.size, evidence.device
+            None if attack else suite, release.default_arch, release.size, release.device
         )  # fmt: skip
-        report = run_audit(evidence, settings(archs), resume=resume, progress=progress, group=group)
+        report = run_audit(release, settings(archs), resume=resume, progress=progress, group=group)
     if group.leads:
         if as_json:
             print_json(report.as_json())
         else:
-            _show(report, evidence)
+            _show(report, release)
             hint("report", folder, vault=vault)
     return _outcome(report, max_accuracy, max_recovered)
 
@@ -117,18 +117,18 @@ def _outcome(report: AuditReport, max_accuracy: float | None, max_recovered: flo
     return INCONCLUSIVE if code == PASS and not report.complete else code
 
 
-def _show(report: AuditReport, evidence: Evidence) -> None:
+def _show(report: AuditReport, release: OpenedRelease) -> None:
     from pueprotect.audit.flags import FLAGS
 
     of_suite = f", suite {report.suite}" if report.suite else ""
     out.print(
-        f"[bold]Audit[/bold] of {len(evidence.released)} released images, measured on {len(evidence.test)} clean "
+        f"[bold]Audit[/bold] of {len(release.released)} released images, measured on {len(release.test)} clean "
         f"test images{of_suite}"
     )
     out.print(_figures(report))
     for row in report.rows:
         _show_details(row)
-    out.print(f"\n{escape(verdict(report, len(evidence.test)))}")
+    out.print(f"\n{escape(verdict(report, len(release.test)))}")
     if report.skipped:
         warn("left out", f"{', '.join(report.skipped)}: no clean training images at hand.")
     for flag in dict.fromkeys([*report.flags, *(flag for row in report.rows for flag in row.flags)]):

@@ -15,7 +15,7 @@ from pueprotect.errors import InputError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from pueprotect.certify.certificate import Certificate, Precision, Settings
+    from pueprotect.certify.certificate import Certificate, CertificateSettings, Precision
     from pueprotect.certify.report import CertificateReport
 
 DEFAULT_RADII = (0.2, 0.4, 0.6, 0.8, 1.0, 1.2)
@@ -84,32 +84,34 @@ def certify(
     from pueprotect.learning.distributed import joined, own_device
 
     chosen = choose_device(own_device(device))
-    from pueprotect.certify.certificate import Settings
-    from pueprotect.certify.pipeline import Desk, certify_release, informative_sigma
+    from pueprotect.certify.certificate import CertificateSettings
+    from pueprotect.certify.pipeline import Certification, certify_release, informative_sigma
     from pueprotect.certify.stress import recovery
     from pueprotect.certify.surrogates import choose_recipes, surrogate_trainer
     from pueprotect.release.opened import open_release
 
     choose_recipes(recipe, own=True)  # an unknown name is refused before anything is read
     with joined(chosen.name) as group, bars(group.leads) as progress:
-        evidence = open_release(folder, vault=vault, test=test, device=chosen.name, progress=progress)
+        release = open_release(folder, vault=vault, test=test, device=chosen.name, progress=progress)
         training = {"epochs": epochs, "seed": seed}
-        desk = Desk(evidence, surrogate_trainer(evidence, seed, epochs), training, resume, group, progress)
-        recipes = choose_recipes(recipe, evidence.own)
-        used = informative_sigma(desk, seed) if wanted is None else wanted
-        settings = Settings(
+        certification = Certification(
+            release, surrogate_trainer(release, seed, epochs), training, resume, group, progress
+        )
+        recipes = choose_recipes(recipe, release.own)
+        used = informative_sigma(certification, seed) if wanted is None else wanted
+        settings = CertificateSettings(
             q=q, sigma=used, etas=etas or tuple(round(used * ratio, 12) for ratio in DEFAULT_RADII), draws=draws,
             alpha=alpha, joint=joint, seed=seed, precision=_precision(precision, chosen.name),
         )  # fmt: skip
         if group.leads:
             _announce(settings, automatic=wanted is None)
         report = certify_release(
-            desk, settings, recipes, baseline=baseline,
-            stress=recovery(evidence, seed, epochs, progress) if stress else None,
+            certification, settings, recipes, baseline=baseline,
+            stress=recovery(release, seed, epochs, progress) if stress else None,
         )  # fmt: skip
         data = report.as_json()
         if group.leads:
-            evidence.store("certificate.json", data)
+            release.store("certificate.json", data)
             if as_json:
                 print_json(data)
             else:
@@ -158,7 +160,7 @@ def _outcome(data: dict[str, Any], limit: float | None, *, asked: bool, speak: b
     return exit_code(verdicts) or (INCONCLUSIVE if inconclusive else PASS)
 
 
-def _announce(settings: Settings, *, automatic: bool) -> None:
+def _announce(settings: CertificateSettings, *, automatic: bool) -> None:
     """Before any work: what these draws can reach."""
     from pueprotect.certify.certificate import plan
     from pueprotect.certify.pipeline import SIGMA_KEEPS

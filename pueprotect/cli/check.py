@@ -70,24 +70,24 @@ def check(
         raise InputError(f"--workers {workers} is below 0; 0 chooses.")
     targets = [_target(text) for text in reports or ()]
 
-    from pueprotect.check.evidence import read_records
+    from pueprotect.check.evidence import read_evidence
     from pueprotect.check.formats import FORMATS, CheckReport
     from pueprotect.check.policyfile import read_policy
     from pueprotect.check.verdicts import judge, only_regressions
 
     file = read_policy(policy)
     previous = _previous(baseline) if baseline else None
-    records = read_records(folder, vault, workers)
-    verdicts = judge(file.policy, records, datetime.now(UTC).date())
+    evidence = read_evidence(folder, vault, workers)
+    verdicts = judge(file.policy, evidence, datetime.now(UTC).date())
     if previous is not None:
         verdicts = only_regressions(verdicts, previous.verdicts)
-    found = CheckReport(file, str(folder), records.digest, verdicts)
+    found = CheckReport(file, str(folder), evidence.digest, verdicts)
     for name, path in targets:
         write_file(path, FORMATS[name](found))
     if attest is not None:
         from pueprotect.check.attest import sign_statement, statement
 
-        write_file(attest, json.dumps(statement(found, records), indent=2, ensure_ascii=False) + "\n")
+        write_file(attest, json.dumps(statement(found, evidence), indent=2, ensure_ascii=False) + "\n")
         if sign is not None:
             note(f"signed: {sign_statement(attest, sign)}")
     if output is Format.text:

@@ -35,7 +35,7 @@ def report(
 
     Exit codes: 0 written; 2 unusable input; 3 files changed since protection.
     """
-    from pueprotect.check.evidence import read_records
+    from pueprotect.check.evidence import read_evidence
     from pueprotect.check.formats import CheckReport
     from pueprotect.check.policyfile import read_policy
     from pueprotect.check.report.page import render
@@ -43,8 +43,8 @@ def report(
 
     chosen = policy or (DEFAULT_POLICY if DEFAULT_POLICY.is_file() else None)
     file = read_policy(chosen) if chosen else None
-    records = read_records(folder, vault)
-    if not records.difference.ok:
+    evidence = read_evidence(folder, vault)
+    if not evidence.difference.ok:
         raise StaleDataError(
             f"Files in {folder} are not as released (pueprotect verify {folder} lists them): restore them first."
         )
@@ -53,9 +53,9 @@ def report(
     if file:
         # The page goes to people who need not know where it was made.
         named = replace(file, path=Path(file.path.name))
-        found = CheckReport(named, folder.resolve().name, records.digest, judge(file.policy, records, today))
-    place = out_file or records.vault / "report.html"
-    page = render(records, found, today=today, with_originals=with_originals, images=images)
+        found = CheckReport(named, folder.resolve().name, evidence.digest, judge(file.policy, evidence, today))
+    place = out_file or evidence.vault / "report.html"
+    page = render(evidence, found, today=today, with_originals=with_originals, images=images)
     write_file(place, page, private=with_originals or out_file is None)
     err.print(f"Report: {escape(str(place))}", soft_wrap=True)
     if with_originals:

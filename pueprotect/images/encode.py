@@ -105,7 +105,7 @@ class Encoder:
     metadata: Metadata = "minimal"
     quality: int = JPEG_QUALITY
 
-    def protect(
+    def write(
         self,
         source: str | Path,
         target: str | Path,

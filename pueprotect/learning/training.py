@@ -27,7 +27,7 @@ Prepare = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Schedule:
     """How a network is trained; the papers' SGD with a short warm-up and a cosine to zero.
 
     Attributes:
@@ -81,27 +81,27 @@ def batches(
 
 
 class Trainer:
-    """One optimiser over one model, one step at a time, with the schedule of a `Recipe`.
+    """One optimiser over one model, one step at a time, with the schedule of a `Schedule`.
 
     Args:
         model: trained in place.
-        recipe: learning rate, schedule, clipping.
+        schedule: learning rate, schedule, clipping.
         total_steps: length of the schedule.
         group: ranks that hold the same weights and step together, each on its share of the batch; gradients are
             averaged, BatchNorm sees each rank's share alone.
     """
 
-    def __init__(self, model: Classifier, recipe: Recipe, total_steps: int, group: Group = ALONE) -> None:
+    def __init__(self, model: Classifier, schedule: Schedule, total_steps: int, group: Group = ALONE) -> None:
         self.model = model
         self.group = group
         device = next(model.parameters()).device
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=native_bf16(str(device)))
-        self.recipe = recipe
+        self.schedule = schedule
         self.total_steps = total_steps
         self.position = 0
         self.parameters = trainable(model)
         known = ARCHITECTURES[model.arch]
-        self.peak_lr = known.lr if recipe.lr is None else recipe.lr
+        self.peak_lr = known.lr if schedule.lr is None else schedule.lr
         if known.optimizer == "adamw":
             self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
                 self.parameters, lr=self.peak_lr, weight_decay=0.05, foreach=True
@@ -111,14 +111,14 @@ class Trainer:
                 self.parameters,
                 lr=self.peak_lr,
                 momentum=0.9,
-                weight_decay=recipe.weight_decay,
+                weight_decay=schedule.weight_decay,
                 nesterov=True,
                 foreach=True,
             )
 
     def rate(self) -> float:
         """Learning rate of the next step."""
-        warm = self.recipe.warmup * self.total_steps
+        warm = self.schedule.warmup * self.total_steps
         if self.position < warm:
             return self.peak_lr * (0.1 + 0.9 * self.position / warm)
         along = (self.position - warm) / max(1.0, self.total_steps - warm)
@@ -162,7 +162,7 @@ class Trainer:
                 loss.backward()
             right.append((logits.detach().argmax(1) == truth).sum())
         self.group.average([parameter.grad for parameter in self.parameters if parameter.grad is not None])
-        torch.nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip, foreach=True)
+        torch.nn.utils.clip_grad_norm_(self.parameters, self.schedule.clip, foreach=True)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate()
         self.optimizer.step()
@@ -173,7 +173,7 @@ class Trainer:
 def train(
     model: Classifier,
     data: Labelled,
-    recipe: Recipe,
+    schedule: Schedule,
     *,
     seed: int,
     transform: Transform | None = None,
@@ -189,7 +189,7 @@ def train(
     Args:
         model: the network to train.
         data: training images on the model's device.
-        recipe: schedule and hyperparameters.
+        schedule: schedule and hyperparameters.
         seed: order, crops, noise and transforms are functions of it.
         transform: applied to each float batch in [0, 1].
         prepare: takes the float batch and its labels and returns what is trained on, such as mixtures of both.
@@ -200,10 +200,10 @@ def train(
         progress: one part for each step; started and finished by the caller.
     """
     stream = generator(seed, "train", group.rank, device=data.device)
-    each, epoch = shared_batches(len(data), recipe.batch_size, group)
-    total = max(1, round(recipe.epochs * epoch))
-    trainer = Trainer(model, recipe, total, group)
-    plan = batches(len(data), data.size, stream, data.device, batch_size=each, augment=recipe.augment)
+    each, epoch = shared_batches(len(data), schedule.batch_size, group)
+    total = max(1, round(schedule.epochs * epoch))
+    trainer = Trainer(model, schedule, total, group)
+    plan = batches(len(data), data.size, stream, data.device, batch_size=each, augment=schedule.augment)
     truth = data.labels
     for step, (index, crop) in zip(range(1, total + 1), plan, strict=False):
         inputs, labels = to_float(crop.apply(data.frames(index))), truth[index]

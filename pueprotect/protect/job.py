@@ -22,7 +22,7 @@ from pueprotect.learning.data import ImageSet, image_set
 from pueprotect.learning.device import Device
 from pueprotect.learning.models import architecture, choose_surrogate
 from pueprotect.protect.methods import texture
-from pueprotect.protect.methods.base import Noise, Settings
+from pueprotect.protect.methods.base import Noise, NoiseSettings
 from pueprotect.protect.options import Options
 from pueprotect.protect.preflight import check_space
 from pueprotect.protect.presets import PRESETS, Preset
@@ -39,7 +39,7 @@ class Job:
     """A folder as it was read, and everything that was decided about it."""
 
     options: Options
-    settings: Settings
+    settings: NoiseSettings
     folder: ImageFolder
     names: list[str]
     held: npt.NDArray[np.bool_]

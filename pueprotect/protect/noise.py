@@ -13,7 +13,7 @@ from pueprotect.errors import VaultError
 from pueprotect.learning.data import ImageSet
 from pueprotect.learning.distributed import ALONE, Group
 from pueprotect.learning.models import state_of
-from pueprotect.protect.methods.base import Noise, Settings
+from pueprotect.protect.methods.base import Noise, NoiseSettings
 from pueprotect.protect.methods.error_minimising import _optimised, _share
 from pueprotect.protect.methods.texture import _coded
 from pueprotect.protect.presets import Preset
@@ -39,7 +39,7 @@ def make(
     plan: dict[str, Any],
     images: ImageSet,
     held: npt.NDArray[np.bool_],
-    settings: Settings,
+    settings: NoiseSettings,
     preset: Preset,
     progress: Progress,
     group: Group = ALONE,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pueprotect.errors import InputError
 from pueprotect.images.encode import FileFormat, Metadata
-from pueprotect.protect.methods.base import Method, Mode, Settings, Visibility
+from pueprotect.protect.methods.base import Method, Mode, NoiseSettings, Visibility
 from pueprotect.protect.presets import FULL_SIZE, PRESETS, SHUFFLED
 
 
@@ -16,7 +16,7 @@ class Options:
     """What the user asked for; `None` and `auto` are resolved by `protect_folder` and recorded.
 
     Attributes:
-        method: see `Settings`, likewise `mode`, `epsilon` (levels of 0..255), `sigma` and `seed`.
+        method: see `NoiseSettings`, likewise `mode`, `epsilon` (levels of 0..255), `sigma` and `seed`.
         mode: one pattern for each class or for each image; `hardened` is always sample-wise.
         epsilon: L-infinity budget in levels of 0..255.
         preset: a key of `PRESETS`.
@@ -80,10 +80,10 @@ class Options:
         if self.workers < 0:
             raise InputError(f"--workers {self.workers} is below 0; 0 chooses.")
 
-    def settings(self, surrogate: str, images: int, size: int) -> Settings:
+    def settings(self, surrogate: str, images: int, size: int) -> NoiseSettings:
         """What the optimisation needs, with the preset for this many training images of this size filled in."""
         preset = PRESETS[self.preset].for_images(images, size)
-        return Settings(
+        return NoiseSettings(
             method=self.method,
             mode="sample-wise" if self.method == "hardened" else self.mode,
             epsilon=self.epsilon,

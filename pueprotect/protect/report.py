@@ -56,6 +56,7 @@ def run_record(job: Job, result: dict[str, Any], src: Path, device: Device) -> d
 def warnings_about(
     job: Job, result: dict[str, Any], vault: Path, rows: list[ManifestRow] | None = None
 ) -> tuple[str, ...]:
+    """What the user should know about this release, one sentence each."""
     found = [exposed(vault)]
     if ignored := job.folder.ignored:
         found.append(f"{len(ignored)} files are not images and are not released, such as {ignored[0]}.")

@@ -136,7 +136,7 @@ class Writer:
 
     def _write_one(self, target: Path, number: int, sampled: bool) -> Written:
         entry, name = self.folder.entries[number], self.names[number]
-        done = self.encoder.protect(
+        done = self.encoder.write(
             self.folder.path_of(entry),
             target / name,
             self._noise(number),

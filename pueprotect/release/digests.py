@@ -156,4 +156,5 @@ def describe(difference: Verification, out: Path) -> str:
 
 
 def first_of(names: tuple[str, ...] | list[str]) -> str:
+    """The first `LISTED` names, for a message."""
     return ", ".join(names[:LISTED]) + (" ..." if len(names) > LISTED else "")

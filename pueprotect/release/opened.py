@@ -71,13 +71,14 @@ class Reader:
             lost = [row.source_path for row in rows if digests[row.source_path] != row.source_sha256]
         if lost:
             raise StaleDataError(
-                f"{len(lost)} originals in {source} are gone or have changed since protection ({first_of(lost)}); {mend}."
+                f"{len(lost)} originals in {source} are gone or have changed since protection "
+                f"({first_of(lost)}); {mend}."
             )
         return self.read(_folder_of(source, rows, run, released=False), int(run["size"]), "read originals")
 
 
 @dataclass
-class Evidence:
+class OpenedRelease:
     """An opened release.
 
     Attributes:
@@ -232,7 +233,7 @@ def open_release(
     size: int | None = None,
     workers: int = 0,
     progress: Progress = SILENT,
-) -> Evidence:
+) -> OpenedRelease:
     """Check digests and decode a released folder and its clean test images; writes nothing.
 
     Args:
@@ -266,7 +267,7 @@ def open_release(
         )
     folder = image_files.scan(out)
     working = size or working_size(folder)[0]
-    return Evidence(
+    return OpenedRelease(
         out=out,
         vault=Vault(place),
         own=False,
@@ -280,7 +281,7 @@ def open_release(
     )
 
 
-def _open_own(out: Path, vault: Vault, test: Path | None, reader: Reader) -> Evidence:
+def _open_own(out: Path, vault: Vault, test: Path | None, reader: Reader) -> OpenedRelease:
     run, rows = vault.run(), vault.read_manifest()
     difference = verify(out, rows, reader.workers)
     if not difference.ok:
@@ -295,7 +296,7 @@ def _open_own(out: Path, vault: Vault, test: Path | None, reader: Reader) -> Evi
         train_rows = tuple(row for row in rows if row.split == "train")
         holdout = (row for row in rows if row.split == "holdout")
         clean = reader.originals(run, holdout, "put them back, or give clean images with --test DIR")
-    return Evidence(
+    return OpenedRelease(
         out=out,
         vault=vault,
         own=True,

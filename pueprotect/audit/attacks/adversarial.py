@@ -18,7 +18,7 @@ from torchvision.transforms import v2
 from pueprotect.audit.attacks.base import Attack, Run, Target, register
 from pueprotect.learning.augment import Grouped, plasma
 from pueprotect.learning.models import Classifier
-from pueprotect.learning.training import Recipe, Transform, train
+from pueprotect.learning.training import Schedule, Transform, train
 from pueprotect.learning.weights import batch_statistics
 from pueprotect.runtime import generator
 
@@ -59,7 +59,7 @@ class _AdversarialTraining(Attack):
         target = run.target
         model = target.fresh()
         return train(
-            model, target.released, target.recipe, seed=target.seed, on_epoch=run.epoch, progress=run.progress,
+            model, target.released, target.schedule, seed=target.seed, on_epoch=run.epoch, progress=run.progress,
             prepare=lambda inputs, labels, stream: (
                 fast_perturbed(model, inputs, labels, self.epsilon, stream), labels
             ),
@@ -136,9 +136,9 @@ class UEraser(Attack):
     source = "Qin et al., Learning the Unlearnable, arXiv 2303.15127; its augmentations rebuilt with torchvision's"
     cost = 2.4
 
-    def recipe(self, target: Target) -> Recipe:
+    def schedule(self, target: Target) -> Schedule:
         """Twice the passes."""
-        return replace(target.recipe, epochs=PASSES * target.recipe.epochs)
+        return replace(target.schedule, epochs=PASSES * target.schedule.epochs)
 
     def train(self, run: Run) -> Classifier:
         """Training on the chosen augmentations."""
@@ -152,6 +152,6 @@ class UEraser(Attack):
             return hardest(model, inputs, labels, [augment(inputs, stream) for _ in range(CANDIDATES)]), labels
 
         return train(
-            model, target.released, self.recipe(target), seed=target.seed, prepare=prepare, on_epoch=run.epoch,
+            model, target.released, self.schedule(target), seed=target.seed, prepare=prepare, on_epoch=run.epoch,
             progress=run.progress,
         )  # fmt: skip

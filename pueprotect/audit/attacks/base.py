@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from pueprotect.errors import InputError
 from pueprotect.learning.data import ImageSet
 from pueprotect.learning.models import Classifier, build
-from pueprotect.learning.training import Recipe, accuracy, count_correct
+from pueprotect.learning.training import Schedule, accuracy, count_correct
 from pueprotect.protect.methods.texture import Scheme
 from pueprotect.runtime import SILENT, Progress, generator
 
@@ -40,7 +40,7 @@ class Target:
     Attributes:
         released: training images as decoded from the released files.
         arch: the attacker's architecture.
-        recipe: the attacker's training schedule.
+        schedule: the attacker's training schedule.
         seed: everything random is a function of it.
         clean_share: clean labelled training images, for attacks that need them; else None.
         etas: radii of the recovery attack, ascending.
@@ -51,7 +51,7 @@ class Target:
 
     released: ImageSet
     arch: str
-    recipe: Recipe
+    schedule: Schedule
     seed: int
     clean_share: ImageSet | None = None
     etas: tuple[float, ...] = ()
@@ -147,13 +147,13 @@ class Attack(ABC):
     def train(self, run: Run) -> Classifier:
         """Learn from `run.target` and return the final network."""
 
-    def recipe(self, target: Target) -> Recipe:
+    def schedule(self, target: Target) -> Schedule:
         """The schedule that this attack trains with."""
-        return target.recipe
+        return target.schedule
 
     def steps(self, target: Target) -> int:
         """Parts of progress that `train` reports."""
-        return self.recipe(target).steps(len(target.released))
+        return self.schedule(target).steps(len(target.released))
 
     def squeeze(self, images: Tensor) -> Tensor:
         """What happens to every image, of training and test, before the network: (N, 3, H, W) uint8 -> the same."""
@@ -208,7 +208,7 @@ class Attack(ABC):
             arch=target.arch,
             accuracy=final,
             best_accuracy=max([final, *epochs]),
-            epochs=self.recipe(target).epochs,
+            epochs=self.schedule(target).epochs,
             seconds=time.perf_counter() - began,
             flags=tuple(run.flags),
             details=run.details | {"epoch_accuracy": epochs} | ({"points": points} if points else {}),

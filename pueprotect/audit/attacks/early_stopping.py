@@ -52,7 +52,7 @@ class EarlyStopping(Attack):
                 run.details |= {"stopped_after_pass": passes, "validation_accuracy": right / len(validation)}
 
         model = train(
-            target.fresh(), target.released, target.recipe, seed=target.seed, on_epoch=look, progress=run.progress
+            target.fresh(), target.released, target.schedule, seed=target.seed, on_epoch=look, progress=run.progress
         )  # fmt: skip
         model.load_state_dict(kept)
         run.details["validation_images"] = len(validation)

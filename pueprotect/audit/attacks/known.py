@@ -14,7 +14,7 @@ from pueprotect.audit.attacks.base import KNOWLEDGE, Target, register
 from pueprotect.audit.attacks.standard import Plain
 from pueprotect.learning.data import ImageSet
 from pueprotect.protect.methods.texture import Scheme, code_book, guessed
-from pueprotect.release.opened import Evidence
+from pueprotect.release.opened import OpenedRelease
 
 CHUNK = 1024
 
@@ -40,7 +40,7 @@ class KnownCode(Plain):
         return replace(released, images=torch.cat(parts).contiguous(memory_format=torch.channels_last))
 
 
-def known(evidence: Evidence) -> Scheme | None:
+def code_book_of(evidence: OpenedRelease) -> Scheme | None:
     """The code of a hardened release; None for any other."""
     run = evidence.run
     if run.get("method") != "hardened":

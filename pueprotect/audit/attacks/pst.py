@@ -19,7 +19,7 @@ late ones roll back to a healthy snapshot. The noise is held for half of the tra
 alarm, no intervention: clean data is trained plainly. All steps together stay within twice plain training. The
 low-pass stage is part of the network that the attacker keeps.
 
-*Evidence*, class-wise EMN of this package on 5,000 CIFAR-10 images with resnet8, one seed each: weight noise alone
+*OpenedRelease*, class-wise EMN of this package on 5,000 CIFAR-10 images with resnet8, one seed each: weight noise alone
 ended at 29 % (restarts at levels 1.2 to 2, 15 epochs) and at 10 % (constant level, 8 epochs); plain training through
 the low-pass stage at 49 % (8 epochs, test images filtered too). The ladder was chosen on these same 1,000 test images;
 on its own it ended at 51 to 54 % after 15 epochs. That class patterns go first was chosen on one run with another
@@ -91,7 +91,7 @@ class PST(Attack):
 
     def train(self, run: Run) -> Classifier:
         """Train with the alarm on."""
-        return _Session(run, self.transform).train()
+        return _StagedTraining(run, self.transform).train()
 
 
 @register
@@ -104,7 +104,7 @@ class PSTColour(PST):
     transform = staticmethod(colour)
 
 
-class _Session:
+class _StagedTraining:
     """State of one PST run."""
 
     def __init__(self, run: Run, transform: Transform | None) -> None:
@@ -115,13 +115,13 @@ class _Session:
         self.shares = noise_shares(self.model)
         self.take(target.released)
         self.stream = generator(target.seed, "train", device=self.data.device)
-        self.total = target.recipe.steps(len(self.data))
+        self.total = target.schedule.steps(len(self.data))
         self.budget = 2 * self.total
-        self.trainer = Trainer(self.model, target.recipe, self.total)
+        self.trainer = Trainer(self.model, target.schedule, self.total)
         self.alarm = Alarm()
         self.rung = 0
         self.cleaned: set[str] = set()
-        self.check_every = max(1, round(IMAGES_BETWEEN_CHECKS / target.recipe.batch_size))
+        self.check_every = max(1, round(IMAGES_BETWEEN_CHECKS / target.schedule.batch_size))
         self.healthy: list[Snapshot] = []
         self.last_late_alarm: int | None = None
         self.roll_back = max(1, self.total // 4)
@@ -139,10 +139,10 @@ class _Session:
         return float(LADDER[self.rung][1] * 0.5 ** max(0.0, past / 0.1))
 
     def train(self) -> Classifier:
-        recipe = self.run.target.recipe
-        epoch = steps_per_epoch(len(self.data), recipe.batch_size)
+        schedule = self.run.target.schedule
+        epoch = steps_per_epoch(len(self.data), schedule.batch_size)
         parameters = trainable(self.model)
-        plan = batches(len(self.data), self.data.size, self.stream, self.data.device, batch_size=recipe.batch_size)
+        plan = batches(len(self.data), self.data.size, self.stream, self.data.device, batch_size=schedule.batch_size)
         for executed, (index, crop) in enumerate(plan, start=1):
             inputs = to_float(crop.apply(self.data.frames(index)))
             if self.transform is not None:
@@ -227,6 +227,6 @@ class _Session:
     def restart(self, weights: dict[str, Tensor], position: int) -> None:
         """Go on from these weights and this position of the schedule, with fresh momentum."""
         self.model.load_state_dict(weights)
-        self.trainer = Trainer(self.model, self.run.target.recipe, self.total)
+        self.trainer = Trainer(self.model, self.run.target.schedule, self.total)
         self.trainer.position = position
         self.alarm = Alarm()

@@ -19,7 +19,7 @@ from pueprotect.audit.attacks.base import Attack, Run, Target, register
 from pueprotect.learning.data import ImageSet
 from pueprotect.learning.draw_engine import DrawEngine
 from pueprotect.learning.models import Classifier
-from pueprotect.learning.training import Recipe, train
+from pueprotect.learning.training import Schedule, train
 from pueprotect.learning.weights import distance, reestimate_batch_norm, trainable
 from pueprotect.runtime import SILENT, Progress
 
@@ -44,8 +44,8 @@ def project(parameters: list[Tensor], centre: list[Tensor], eta: float) -> None:
         parameter.copy_(torch.where(outside, pulled, parameter))
 
 
-def recovered(
-    start: Classifier, clean: ImageSet, eta: float, recipe: Recipe, *, seed: int, progress: Progress = SILENT
+def fine_tuned_within(
+    start: Classifier, clean: ImageSet, eta: float, schedule: Schedule, *, seed: int, progress: Progress = SILENT
 ) -> Classifier:
     """A copy of `start`, fine-tuned on clean images inside the ball of radius `eta` around its weights."""
     centre = [parameter.detach().clone() for parameter in trainable(start)]
@@ -54,7 +54,7 @@ def recovered(
     return train(
         model,
         clean,
-        replace(recipe, lr=0.01, warmup=0.0),
+        replace(schedule, lr=0.01, warmup=0.0),
         seed=seed,
         after_step=lambda: project(parameters, centre, eta),
         progress=progress,
@@ -73,7 +73,7 @@ class Recovery(Attack):
 
     def _clean_steps(self, target: Target) -> int:
         assert target.clean_share is not None
-        return target.recipe.steps(len(target.clean_share))
+        return target.schedule.steps(len(target.clean_share))
 
     def steps(self, target: Target) -> int:
         """Plain training, one fine-tuning for each radius, one training from scratch, twice as long, and the draws."""
@@ -85,7 +85,12 @@ class Recovery(Attack):
         clean = target.clean_share
         assert clean is not None
         start = train(
-            target.fresh(), target.released, target.recipe, seed=target.seed, on_epoch=run.epoch, progress=run.progress
+            target.fresh(),
+            target.released,
+            target.schedule,
+            seed=target.seed,
+            on_epoch=run.epoch,
+            progress=run.progress,
         )
         run.observe("before", start)
         centre = [parameter.detach().clone() for parameter in trainable(start)]
@@ -94,11 +99,11 @@ class Recovery(Attack):
         run.observe("eta 0", model)
         moved = {}
         for eta in target.etas:
-            model = recovered(start, clean, eta, target.recipe, seed=target.seed, progress=run.progress)
+            model = fine_tuned_within(start, clean, eta, target.schedule, seed=target.seed, progress=run.progress)
             moved[f"eta {eta:g}"] = distance(trainable(model), centre)
             run.observe(f"eta {eta:g}", model)
         alone = train(
-            target.fresh(), clean, replace(target.recipe, epochs=2 * target.recipe.epochs), seed=target.seed,
+            target.fresh(), clean, replace(target.schedule, epochs=2 * target.schedule.epochs), seed=target.seed,
             progress=run.progress,
         )  # fmt: skip
         run.observe(ALONE, alone, candidate=False)

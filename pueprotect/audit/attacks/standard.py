@@ -36,7 +36,7 @@ class Plain(Attack):
         """Train a fresh network on these images."""
         target = run.target
         return train(
-            target.fresh(), data, self.recipe(target), seed=target.seed, transform=self.transform(target),
+            target.fresh(), data, self.schedule(target), seed=target.seed, transform=self.transform(target),
             prepare=self.prepare(target), on_epoch=on_epoch, progress=run.progress,
         )  # fmt: skip
 

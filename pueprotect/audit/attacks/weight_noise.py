@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pueprotect.audit.attacks.base import Attack, Run, Target, register
 from pueprotect.learning.data import ImageSet
 from pueprotect.learning.models import Classifier
-from pueprotect.learning.training import Recipe, train
+from pueprotect.learning.training import Schedule, train
 from pueprotect.learning.weights import reestimate_batch_norm, trainable
 
 LEVEL = 1.0
@@ -51,7 +51,7 @@ class WeightNoise(Attack):
         model, released = target.fresh(), target.released
         parameters, shares = trainable(model), self.shares(model)
         train(
-            model, released, self.recipe(target), seed=target.seed, progress=run.progress,
+            model, released, self.schedule(target), seed=target.seed, progress=run.progress,
             on_epoch=lambda trained: run.epoch(settled(trained, released)),
             deviations=lambda done: relative_deviations(parameters, shares, self.level(done)),
         )  # fmt: skip
@@ -70,9 +70,9 @@ class WeightNoiseShort(WeightNoise):
         """The same in every step."""
         return LEVEL
 
-    def recipe(self, target: Target) -> Recipe:
+    def schedule(self, target: Target) -> Schedule:
         """Two fifths of the passes."""
-        return replace(target.recipe, epochs=SHORT * target.recipe.epochs)
+        return replace(target.schedule, epochs=SHORT * target.schedule.epochs)
 
 
 @register

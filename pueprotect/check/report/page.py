@@ -24,7 +24,7 @@ from PIL import Image
 from pueprotect import __version__
 from pueprotect.audit.flags import FLAGS
 from pueprotect.certify.flags import CERTIFICATE_FLAGS
-from pueprotect.check.evidence import Records
+from pueprotect.check.evidence import Evidence
 from pueprotect.check.formats import CheckReport
 from pueprotect.check.policy import AuditRules
 from pueprotect.check.report.charts import Level, Series, histogram, line_chart, nice
@@ -71,12 +71,12 @@ class Bar:
 
 
 def render(
-    records: Records, check: CheckReport | None, *, today: date, with_originals: bool = False, images: int = 12
+    evidence: Evidence, check: CheckReport | None, *, today: date, with_originals: bool = False, images: int = 12
 ) -> str:
     """The page.
 
     Args:
-        records: the evidence; its files must be as released.
+        evidence: the evidence; its files must be as released.
         check: the verdict to put first, if there is a policy.
         today: for the header.
         with_originals: show originals and noise x 10 beside released files.
@@ -93,16 +93,16 @@ def render(
         lstrip_blocks=True,
     )
     environment.filters["percent"] = percent
-    found = records.certificate
-    certificate = found if found and found.data_digest == records.digest else None
-    rows = _spread(records.rows, images)
-    worst = sorted((row for row in records.rows if row.ssim is not None), key=lambda row: row.ssim or 0.0)[:WORST]
-    shown = bars(records, check)
+    found = evidence.certificate
+    certificate = found if found and found.data_digest == evidence.digest else None
+    rows = _spread(evidence.rows, images)
+    worst = sorted((row for row in evidence.rows if row.ssim is not None), key=lambda row: row.ssim or 0.0)[:WORST]
+    shown = bars(evidence, check)
     return environment.get_template("template.html").render(
-        name=records.out.resolve().name,
+        name=evidence.out.resolve().name,
         today=today,
         version=__version__,
-        records=records,
+        evidence=evidence,
         check=check,
         outcome=OUTCOMES[check.code] if check else None,
         certificate=certificate,
@@ -113,18 +113,18 @@ def render(
         certificate_flags=CERTIFICATE_FLAGS,
         audit_flags=FLAGS,
         bars=shown,
-        stale_attacks=sum(record.key.data_digest != records.digest for record in records.audit),
+        stale_attacks=sum(record.key.data_digest != evidence.digest for record in evidence.audit),
         pst=[
-            _pst(record) for record in records.fresh if record.key.attack in PST and record.result.details.get("trace")
+            _pst(record) for record in evidence.fresh if record.key.attack in PST and record.result.details.get("trace")
         ],
         points=[
-            (record, _radii(record, certificate)) for record in records.fresh if record.result.details.get("points")
+            (record, _radii(record, certificate)) for record in evidence.fresh if record.result.details.get("points")
         ],
-        pictures=[picture(records, row, with_originals) for row in rows],
+        pictures=[picture(evidence, row, with_originals) for row in rows],
         with_originals=with_originals,
-        worst_files=[(row, picture(records, row, False)) for row in worst],
-        measured=sum(row.ssim is not None for row in records.rows),
-        settings=_settings(records),
+        worst_files=[(row, picture(evidence, row, False)) for row in worst],
+        measured=sum(row.ssim is not None for row in evidence.rows),
+        settings=_settings(evidence),
     )
 
 
@@ -133,21 +133,21 @@ def percent(value: float | None) -> str:
     return "\N{EN DASH}" if value is None else f"{100 * value:.1f} %"
 
 
-def bars(records: Records, check: CheckReport | None) -> list[Bar]:
+def bars(evidence: Evidence, check: CheckReport | None) -> list[Bar]:
     """Every fresh attack with a figure, the most damaging first."""
     rules = check.file.policy.audit if check else None
     found = []
-    for record in records.fresh:
+    for record in evidence.fresh:
         if record.result.accuracy is None:
             continue
-        clean = records.clean_line(record)
+        clean = evidence.clean_line(record)
         found.append(
             Bar(
                 attack=record.key.attack,
                 arch=record.key.arch,
                 accuracy=record.result.accuracy,
                 best=record.result.best_accuracy,
-                recovered=records.recovered(record),
+                recovered=evidence.recovered(record),
                 clean=clean.result.accuracy if clean else None,
                 chance=record.chance,
                 gate=_gate(rules, record, clean) if rules else None,
@@ -278,12 +278,12 @@ def _spread(rows: Sequence[ManifestRow], count: int) -> list[ManifestRow]:
     return [row for row in chain.from_iterable(zip_longest(*by_class.values())) if row is not None][:count]
 
 
-def picture(records: Records, row: ManifestRow, with_originals: bool) -> Picture:
+def picture(evidence: Evidence, row: ManifestRow, with_originals: bool) -> Picture:
     """A released file as a thumbnail; with originals, cut-outs of original, release and noise at native size."""
-    after = decode_rgb(records.out / row.path)
+    after = decode_rgb(evidence.out / row.path)
     if not with_originals:
         return Picture(row.path, row.class_name, _uri(_thumbnail(after)))
-    source = Path(records.run["source"]) / row.source_path
+    source = Path(evidence.run["source"]) / row.source_path
     if not source.is_file() or sha256_of(source) != row.source_sha256:
         return Picture(row.path, row.class_name, _uri(_centre(after)))
     before = decode_rgb(source)
@@ -310,14 +310,14 @@ def _uri(image: Image.Image) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _settings(records: Records) -> dict[str, dict[str, str]]:
+def _settings(evidence: Evidence) -> dict[str, dict[str, str]]:
     """What a reader needs to repeat the work; no paths, which name people and machines."""
-    run = records.run
+    run = evidence.run
     left_out = {"labels", "overwrite", "resume", "workers", "release_anyway"}
     made = {name: str(value) for name, value in run.get("settings", {}).items() if name not in left_out}
-    certificate = records.certificate
+    certificate = evidence.certificate
     certified = certificate.model_dump(include={"q", "sigma", "draws", "alpha", "joint"}) if certificate else {}
-    digests = {"released data": records.digest}
+    digests = {"released data": evidence.digest}
     if run:
         digests["manifest"] = f"sha256:{run['manifest_sha256']}"
     sections = {

@@ -24,7 +24,7 @@ Mode = Literal["class-wise", "sample-wise"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class NoiseSettings:
     """What the perturbation is optimised for.
 
     Attributes:

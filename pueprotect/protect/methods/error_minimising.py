@@ -26,14 +26,14 @@ from pueprotect.learning.data import ImageSet, Labelled, Part
 from pueprotect.learning.distributed import ALONE, Group
 from pueprotect.learning.models import Classifier, build
 from pueprotect.learning.training import (
-    Recipe,
+    Schedule,
     Trainer,
     average_statistics,
     batches,
     shared_batches,
 )
 from pueprotect.protect.methods import error_minimising as protect
-from pueprotect.protect.methods.base import Made, Protected, Settings
+from pueprotect.protect.methods.base import Made, NoiseSettings, Protected
 from pueprotect.protect.methods.self_check import SelfCheck, _check, _facts
 from pueprotect.protect.presets import Preset
 from pueprotect.runtime import SILENT, Progress, generator
@@ -61,12 +61,12 @@ class Optimizer:
 
     Args:
         data: training images of this rank; the holdout is never among them.
-        settings: see `Settings`.
+        settings: see `NoiseSettings`.
         group: the ranks.
     """
 
     data: Labelled
-    settings: Settings
+    settings: NoiseSettings
     group: Group = ALONE
     surrogate: Classifier = field(init=False)
     delta: Tensor = field(init=False)
@@ -99,8 +99,8 @@ class Optimizer:
         """
         if teacher is not None:
             self.surrogate.load_state_dict(teacher.state_dict())
-        each, epoch = shared_batches(len(self.data), Recipe().batch_size, self.group)
-        trainer = Trainer(self.surrogate, Recipe(), rounds * epoch, self.group)
+        each, epoch = shared_batches(len(self.data), Schedule().batch_size, self.group)
+        trainer = Trainer(self.surrogate, Schedule(), rounds * epoch, self.group)
         plan = batches(len(self.data), self.data.size, self.stream, self.data.device, batch_size=each)
         noisy = teacher is not None
         for _ in range(rounds):
@@ -208,7 +208,7 @@ PIECE = 16384  # images in one message between ranks
 
 
 def _optimised(
-    images: ImageSet, held: Tensor, settings: Settings, preset: Preset, progress: Progress, group: Group
+    images: ImageSet, held: Tensor, settings: NoiseSettings, preset: Preset, progress: Progress, group: Group
 ) -> Made:
     """Noise of EMN or PUE, its surrogate, and the facts."""
     holdout, shown = (Part(images, members.nonzero().flatten()) for members in (held, ~held))
@@ -224,7 +224,7 @@ def _optimised(
 def _share(
     clean: Labelled | None,
     holdout: Labelled | None,
-    task: tuple[Settings, Preset, int],
+    task: tuple[NoiseSettings, Preset, int],
     progress: Progress,
     group: Group,
     device: str,

@@ -11,12 +11,12 @@ from pueprotect.learning.data import Labelled
 from pueprotect.learning.distributed import ALONE, Group
 from pueprotect.learning.models import Classifier, build, parameter_count
 from pueprotect.learning.training import (
-    Recipe,
+    Schedule,
     accuracy,
     count_correct,
     train,
 )
-from pueprotect.protect.methods.base import Settings
+from pueprotect.protect.methods.base import NoiseSettings
 from pueprotect.protect.presets import Preset
 from pueprotect.runtime import SILENT, Progress, child_seed
 
@@ -74,7 +74,9 @@ def self_check(
         progress: one part for each step.
     """
     model = build(arch, protected.classes, protected.size, seed=seed, purpose="self-check", device=protected.device)
-    train(model, protected, Recipe(epochs=epochs), seed=child_seed(seed, "self-check"), group=group, progress=progress)
+    train(
+        model, protected, Schedule(epochs=epochs), seed=child_seed(seed, "self-check"), group=group, progress=progress
+    )
     chance, reached = 0.0, 0.0
     if holdout is not None:
         chance = int(torch.bincount(holdout.labels, minlength=holdout.classes).max()) / len(holdout)
@@ -93,13 +95,13 @@ def self_check(
 def _check(
     protected: Labelled,
     holdout: Labelled | None,
-    settings: Settings,
+    settings: NoiseSettings,
     seed: int,
     preset: Preset,
     progress: Progress,
     group: Group = ALONE,
 ) -> SelfCheck:
-    progress.start("self-check", Recipe(epochs=preset.check_epochs).steps(sum(group.gather(len(protected)))))
+    progress.start("self-check", Schedule(epochs=preset.check_epochs).steps(sum(group.gather(len(protected)))))
     check = self_check(
         protected, holdout, settings.surrogate, epochs=preset.check_epochs, seed=seed, group=group, progress=progress
     )
@@ -108,7 +110,7 @@ def _check(
 
 
 def _facts(
-    settings: Settings,
+    settings: NoiseSettings,
     protected: Labelled,
     surrogate: Classifier,
     rounds: int,

@@ -35,7 +35,7 @@ from pueprotect.images.block_dct import BLOCK, LUMA, Floats, block_dct, inverse_
 from pueprotect.images.decode import identify
 from pueprotect.images.folders import ImageFolder
 from pueprotect.learning.data import ImageSet, Part
-from pueprotect.protect.methods.base import Made, Protected, Settings, Visibility
+from pueprotect.protect.methods.base import Made, NoiseSettings, Protected, Visibility
 from pueprotect.protect.methods.self_check import _check, _facts
 from pueprotect.protect.presets import Preset
 from pueprotect.runtime import Progress, child_seed
@@ -332,7 +332,7 @@ def _phases(plane: Floats, frequencies: Frequencies) -> Frequencies:
 CODE_CHECKS = 2  # times the passes of the self-check: networks learn the coarse part of a texture code later than noise
 
 
-def _coded(images: ImageSet, held: Tensor, settings: Settings, preset: Preset, progress: Progress) -> Made:
+def _coded(images: ImageSet, held: Tensor, settings: NoiseSettings, preset: Preset, progress: Progress) -> Made:
     """The texture code; the network of the self-check takes the place of a surrogate."""
     progress.start("lay textures", 1)
     scheme = Scheme(code_book(images.classes, settings.seed), settings.epsilon, settings.visibility)

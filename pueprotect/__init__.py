@@ -1,23 +1,66 @@
 """Make labelled images unlearnable, certify how much could still be learnt, and audit the result.
 
-The command line does all of this (`pueprotect --help`); the same from Python:
+The command line does all of this (`pueprotect --help`). The same from Python:
 
-    from pathlib import Path
-    from pueprotect.runtime import choose_device
-    from pueprotect.protect.pipeline import Options, protect_folder
-    from pueprotect.release.opened import open_release
-    from pueprotect.audit.pipeline import AuditSettings, audit
+    from pueprotect import audit, certify, protect
 
-    device = choose_device()
-    report = protect_folder(Path("photos"), Path("shared"), options=Options(), device=device)
-    evidence = open_release(Path("shared"), device=device.name)
-    found = audit(evidence, AuditSettings(attacks=("standard", "pst"), suite=None, archs=("resnet8",)))
-    print(found.worst.result.attack, found.worst.recovered)
+    protect("photos", "shared")
+    print(certify("shared").curve)
+    print(audit("shared", attacks=("standard", "pst")).worst)
 
-The way of the data: folder -> images -> protect -> released folder and vault -> certify, audit -> evidence.
-Core functions take tensors, paths and frozen settings, return frozen results and print nothing.
+Each room is a package, and imports only from those before it: errors, runtime, images and learning, release, protect,
+audit, certify, check, cli. Core functions take tensors, paths and frozen settings, return frozen results and print
+nothing. Torch is imported when the work starts.
 """
 
-__all__ = ["__version__"]
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pueprotect.protect.report import Report
+    from pueprotect.release.records import Audit, Certificate
+
+__all__ = ["__version__", "audit", "certify", "protect"]
 
 __version__ = "0.1.0"
+
+
+def protect(src: str | Path, out: str | Path, **options: Any) -> Report:
+    """Make a protected copy `out` of the class folders in `src`; see `protect.options.Options`."""
+    from pueprotect.protect.options import Options
+    from pueprotect.protect.pipeline import protect_folder
+
+    return protect_folder(Path(src), Path(out), options=Options(**options))
+
+
+def certify(out: str | Path, **settings: Any) -> Certificate:
+    """Bound what can still be learnt from a release of this package; see `certify.certificate.CertificateSettings`."""
+    from pueprotect.certify.certificate import CertificateSettings
+    from pueprotect.certify.pipeline import certify_folder
+
+    return certify_folder(Path(out), CertificateSettings(**settings))
+
+
+def audit(out: str | Path, **settings: Any) -> Audit:
+    """Measure what attackers learn from a release of this package; see `audit.pipeline.AuditSettings`."""
+    from pueprotect.audit.pipeline import AuditSettings, audit_folder
+
+    return audit_folder(Path(out), AuditSettings(**settings))
+
+
+class _Room(ModuleType):
+    """A room that can be called: importing a room binds its name here, where the function of that name was."""
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        return _TOUR[self.__name__.rpartition(".")[2]](*args, **options)
+
+
+_TOUR: dict[str, Any] = {"protect": protect, "certify": certify, "audit": audit}
+for _name in _TOUR:
+    import_module(f"{__name__}.{_name}")
+    sys.modules[f"{__name__}.{_name}"].__class__ = _Room

@@ -13,15 +13,27 @@ Each message is one sentence that names the file or option and the mend. Abstent
 gates are values, not exceptions.
 """
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
+from enum import IntEnum
 
 LISTED = 3
+
+
+class ExitCode(IntEnum):
+    """What a command returns to the shell."""
+
+    PASS = 0
+    FAIL = 1  # a gate or policy failed
+    ERROR = 2  # usage, input or an internal error
+    INCONCLUSIVE = 3  # abstained, incomplete, or evidence for other files
+    INTERRUPTED = 130
 
 
 class PueprotectError(Exception):
     """Base class; `exit_code` is what the command line returns."""
 
-    exit_code = 2
+    exit_code = ExitCode.ERROR
 
 
 class InputError(PueprotectError):
@@ -58,7 +70,7 @@ class VaultError(PueprotectError):
 class StaleDataError(PueprotectError):
     """Released files are missing, added or changed since they were protected."""
 
-    exit_code = 3
+    exit_code = ExitCode.INCONCLUSIVE
 
 
 class CertificateError(PueprotectError):
@@ -67,3 +79,9 @@ class CertificateError(PueprotectError):
 
 class PlatformError(PueprotectError):
     """The machine lacks the device or library that was asked for."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`did you mean a or b?` for a name that is not among the known ones."""
+    known = list(known)
+    return f"did you mean {' or '.join(difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known)}?"

@@ -1,14 +1,15 @@
-"""What every long computation shares: the device, the random streams and the progress protocol.
-
-Torch is imported inside the functions, so that modules which only want `Progress` start quickly.
-"""
+"""What every room shares: the progress protocol, random streams and plug-ins. No torch until a stream is made."""
 
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pueprotect.errors import InputError
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
     import torch
 
 
@@ -55,3 +56,32 @@ def generator(seed: int, purpose: str, index: int = 0, device: str = "cpu") -> t
     import torch
 
     return torch.Generator(device=device).manual_seed(child_seed(seed, purpose, index))
+
+
+def plugins(group: str) -> dict[str, EntryPoint]:
+    """What other installed packages offer in an entry point group, such as `pueprotect.attacks`, by name."""
+    from importlib.metadata import entry_points
+
+    return {entry.name: entry for entry in entry_points(group=group)}
+
+
+def unusable(plugin: EntryPoint, why: object) -> InputError:
+    """The error for a plug-in that cannot be used: one sentence that names its package."""
+    package = plugin.dist.name if plugin.dist else plugin.value
+    reason = " ".join(str(why).split()) or type(why).__name__
+    return InputError(
+        f"The plug-in {plugin.name!r} of the package {package} cannot be used ({reason}); update or uninstall the "
+        "package."
+    )
+
+
+def load_plugin(plugin: EntryPoint) -> Any:
+    """Import what a plug-in names.
+
+    Raises:
+        InputError: it cannot be imported; the message names the package.
+    """
+    try:
+        return plugin.load()
+    except Exception as error:  # code of others may fail in any way
+        raise unusable(plugin, error) from error

@@ -70,17 +70,21 @@ FLAGS = {
         "Use more --seeds, or leave a wider margin.",
     ),
 }
-FAILED = frozenset({"diverged", "failed"})
-
 IMBALANCE = 3
+WEAK = 0.2  # of the way from chance to 1, likewise `FITTED`
 STILL_RISING = 0.03
 FITTED = 0.5
 FITTED_OF_CLEAN = 2 / 3
 
 
+def way_from_chance(chance: float, share: float) -> float:
+    """The accuracy that lies a share of the way from chance to 1."""
+    return chance + share * (1 - chance)
+
+
 def weak_clean_line(accuracy: float, chance: float) -> bool:
     """Whether the clean line stands less than a fifth of the way from chance to 1."""
-    return accuracy < chance + 0.2 * (1 - chance)
+    return accuracy < way_from_chance(chance, WEAK)
 
 
 def not_converged(epoch_accuracy: Sequence[float], train_accuracy: float | None, chance: float) -> bool:
@@ -98,7 +102,7 @@ def not_converged(epoch_accuracy: Sequence[float], train_accuracy: float | None,
     tenth = max(1, len(epoch_accuracy) // 10)
     last, before = epoch_accuracy[-tenth:], epoch_accuracy[-2 * tenth : -tenth]
     rising = bool(before) and statistics.mean(last) - statistics.mean(before) > STILL_RISING
-    return rising or (train_accuracy is not None and train_accuracy < chance + FITTED * (1 - chance))
+    return rising or (train_accuracy is not None and train_accuracy < way_from_chance(chance, FITTED))
 
 
 def under_trained(train_accuracy: float | None, clean_train_accuracy: float | None, chance: float) -> bool:
@@ -109,7 +113,7 @@ def under_trained(train_accuracy: float | None, clean_train_accuracy: float | No
     if train_accuracy is None:
         return False
     share = FITTED if clean_train_accuracy is None else FITTED_OF_CLEAN * (clean_train_accuracy - chance) / (1 - chance)
-    return train_accuracy < chance + share * (1 - chance)
+    return train_accuracy < way_from_chance(chance, share)
 
 
 def imbalanced(counts: Sequence[int]) -> bool:

@@ -1,8 +1,8 @@
-"""Runs attacks on the bytes on disk of a released folder and says what an attacker gets.
+"""Runs attacks on the bytes on disk of a released folder and reports what an attacker gets.
 
-Every figure is clean test accuracy. `recovered` puts it between chance (0) and the clean upper line (1), the
-accuracy of the same network trained in the same way on the clean originals. The images are decoded once for all
-attacks; the cheapest attacks run first; each result is stored as it ends.
+Every figure is clean test accuracy. `recovered` puts it between chance (0) and the clean line (1), the accuracy of the
+same network trained in the same way on the clean originals. The images are decoded once for all attacks; the cheapest
+attacks run first; each result is stored as it ends.
 """
 
 from __future__ import annotations
@@ -10,28 +10,28 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from pueprotect import __version__
-from pueprotect.audit import flags as validity
-from pueprotect.audit.attacks import AttackResult, Target, find
-from pueprotect.audit.attacks.base import KNOWLEDGE, clean_share
-from pueprotect.audit.attacks.known import code_book_of
-from pueprotect.audit.findings import NO_GATES, AuditReport, Gates, Row, clean_row, judge
-from pueprotect.audit.suites import TRANSFER, applicable
+from pueprotect.audit.attacks import Target, find
+from pueprotect.audit.attacks.base import CLEAN_SHARE, KNOWLEDGE, clean_share
+from pueprotect.audit.findings import NO_GATES, Gates, clean_row, in_order, judge, worst_of
+from pueprotect.audit.flags import imbalanced
+from pueprotect.audit.suites import TRANSFER, applicable, suite
 from pueprotect.errors import InputError, StaleDataError
 from pueprotect.learning.data import ImageSet
-from pueprotect.learning.distributed import ALONE, Group
+from pueprotect.learning.device import Machine, choose_device
 from pueprotect.learning.models import ARCHITECTURES, architecture, build
 from pueprotect.learning.training import Schedule, default_epochs, train
-from pueprotect.release.opened import OpenedRelease
-from pueprotect.runtime import SILENT, Progress
+from pueprotect.protect.methods import base as methods
+from pueprotect.release.opened import OpenedRelease, open_release
+from pueprotect.release.records import CLEAN_LINE, AttackResult, Audit, AuditRow
 
-CLEAN_LINE = "clean-line"
 TIMED_STEPS = 5
 MOST_SEEDS = 100
 
@@ -41,9 +41,9 @@ class AuditSettings:
     """What is attacked, and how.
 
     Attributes:
-        attacks: registered names.
-        suite: name of the suite that they came from, or None.
-        archs: the attackers' architectures.
+        attacks: registered names; none takes those of the suite.
+        suite: name of the suite that they came from; with no attacks at all, `quick`.
+        archs: the attackers' architectures; none chooses.
         epochs: passes of each training; None chooses by the number of images.
         clean_fraction: share of the clean training images that attacks with clean images get, in (0, 1).
         etas: radii of the recovery attack, ascending.
@@ -52,9 +52,9 @@ class AuditSettings:
         gates: limits that the spread over seeds is held against.
     """
 
-    attacks: tuple[str, ...]
-    suite: str | None
-    archs: tuple[str, ...]
+    attacks: tuple[str, ...] = ()
+    suite: str | None = None
+    archs: tuple[str, ...] = ()
     epochs: float | None = None
     clean_fraction: float = 0.2
     etas: tuple[float, ...] = (0.5, 1.0, 2.0)
@@ -63,6 +63,9 @@ class AuditSettings:
     gates: Gates = NO_GATES
 
     def __post_init__(self) -> None:
+        if not self.attacks:
+            object.__setattr__(self, "suite", self.suite or "quick")
+            object.__setattr__(self, "attacks", suite(self.suite or "quick"))
         for name in self.attacks:
             find(name)
         if self.epochs is not None and not 0 < self.epochs <= 10_000:
@@ -113,68 +116,65 @@ def default_archs(suite: str | None, surrogate: str, size: int, device: str) -> 
     return tuple(dict.fromkeys((surrogate, *fitting)))
 
 
-def audit(
-    release: OpenedRelease,
-    settings: AuditSettings,
-    *,
-    resume: bool = False,
-    progress: Progress = SILENT,
-    group: Group = ALONE,
-) -> AuditReport:
+def audit(release: OpenedRelease, settings: AuditSettings, *, resume: bool = False) -> Audit:
     """Run every attack with every architecture and seed; each result is stored in the vault as it ends.
+
+    The processes of the release's machine share the trainings: each gets every `size`-th one, and all get the result.
 
     Args:
         release: an opened release.
-        settings: see `AuditSettings`.
+        settings: see `AuditSettings`; without `archs` they are chosen, see `default_archs`.
         resume: take results that the vault holds for the same settings and the same bytes.
-        progress: told of the estimated time and of each training.
-        group: the processes that share the work; each gets every `size`-th training, and all get the report.
 
     Raises:
-        InputError: an architecture does not fit, or an attack asked for by name needs clean images that are not there.
+        InputError: an architecture does not fit, or an attack asked for by name lacks what it needs.
     """
+    if not settings.archs:
+        archs = default_archs(settings.suite, release.default_arch, release.size, release.device)
+        settings = replace(settings, archs=archs)
     for arch in settings.archs:
         architecture(arch, release.size)
-    work = _Audit(release, settings, progress)
+    work, group = _Audit(release, settings), release.machine.group
     attacks, skipped = work.affordable()
     jobs = work.plan(attacks)
-    found = {job: work.remembered(job) for job in jobs} if resume else dict.fromkeys(jobs)
+    found = {job: work.kept(job) for job in jobs} if resume else dict.fromkeys(jobs)
     missing = [job for job, result in found.items() if result is None]
     if missing:
         work.estimate(missing, group.size)
     done = {job: result for job, result in found.items() if result is not None}
     done |= {job: work.run(job) for job in group.share(missing)}
     results = {job: result for part in group.gather(done) for job, result in part.items()}
-    return _report(release, settings, attacks, skipped, results)
+    return work.report(attacks, skipped, results)
+
+
+def audit_folder(out: Path, settings: AuditSettings) -> Audit:
+    """Audit a release of this package."""
+    return audit(open_release(out, machine=Machine(choose_device())), settings)
 
 
 class _Audit:
     """What the trainings of one audit share."""
 
-    def __init__(self, release: OpenedRelease, settings: AuditSettings, progress: Progress) -> None:
-        self.release, self.settings, self.progress = release, settings, progress
+    def __init__(self, release: OpenedRelease, settings: AuditSettings) -> None:
+        self.release, self.settings, self.progress = release, settings, release.machine.progress
         self.schedule = Schedule(epochs=settings.epochs or default_epochs(len(release.released)))
         try:
             self.originals = release.originals
         except StaleDataError:  # the audit goes on without a clean line, and says so by a flag
             self.originals = None
-        self.known = code_book_of(release)
+        self.scheme = methods.scheme_of(release.run)
 
     def affordable(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Attacks that can be run, and those of a suite that lack clean images."""
         names = self.settings.attacks
         if self.settings.suite is not None:
             names = applicable(names, self.release.run.get("method"))
-        for name in names:
-            if find(name).needs == KNOWLEDGE and self.known is None:
-                raise InputError(f"The attack {name} needs a code book to know: audit a release of --method hardened.")
-        needy = tuple(name for name in names if find(name).needs == "a clean share") if self.originals is None else ()
-        if needy and self.settings.suite is None:
-            raise InputError(
-                f"The attack {needy[0]} needs clean training images: audit a release made by pueprotect whose "
-                "originals are still in place, or leave it out."
-            )
-        return tuple(name for name in names if name not in needy), needy
+        lacking = {name: find(name).lacks(self.originals is not None, self.scheme is not None) for name in names}
+        skipped = tuple(name for name, why in lacking.items() if why)
+        for name in skipped:
+            if self.settings.suite is None or find(name).needs == KNOWLEDGE:
+                raise InputError(lacking[name])
+        return tuple(name for name in names if name not in skipped), skipped
 
     def plan(self, attacks: Sequence[str]) -> list[Job]:
         """Clean lines first, then the attacks, cheapest first."""
@@ -204,11 +204,12 @@ class _Audit:
         if job.clean:
             assert self.originals is not None
             return Target(self.originals, job.arch, self.schedule, seed)
-        needy = find(job.attack).needs == "a clean share"
-        share = clean_share(self.originals, settings.clean_fraction, seed) if needy else None
+        needy = find(job.attack).needs == CLEAN_SHARE
         return Target(
-            self.release.released, job.arch, self.schedule, seed, share, settings.etas, self.originals, self.known
-        )
+            self.release.released, job.arch, self.schedule, seed,
+            clean_share=clean_share(self.originals, settings.clean_fraction, seed) if needy else None,
+            etas=settings.etas, originals=self.originals, scheme=self.scheme,
+        )  # fmt: skip
 
     def key(self, job: Job) -> dict[str, Any]:
         """Everything that a result depends on besides the bytes."""
@@ -224,12 +225,11 @@ class _Audit:
             "pueprotect": __version__,
         }
 
-    def remembered(self, job: Job) -> AttackResult | None:
+    def kept(self, job: Job) -> AttackResult | None:
         """The stored result for the same settings and bytes; a failed one is tried again."""
-        found = self.release.remembered(job.place, self.key(job))
-        if found is None or validity.FAILED & set(found["flags"]):
-            return None
-        return AttackResult(**(found | {"flags": tuple(found["flags"])}))
+        stored = self.release.results.kept(job.place, self.key(job))
+        found = AttackResult.model_validate(stored) if stored else None
+        return None if found is None or found.failed else found
 
     def run(self, job: Job) -> AttackResult:
         """Train and measure; stored as soon as it is known. A numerical failure is a result too."""
@@ -243,13 +243,56 @@ class _Audit:
             why = f"{type(error).__name__}: {' '.join(str(error).split())}"
             self.progress.finish(f"failed ({why})")
             result = AttackResult(
-                attack=job.attack, arch=job.arch, accuracy=0.0, best_accuracy=0.0, epochs=self.schedule.epochs,
+                attack=job.attack, arch=job.arch, accuracy=None, best_accuracy=None, epochs=self.schedule.epochs,
                 seconds=time.perf_counter() - began, flags=("failed",), details={"failure": why},
             )  # fmt: skip
-        failed = validity.FAILED & set(result.flags)
-        figures = {"accuracy": None, "best_accuracy": None} if failed else {}
-        self.release.remember(job.place, self.key(job), asdict(result) | figures)
+        self.release.results.keep(job.place, self.key(job), result.as_json())
         return result
+
+    def report(self, attacks: Sequence[str], skipped: Sequence[str], results: dict[Job, AttackResult]) -> Audit:
+        """All results in one."""
+        settings, chance = self.settings, self.release.chance
+
+        def runs(name: str, arch: str, clean: bool) -> list[AttackResult]:
+            jobs = (Job(name, arch, repeat, clean) for repeat in range(settings.seeds))
+            return [results[job] for job in jobs if job in results]
+
+        lines = {arch: runs("standard", arch, True) for arch in settings.archs}
+        clean = {arch: clean_row(found, chance) for arch, found in lines.items() if found}
+        rows = in_order([
+            judge(runs(name, arch, False), clean.get(arch), chance, settings.gates)
+            for arch in settings.archs for name in attacks
+        ])  # fmt: skip
+        first = next(iter(clean.values()), None)
+        return Audit(
+            suite=settings.suite,
+            chance=chance,
+            clean_accuracy=first.accuracy if first else None,
+            clean_lines=clean,
+            results=rows,
+            worst=worst_of(rows),
+            complete=not skipped and not any(row.failed for row in (*rows, *clean.values())),
+            skipped=list(skipped),
+            flags=self.flags(clean, skipped),
+            data_digest=self.release.digest,
+        )
+
+    def flags(self, clean: dict[str, AuditRow], skipped: Sequence[str]) -> list[str]:
+        """Reasons to doubt the whole."""
+        release = self.release
+        own = [flag for line in clean.values() for flag in line.flags]
+        doubts = {
+            "no-clean-line": not clean,
+            "small-test": release.few_test_images,
+            "class-imbalance": imbalanced(
+                torch.bincount(release.released.labels, minlength=release.released.classes).tolist()
+            ),
+            "coverage-unknown": not release.own,
+            "partly-protected": release.own
+            and any(row.linf == 0 or row.released_sha256 == row.source_sha256 for row in release.vault.read_manifest()),
+            "suite-incomplete": bool(skipped),
+        }
+        return list(dict.fromkeys([*own, *(name for name, doubtful in doubts.items() if doubtful)]))
 
 
 def seconds_per_step(arch: str, data: ImageSet, schedule: Schedule) -> float:
@@ -273,40 +316,3 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def _report(
-    release: OpenedRelease, settings: AuditSettings, attacks: Sequence[str], skipped: tuple[str, ...],
-    results: dict[Job, AttackResult],
-) -> AuditReport:  # fmt: skip
-    def runs(name: str, arch: str, clean: bool) -> tuple[AttackResult, ...]:
-        jobs = (Job(name, arch, repeat, clean) for repeat in range(settings.seeds))
-        return tuple(results[job] for job in jobs if job in results)
-
-    lines = {arch: runs("standard", arch, True) for arch in settings.archs}
-    clean = {arch: clean_row(found, release.chance) for arch, found in lines.items() if found}
-    rows = [
-        judge(runs(name, arch, False), clean.get(arch), release.chance, settings.gates)
-        for arch in settings.archs for name in attacks
-    ]  # fmt: skip
-    rows.sort(key=lambda row: (row.failed, -(row.recovered if row.recovered is not None else row.accuracy or 0.0)))
-    return AuditReport(
-        settings.suite, release.chance, clean, tuple(rows), skipped, _flags(release, clean, skipped), release.digest
-    )
-
-
-def _flags(release: OpenedRelease, clean: dict[str, Row], skipped: tuple[str, ...]) -> tuple[str, ...]:
-    flags = [flag for line in clean.values() for flag in line.flags]
-    if not clean:
-        flags.append("no-clean-line")
-    if release.few_test_images:
-        flags.append("small-test")
-    if validity.imbalanced(torch.bincount(release.released.labels, minlength=release.released.classes).tolist()):
-        flags.append("class-imbalance")
-    if not release.own:
-        flags.append("coverage-unknown")
-    elif any(row.linf == 0 or row.released_sha256 == row.source_sha256 for row in release.vault.read_manifest()):
-        flags.append("partly-protected")
-    if skipped:
-        flags.append("suite-incomplete")
-    return tuple(dict.fromkeys(flags))

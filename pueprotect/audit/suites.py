@@ -6,10 +6,9 @@ Another attack, another parameter of one, or another order of their seeds makes 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
-from pueprotect.errors import InputError
+from pueprotect.errors import InputError, did_you_mean
 
 SUITES: dict[str, tuple[str, ...]] = {
     "quick": ("standard", "colour", "jpeg-10", "class-mean", "weight-noise", "pst"),
@@ -43,6 +42,5 @@ def suite(name: str) -> tuple[str, ...]:
         InputError: unknown name; the nearest ones are offered.
     """
     if name not in SUITES:
-        near = difflib.get_close_matches(name, SUITES, n=3, cutoff=0.4) or list(SUITES)
-        raise InputError(f"Unknown suite {name!r}; did you mean {' or '.join(near)}? All: {', '.join(SUITES)}.")
+        raise InputError(f"Unknown suite {name!r}; {did_you_mean(name, SUITES)} All: {', '.join(SUITES)}.")
     return SUITES[name]

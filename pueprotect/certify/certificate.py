@@ -5,19 +5,18 @@ Source: "Provably Unlearnable (Data) Examples", Wang et al., NDSS 2025. The math
 
 The guarantee: with confidence 1 - alpha, for any weights within L2 distance eta of the surrogate's, at least a
 share q of the classifiers drawn around them (Gaussian, sigma) have at most the certified accuracy on the given
-clean images (`Point.population`: on the distribution behind them). It is a quantile over random draws, not a
+clean images (`population`: on the distribution behind them). It is a quantile over random draws, not a
 maximum over attackers, and speaks of weights near the surrogate. BatchNorm's running statistics are not weights:
 they are re-estimated for every draw from one fixed batch of protected training images, and lie neither in the noise
 nor in the ball.
 
-Whose weights are certified is decided in `surrogates` and `certification`.
+Whose weights are certified is decided in `surrogates` and `pipeline`.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -26,15 +25,28 @@ import torch
 from pueprotect.certify import bounds
 from pueprotect.certify.draws import DrawLog, calibration_images, draw
 from pueprotect.learning.data import ImageSet
-from pueprotect.learning.distributed import ALONE, Group
+from pueprotect.learning.device import HERE, Machine, native_bf16
 from pueprotect.learning.draw_engine import DrawEngine
 from pueprotect.learning.models import Classifier
 from pueprotect.learning.training import accuracy
-from pueprotect.runtime import SILENT, Progress, child_seed
+from pueprotect.release.records import Histogram, NoisyAccuracy, Point, RecipeFigures
+from pueprotect.runtime import child_seed
 
 FIT_IMAGES = 2000
+HISTOGRAM_BINS = 25
 
 Precision = Literal["fp32", "bf16"]
+USUAL_RADII = (0.2, 0.4, 0.6, 0.8, 1.0, 1.2)  # in units of sigma
+
+
+def usual_radii(sigma: float) -> tuple[float, ...]:
+    """The radii that are certified where none are named."""
+    return tuple(round(sigma * ratio, 12) for ratio in USUAL_RADII)
+
+
+def precision_on(device: str) -> Precision:
+    """What `auto` takes: bfloat16 where the hardware multiplies it."""
+    return "bf16" if native_bf16(device) else "fp32"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,59 +88,7 @@ class CertificateSettings:
         return bounds.largest_eta(self.q, self.sigma, self.draws, self.alpha_each)
 
 
-@dataclass(frozen=True)
-class Point:
-    """The bound at one radius.
-
-    Attributes:
-        eta: L2 radius of the weight ball.
-        q_shifted: the quantile that the draws must bound, in (0, 1].
-        rank: of the order statistic, 1-based; None abstains.
-        certified_learnability: accuracy on the given test images, in [0, 1]; None where it abstains.
-        draws_needed: the smallest number of draws that does not abstain.
-        population: the same for the distribution of the test images (`bounds.population_plan`); None where it abstains.
-    """
-
-    eta: float
-    q_shifted: float
-    rank: int | None
-    certified_learnability: float | None
-    draws_needed: int | None
-    population: float | None = None
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """The bounds of one surrogate.
-
-    Attributes:
-        recipe: how the surrogate was trained.
-        surrogate_clean_accuracy: its own accuracy on the clean images, in [0, 1], without weight noise.
-        surrogate_fit: its accuracy on (a sample of) what it was trained on.
-        draws: how many classifiers were drawn.
-        images: clean images that each was counted on.
-        noisy_mean, noisy_median, noisy_max: over the draws, in [0, 1].
-        unanswered: answers lost to logits that were not finite, over all draws.
-        curve: one point for each radius.
-        counts: (draws,) right answers of each draw.
-        seconds: wall time of the draws.
-    """
-
-    recipe: str
-    surrogate_clean_accuracy: float
-    surrogate_fit: float
-    draws: int
-    images: int
-    noisy_mean: float
-    noisy_median: float
-    noisy_max: float
-    unanswered: int
-    curve: tuple[Point, ...]
-    counts: tuple[int, ...]
-    seconds: float
-
-
-def plan(settings: CertificateSettings) -> tuple[Point, ...]:
+def plan(settings: CertificateSettings) -> list[Point]:
     """The curve without its figures: ranks and needed draws, known before any work."""
     points = []
     for eta in settings.etas:
@@ -142,10 +102,10 @@ def plan(settings: CertificateSettings) -> tuple[Point, ...]:
                 draws_needed=bounds.draws_needed(tail, settings.alpha_each),
             )
         )
-    return tuple(points)
+    return points
 
 
-def curve(counts: Sequence[int], images: int, settings: CertificateSettings, candidates: int = 1) -> tuple[Point, ...]:
+def curve(counts: Sequence[int], images: int, settings: CertificateSettings, candidates: int = 1) -> list[Point]:
     """Bounds from sampled accuracies.
 
     Args:
@@ -161,13 +121,14 @@ def curve(counts: Sequence[int], images: int, settings: CertificateSettings, can
         wider_tail, level, limit = bounds.population_plan(tail, settings.alpha_each, candidates)
         rank = bounds.order_statistic_rank(settings.draws, wider_tail, level)
         points.append(
-            replace(
-                point,
-                certified_learnability=ordered[point.rank - 1] / images if point.rank else None,
-                population=bounds.upper_limit(ordered[rank - 1], images, limit) if rank else None,
+            point.model_copy(
+                update={
+                    "certified_learnability": ordered[point.rank - 1] / images if point.rank else None,
+                    "population": bounds.upper_limit(ordered[rank - 1], images, limit) if rank else None,
+                }
             )
         )
-    return tuple(points)
+    return points
 
 
 def draw_engine(
@@ -193,9 +154,8 @@ def certify(
     candidates: int = 1,
     purpose: str = "certify",
     log: DrawLog | None = None,
-    group: Group = ALONE,
-    progress: Progress = SILENT,
-) -> Certificate:
+    machine: Machine = HERE,
+) -> RecipeFigures:
     """Certify one surrogate on clean images; the model is not changed.
 
     Args:
@@ -207,25 +167,25 @@ def certify(
         candidates: surrogates among which this one was chosen by looking at `test`.
         purpose: draws of different purposes are independent of each other.
         log: finished draws, and where new ones go; None starts from nothing.
-        group: processes that share the draws.
-        progress: one part for each draw.
+        machine: its processes share the draws; its progress gets one part for each draw.
     """
-    began = time.perf_counter()
     log = log or DrawLog(None, {})
-    draw(draw_engine(model, data, test, settings, purpose), log, settings.draws, group=group, progress=progress)
+    draw(draw_engine(model, data, test, settings, purpose), log, settings.draws, machine)
     answers = log.first(settings.draws)
-    counts = tuple(correct for correct, _ in answers)
-    return Certificate(
+    counts, images = [correct for correct, _ in answers], len(test)
+    shares, edges = np.histogram(np.array(counts) / images, bins=HISTOGRAM_BINS, range=(0, 1))
+    return RecipeFigures(
         recipe=recipe,
+        draws=settings.draws,
         surrogate_clean_accuracy=accuracy(model, test),
         surrogate_fit=accuracy(model, data.subset(torch.arange(min(FIT_IMAGES, len(data)), device=data.device))),
-        draws=settings.draws,
-        images=len(test),
-        noisy_mean=float(np.mean(counts)) / len(test),
-        noisy_median=float(np.median(counts)) / len(test),
-        noisy_max=max(counts) / len(test),
+        noisy_accuracy=NoisyAccuracy(
+            mean=float(np.mean(counts)) / images,
+            median=float(np.median(counts)) / images,
+            max=max(counts) / images,
+            quantile=float(np.quantile(counts, settings.q)) / images,
+            histogram=Histogram(edges=[round(float(edge), 6) for edge in edges], draws=shares.tolist()),
+        ),
         unanswered=sum(lost for _, lost in answers),
-        curve=curve(counts, len(test), settings, candidates),
-        counts=counts,
-        seconds=time.perf_counter() - began,
+        curve=curve(counts, images, settings, candidates),
     )

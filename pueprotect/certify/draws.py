@@ -17,10 +17,10 @@ import torch
 
 from pueprotect.errors import VaultError
 from pueprotect.learning.data import ImageSet
-from pueprotect.learning.distributed import ALONE, Group
+from pueprotect.learning.device import HERE, Machine
 from pueprotect.learning.draw_engine import DrawEngine
 from pueprotect.release.vault import refuse_other
-from pueprotect.runtime import SILENT, Progress, child_seed
+from pueprotect.runtime import child_seed
 
 CALIBRATION_IMAGES = 128
 CHUNK = 10
@@ -147,16 +147,17 @@ def _one_by_one(engine: DrawEngine, indices: list[int]) -> list[tuple[int, list[
     return [(index, engine.draw(index).tolist()) for index in indices]
 
 
-def draw(engine: DrawEngine, log: DrawLog, draws: int, *, group: Group = ALONE, progress: Progress = SILENT) -> None:
-    """Complete `log` to `draws` draws; the processes of `group` share the missing ones.
+def draw(engine: DrawEngine, log: DrawLog, draws: int, machine: Machine = HERE) -> None:
+    """Complete `log` to `draws` draws; the processes of `machine` share the missing ones.
 
     Args:
         engine: evaluates draws on this process's device.
         log: rank 0's decides what is missing; afterwards every rank's is complete.
         draws: how many are wanted.
-        group: processes that share the work; the counts do not depend on how many there are.
-        progress: one part for each draw, old ones included.
+        machine: processes that share the work, the counts do not depend on how many there are; its progress gets one
+            part for each draw, old ones included.
     """
+    group, progress = machine.group, machine.progress
     log.counts = group.from_leader(log.counts)
     missing = log.missing(draws)
     progress.advance(draws - len(missing))

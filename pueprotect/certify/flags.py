@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from pueprotect.audit.flags import Flag
+from pueprotect.audit.flags import FITTED, WEAK, Flag, way_from_chance
+from pueprotect.release.records import RecipeFigures
 
-CERTIFICATE_FLAGS = {
+FLAGS = {
     "informative-baseline-missing": Flag(
         "A small bound may only mean that sigma destroys any network.", "Add --baseline."
     ),
@@ -28,3 +29,36 @@ CERTIFICATE_FLAGS = {
         "Some draws gave logits that are not finite; they count as wrong.", "Use a smaller --sigma."
     ),
 }
+UNFITTED = ("weight-noise-early", "pst")  # recipes whose purpose is not to fit the perturbation
+
+
+def raised(
+    found: RecipeFigures, baseline: RecipeFigures | None, *, chance: float, images: int, few_images: bool, own: bool
+) -> list[str]:
+    """The flags of a certificate.
+
+    Args:
+        found: the surrogate that counts.
+        baseline: the same recipe on the clean originals, if asked for.
+        chance: accuracy of the constant answer.
+        images: clean images behind each accuracy.
+        few_images: whether these are few.
+        own: whether pueprotect made the release.
+    """
+    from pueprotect.certify import bounds  # here: who only reads flags needs no scipy
+
+    fit = found.surrogate_fit
+    certified = (point.certified_learnability for point in found.curve)
+    smallest = min((bound for bound in certified if bound is not None), default=1.0)
+    doubts = {
+        "informative-baseline-missing": baseline is None,
+        "weak-baseline": baseline is not None and baseline.noisy_accuracy.median < way_from_chance(chance, WEAK),
+        "small-holdout": few_images,
+        "online-unknown": not own,
+        "surrogate-unfitted": found.recipe not in UNFITTED
+        and fit is not None
+        and fit < way_from_chance(chance, FITTED),
+        "bound-at-chance": smallest <= bounds.upper_limit(round(chance * images), images, 0.05),
+        "unanswered-draws": found.unanswered > 0,
+    }
+    return [name for name, doubtful in doubts.items() if doubtful]

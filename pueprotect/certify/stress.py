@@ -1,4 +1,4 @@
-"""An empirical cross-check of a certificate: draws around centres on the sphere that it speaks of.
+"""An empirical cross-check of a certificate: draws around centres on the sphere that it covers.
 
 The bound says that around any centre within eta at most a share 1 - q of the classifiers lies above it. Random
 directions are easy; the direction in which the recovery attack moved is the one that an attacker would take.
@@ -7,8 +7,6 @@ directions are easy; the direction in which the recovery attack moved is the one
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from scipy.stats import binom
@@ -16,65 +14,33 @@ from torch import Tensor
 
 from pueprotect.audit.attacks.base import clean_share
 from pueprotect.audit.attacks.recovery import fine_tuned_within
-from pueprotect.certify.certificate import Certificate, CertificateSettings, draw_engine
+from pueprotect.certify.certificate import CertificateSettings, draw_engine
 from pueprotect.certify.draws import DrawLog, draw
 from pueprotect.errors import CertificateError
-from pueprotect.learning.data import ImageSet
-from pueprotect.learning.distributed import ALONE, Group
 from pueprotect.learning.models import Classifier
 from pueprotect.learning.training import Schedule, default_epochs
 from pueprotect.learning.weights import trainable
 from pueprotect.release.opened import OpenedRelease
-from pueprotect.runtime import SILENT, Progress, generator
+from pueprotect.release.records import RecipeFigures, Stress
+from pueprotect.runtime import generator
 
 DIRECTIONS = 4
 DRAWS = 100
 ALPHA = 1e-3
-
-Recovered = Callable[[Classifier, float], list[Tensor] | None]  # weights reached within a radius, if the attack can run
-
-
-@dataclass(frozen=True)
-class Stress:
-    """What the cross-check saw.
-
-    Attributes:
-        eta: radius of the centres: the largest one that was certified.
-        bound: certified learnability there.
-        draws: around each centre.
-        above: centre -> how many of its draws lie above the bound; on average at most a share 1 - q.
-        limit: more than this many contradict the certificate (one-sided, ALPHA over all centres together).
-    """
-
-    eta: float
-    bound: float
-    draws: int
-    above: dict[str, int]
-    limit: int
+CLEAN_SHARE = 0.2
 
 
 def stress_test(
-    model: Classifier,
-    found: Certificate,
-    settings: CertificateSettings,
-    data: ImageSet,
-    test: ImageSet,
-    recovered: Recovered,
-    *,
-    group: Group = ALONE,
-    progress: Progress = SILENT,
+    model: Classifier, found: RecipeFigures, settings: CertificateSettings, release: OpenedRelease, epochs: float | None
 ) -> Stress | None:
     """Draw around centres at the largest certified radius and count the classifiers above the bound.
 
     Args:
         model: the certified surrogate.
-        found: its certificate.
+        found: its bounds.
         settings: of the certificate.
-        data: what the surrogate was trained on.
-        test: the clean images of the certificate.
-        recovered: the recovery attack inside the ball.
-        group: processes that share the draws.
-        progress: one part for each draw.
+        release: what the surrogate was trained on, with the clean images of the certificate.
+        epochs: passes of the recovery attack; None chooses.
 
     Returns:
         None when no radius above 0 was certified.
@@ -82,21 +48,24 @@ def stress_test(
     Raises:
         CertificateError: more lie above than chance explains.
     """
+    progress = release.machine.progress
     certified = [point for point in found.curve if point.certified_learnability is not None and point.eta > 0]
     if not certified:
         return None
     eta, bound = certified[-1].eta, certified[-1].certified_learnability
     assert bound is not None
     centres = {f"random {number}": _direction(model, settings.seed, number) for number in range(1, DIRECTIONS + 1)}
-    if (reached := recovered(model, eta)) is not None:
+    if (reached := recovery(model, eta, release, settings.seed, epochs)) is not None:
         centres["recovery"] = [there - here.detach() for there, here in zip(reached, trainable(model), strict=True)]
     progress.start("cross-check on the sphere", len(centres) * DRAWS)
     above = {}
     for number, (name, direction) in enumerate(centres.items()):
-        engine = draw_engine(_moved(model, direction, eta), data, test, settings, purpose=f"stress-{number}")
+        engine = draw_engine(
+            _moved(model, direction, eta), release.released, release.test, settings, purpose=f"stress-{number}"
+        )
         log = DrawLog(None, {})
-        draw(engine, log, DRAWS, group=group, progress=progress)
-        above[name] = sum(correct > round(bound * len(test)) for correct, _ in log.first(DRAWS))
+        draw(engine, log, DRAWS, release.machine)
+        above[name] = sum(correct > round(bound * len(release.test)) for correct, _ in log.first(DRAWS))
     limit = int(binom.isf(ALPHA / len(centres), DRAWS, 1 - settings.q))
     progress.finish(f"at most {max(above.values())} of {DRAWS} above the bound")
     if max(above.values()) > limit:
@@ -104,7 +73,7 @@ def stress_test(
             f"The cross-check contradicts the certificate: {above} of {DRAWS} draws each lie above {bound:.1%} at eta "
             f"{eta:g}, and more than {limit} happen with probability under {ALPHA:g}; please report it."
         )
-    return Stress(eta, bound, DRAWS, above, limit)
+    return Stress(eta=eta, bound=bound, draws=DRAWS, above=above, limit=limit)
 
 
 def _direction(model: Classifier, seed: int, number: int) -> list[Tensor]:
@@ -122,20 +91,16 @@ def _moved(model: Classifier, direction: list[Tensor], eta: float) -> Classifier
     return moved
 
 
-CLEAN_SHARE = 0.2
-
-
-def recovery(release: OpenedRelease, seed: int, epochs: float | None, progress: Progress) -> Recovered:
-    """The recovery attack from a given network within a radius, on a clean share of the originals."""
-
-    def attack(model: Classifier, eta: float) -> list[Tensor] | None:
-        share = clean_share(release.originals, CLEAN_SHARE, seed)
-        if share is None:
-            return None
-        training = Schedule(epochs=epochs or default_epochs(len(release.released)))
-        progress.start(f"recovery attack within eta {eta:g}", training.steps(len(share)))
-        reached = fine_tuned_within(model, share, eta, training, seed=seed, progress=progress)
-        progress.finish()
-        return trainable(reached)
-
-    return attack
+def recovery(
+    model: Classifier, eta: float, release: OpenedRelease, seed: int, epochs: float | None
+) -> list[Tensor] | None:
+    """The weights that the recovery attack reaches from `model` within `eta`; None without clean training images."""
+    share = clean_share(release.originals, CLEAN_SHARE, seed)
+    if share is None:
+        return None
+    schedule = Schedule(epochs=epochs or default_epochs(len(release.released)))
+    progress = release.machine.progress
+    progress.start(f"recovery attack within eta {eta:g}", schedule.steps(len(share)))
+    reached = fine_tuned_within(model, share, eta, schedule, seed=seed, progress=progress)
+    progress.finish()
+    return trainable(reached)

@@ -23,8 +23,7 @@ from pueprotect.errors import InputError
 from pueprotect.learning.data import ImageSet
 from pueprotect.learning.draw_engine import DrawEngine
 from pueprotect.learning.models import ARCHITECTURES, Classifier, build
-from pueprotect.learning.training import Schedule, default_epochs, train
-from pueprotect.release.opened import OpenedRelease
+from pueprotect.learning.training import Schedule, train
 from pueprotect.runtime import SILENT, Progress, child_seed
 
 RECIPES = {
@@ -40,10 +39,6 @@ PROBES = 10  # times that early stopping looks
 PROBE_DRAWS = 5
 TUNED = 0.25  # of the passes, after as many as `plain` has
 TUNED_RATE = 0.5  # of the peak learning rate
-UNFITTED = ("weight-noise-early", "pst")  # not to fit the perturbation is their purpose
-
-# (recipe, sigma, images, what the recipe starts from) -> surrogates by recipe
-Trainer = Callable[[str, float, ImageSet, Classifier | None, Progress], dict[str, Classifier]]
 
 
 def choose_recipes(wanted: str, own: bool) -> tuple[str, ...]:
@@ -88,7 +83,7 @@ def train_surrogates(
     start: Classifier | None = None,
     progress: Progress = SILENT,
 ) -> dict[str, Classifier]:
-    """Train a surrogate by a recipe of `RECIPES` other than `pst`, which is an attack.
+    """Train a surrogate by a recipe of `RECIPES`; `pst` is the attack of that name.
 
     `online` cannot be repeated without the optimisation; asked for it, as a baseline on clean images is, this
     trains as the optimisation does: plainly first, then under the weight noise.
@@ -107,6 +102,12 @@ def train_surrogates(
     Returns:
         The surrogate, and those of other recipes that the same training gave.
     """
+    if recipe == "pst":
+        attack, target = find("pst"), Target(data, arch, training, seed)
+        progress.start("train the pst surrogate", attack.steps(target))
+        trained = attack.train(Run(target, test, progress))
+        progress.finish()
+        return {recipe: trained}
     family = "weight-noise" if recipe == "weight-noise-early" else recipe
     model = build(arch, data.classes, data.size, seed=seed, purpose=f"surrogate-{family}", device=data.device)
     noise: Callable[[float], float] | None = {
@@ -115,10 +116,10 @@ def train_surrogates(
     }.get(recipe, lambda _: sigma)
     best: Best | None = None
     if recipe == "weight-noise-tuned":
-        start = (
+        plain = (
             start or train_surrogates("plain", arch, data, test, sigma, training, seed=seed, progress=progress)["plain"]
         )
-        model = copy.deepcopy(start)
+        model = copy.deepcopy(plain)
         rate = TUNED_RATE * (training.lr or ARCHITECTURES[arch].lr)
         training = replace(training, epochs=TUNED * training.epochs, lr=rate)
     elif family == "weight-noise":
@@ -167,24 +168,3 @@ class Best:
         if score > self.score:
             self.score = score
             self.state = {name: value.clone() for name, value in model.state_dict().items()}
-
-
-def surrogate_trainer(release: OpenedRelease, seed: int, epochs: float | None) -> Trainer:
-    """A trainer for every recipe; `pst` is the attack of that name."""
-
-    def trainer(
-        recipe: str, sigma: float, data: ImageSet, start: Classifier | None, progress: Progress
-    ) -> dict[str, Classifier]:
-        training = Schedule(epochs=epochs or default_epochs(len(data)))
-        if recipe != "pst":
-            return train_surrogates(
-                recipe, release.default_arch, data, release.test, sigma, training, seed=seed, start=start,
-                progress=progress,
-            )  # fmt: skip
-        attack, target = find("pst"), Target(data, release.default_arch, training, seed)
-        progress.start("train the pst surrogate", attack.steps(target))
-        model = attack.train(Run(target, release.test, progress))
-        progress.finish()
-        return {recipe: model}
-
-    return trainer

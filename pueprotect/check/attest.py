@@ -12,12 +12,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pueprotect.check.evidence import CERTIFICATE, Evidence
+from pueprotect.check.evidence import Evidence
 from pueprotect.check.formats import CheckReport
-from pueprotect.check.verdicts import PASS
-from pueprotect.errors import InputError, PlatformError, StaleDataError
+from pueprotect.errors import ExitCode, InputError, PlatformError, StaleDataError
 from pueprotect.release.digests import data_digest, digest_files, released_files, sha256_of
-from pueprotect.release.vault import MANIFEST, RUN
+from pueprotect.release.vault import CERTIFICATE, MANIFEST, RUN
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 TEST_RESULT = "https://in-toto.io/attestation/test-result/v0.1"
@@ -28,7 +27,7 @@ LONGEST = 120  # characters of a foreign library's message
 def statement(report: CheckReport, evidence: Evidence) -> dict[str, Any]:
     """The statement: PASSED, WARNED where a waiver or a baseline let a rule pass, else FAILED (inconclusive too)."""
     mild = [v.rule for v in report.verdicts if v.waived or v.known]
-    passed = report.code == PASS
+    passed = report.code == ExitCode.PASS
     names = [name for name in (RUN, MANIFEST, CERTIFICATE) if (evidence.vault / name).is_file()]
     names += sorted(path.relative_to(evidence.vault).as_posix() for path in (evidence.vault / "audit").glob("*.json"))
     recorded = [{"name": name, "digest": {"sha256": sha256_of(evidence.vault / name)}} for name in names]

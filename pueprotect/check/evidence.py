@@ -1,4 +1,4 @@
-"""The recorded evidence of one release, read and told apart by the bytes that it speaks of. No torch."""
+"""The recorded evidence of one release, and which of it is for the files as they are. No torch."""
 
 from __future__ import annotations
 
@@ -9,24 +9,11 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from pueprotect.audit.findings import recovered_share
 from pueprotect.errors import InputError, VaultError
 from pueprotect.release.digests import Verification, data_digest, digest_files, verify
-from pueprotect.release.records import AuditRecord, Certificate, ManifestRow
-from pueprotect.release.vault import SCHEMA_VERSION, Vault, default_vault
-
-CERTIFICATE = "certificate.json"
-CLEAN_LINE = "clean-line"
-
-
-@dataclass(frozen=True)
-class Line:
-    """One attack's figures, as a gate looks at them; None where unknown."""
-
-    attack: str
-    arch: str
-    accuracy: float | None
-    recovered: float | None
-    epochs: float
+from pueprotect.release.records import CLEAN_LINE, AuditRecord, AuditRow, Certificate, ManifestRow
+from pueprotect.release.vault import CERTIFICATE, SCHEMA_VERSION, Vault, default_vault
 
 
 @dataclass(frozen=True)
@@ -82,20 +69,17 @@ class Evidence:
         return max(lines, key=nearness) if lines else None
 
     @cached_property
-    def lines(self) -> tuple[Line, ...]:
-        """The fresh attacks with the share that each recovers."""
-        return tuple(
-            Line(r.key.attack, r.key.arch, r.result.accuracy, self.recovered(r), r.result.epochs) for r in self.fresh
-        )
+    def rows_by_attack(self) -> dict[str, list[AuditRow]]:
+        """The fresh attacks with the share that each recovers, one row for each network."""
+        found: dict[str, list[AuditRow]] = {}
+        for record in self.fresh:
+            found.setdefault(record.key.attack, []).append(AuditRow.over([record.result], self.recovered(record)))
+        return found
 
     def recovered(self, record: AuditRecord) -> float | None:
-        """(accuracy - chance) / (clean accuracy - chance) within [0, 1]; None where one of them is unknown."""
+        """See `recovered_share`."""
         line = self.clean_line(record)
-        clean = line.result.accuracy if line else None
-        chance, accuracy = record.chance, record.result.accuracy
-        if clean is None or chance is None or accuracy is None or clean <= chance:
-            return None
-        return min(1.0, max(0.0, (accuracy - chance) / (clean - chance)))
+        return recovered_share(record.result.accuracy, record.chance, line.result.accuracy if line else None)
 
 
 Model = TypeVar("Model", bound=BaseModel)

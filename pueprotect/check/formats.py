@@ -10,7 +10,8 @@ from urllib.parse import quote
 
 from pueprotect import __version__
 from pueprotect.check.policyfile import PolicyFile
-from pueprotect.check.verdicts import FAIL, INCONCLUSIVE, OUTCOMES, PASS, Verdict, exit_code
+from pueprotect.check.verdicts import OUTCOMES, Verdict, exit_code
+from pueprotect.errors import ExitCode
 from pueprotect.release.vault import SCHEMA_VERSION
 
 # What GitHub shows of one step: further annotations of a kind are dropped without a word.
@@ -36,7 +37,7 @@ class CheckReport:
     verdicts: tuple[Verdict, ...]
 
     @property
-    def code(self) -> int:
+    def code(self) -> ExitCode:
         """The exit code."""
         return exit_code(self.verdicts)
 
@@ -52,7 +53,9 @@ class CheckReport:
         known = sum(verdict.known for verdict in self.verdicts)
         parts = [f"{failed} failed"] * bool(failed) + [f"{unknown} inconclusive"] * bool(unknown)
         parts += [f"{waived} waived"] * bool(waived) + [f"{known} failed before and are no worse"] * bool(known)
-        words = {PASS: "passes", FAIL: "fails", INCONCLUSIVE: "is inconclusive under"}[self.code]
+        words = {ExitCode.PASS: "passes", ExitCode.FAIL: "fails", ExitCode.INCONCLUSIVE: "is inconclusive under"}[
+            self.code
+        ]
         detail = f": of {rules} rules {', '.join(parts)}." if parts else f": all {rules} rules hold."
         return f"{self.out} {words} {self.file.path}{detail}"
 
@@ -61,7 +64,7 @@ def as_json(report: CheckReport) -> str:
     """The object of the contract."""
     data = {
         "schema_version": SCHEMA_VERSION,
-        "passed": report.code == PASS,
+        "passed": report.code == ExitCode.PASS,
         "outcome": OUTCOMES[report.code],
         "data_digest": report.digest,
         "policy_sha256": report.file.sha256,

@@ -1,6 +1,6 @@
 """Policy x recorded evidence -> verdicts. Pure: no files, no clock; the command line turns verdicts into exit codes.
 
-The gates of `certify` and `audit` are policies of one rule. OpenedRelease that is missing, or speaks of other bytes,
+The gates of `certify` and `audit` are policies of one rule. Evidence that is missing, or is for other files,
 never passes and never fails: it is inconclusive and names the command that would produce it.
 """
 
@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Literal
 
 from pueprotect.audit.suites import SUITES, applicable
 from pueprotect.check.policy import AuditRules, CertifyRules, ImageRules, Policy, Waiver
+from pueprotect.errors import ExitCode
 from pueprotect.release.vault import default_vault
 
 if TYPE_CHECKING:
-    from pueprotect.check.evidence import Evidence, Line
-    from pueprotect.release.records import Certificate, ManifestRow, Point
+    from pueprotect.check.evidence import Evidence
+    from pueprotect.release.records import AuditRow, Certificate, ManifestRow, Point, RecipeFigures
 
-PASS, FAIL, INCONCLUSIVE = 0, 1, 3
-OUTCOMES = {PASS: "pass", FAIL: "fail", INCONCLUSIVE: "inconclusive"}
+OUTCOMES = {ExitCode.PASS: "pass", ExitCode.FAIL: "fail", ExitCode.INCONCLUSIVE: "inconclusive"}
 DATA = "data.digest"
 
 
@@ -68,12 +68,12 @@ def at_least(rule: str, observed: float | None, limit: float, what: str, command
     return Verdict(rule, passed, observed, limit, f"{what} is {observed:.1%}, at least {limit:.1%} wanted", "at least")
 
 
-def exit_code(verdicts: Iterable[Verdict]) -> int:
+def exit_code(verdicts: Iterable[Verdict]) -> ExitCode:
     """1 when a rule failed, else 3 when one is inconclusive, else 0."""
     outcomes = [verdict.passed for verdict in verdicts]
     if False in outcomes:
-        return FAIL
-    return INCONCLUSIVE if None in outcomes else PASS
+        return ExitCode.FAIL
+    return ExitCode.INCONCLUSIVE if None in outcomes else ExitCode.PASS
 
 
 def judge(policy: Policy, evidence: Evidence, today: date) -> tuple[Verdict, ...]:
@@ -147,7 +147,7 @@ def _data(evidence: Evidence) -> Verdict:
     return Verdict(DATA, None, None, None, reason, command=command_of("verify", evidence))
 
 
-def certificate_verdict(rules: CertifyRules, found: Certificate, command: str | None = None) -> Verdict:
+def certificate_verdict(rules: CertifyRules, found: RecipeFigures, command: str | None = None) -> Verdict:
     """The bound of a certificate that counts, against `max_learnability`."""
     assert rules.max_learnability is not None
     point = found.at(rules.eta)
@@ -213,21 +213,19 @@ def _not_counting(rules: CertifyRules, found: Certificate | None, digest: str) -
     return None
 
 
-def attack_verdicts(rules: AuditRules, lines: Iterable[Line], command: str | None = None) -> Iterator[Verdict]:
-    """The limits on one attack against the worst of its `lines`, one for each network."""
-    lines = tuple(lines)
-    for name, limit in rules.limits_of(lines[0].attack).items():
+def attack_verdicts(rules: AuditRules, rows: Iterable[AuditRow], command: str | None = None) -> Iterator[Verdict]:
+    """The limits on one attack against the worst of its `rows`, one for each network."""
+    rows = tuple(rows)
+    for name, limit in rules.limits_of(rows[0].attack).items():
         field = name.removeprefix("max_")
-        worst = max(lines, key=lambda line: (getattr(line, field) is None, getattr(line, field) or 0.0))
+        worst = max(rows, key=lambda row: (getattr(row, field) is None, getattr(row, field) or 0.0))
         what = f"{'accuracy of' if field == 'accuracy' else 'share recovered by'} {worst.attack} ({worst.arch})"
         yield at_most(f"audit.{worst.attack}.{name}", getattr(worst, field), limit, what, command)
 
 
 def _audit(rules: AuditRules, evidence: Evidence) -> Iterator[Verdict]:
     suite = applicable(SUITES[rules.suite], evidence.run.get("method")) if rules.suite else ()
-    by_attack: dict[str, list[Line]] = {}
-    for line in evidence.lines:
-        by_attack.setdefault(line.attack, []).append(line)
+    by_attack = evidence.rows_by_attack
     wanted = tuple(dict.fromkeys((*suite, *rules.attacks, *by_attack)))
     stale = len([r for r in evidence.audit if r.key.data_digest != evidence.digest])
     lacking = [name for name in wanted if name not in by_attack]
@@ -244,15 +242,16 @@ def _audit(rules: AuditRules, evidence: Evidence) -> Iterator[Verdict]:
     for name in lacking:
         command = whole if name in suite else command_of("audit", evidence, "--attack", name)
         yield Verdict(f"audit.{name}", None, None, None, f"{name} is not recorded for these bytes", command=command)
-    for name, lines in by_attack.items():
-        yield from attack_verdicts(rules, lines, command_of("audit", evidence, "--attack", name))
+    for name, rows in by_attack.items():
+        yield from attack_verdicts(rules, rows, command_of("audit", evidence, "--attack", name))
     yield from _validity(rules, evidence)
 
 
 def _validity(rules: AuditRules, evidence: Evidence) -> Iterator[Verdict]:
     """Whether the audit's own figures are worth looking at."""
     if rules.min_epochs is not None:
-        shortest = min(evidence.lines, key=lambda line: line.epochs)
+        rows = (row for found in evidence.rows_by_attack.values() for row in found)
+        shortest = min(rows, key=lambda row: row.epochs)
         enough = shortest.epochs >= rules.min_epochs
         reason = f"{shortest.attack} trained for {shortest.epochs:g} epochs, at least {rules.min_epochs:g} wanted"
         command = command_of("audit", evidence, "--attack", shortest.attack, "--epochs", f"{rules.min_epochs:g}")

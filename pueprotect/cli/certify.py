@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from pueprotect.cli.arguments import AsJson, Device, Released, Seed, TestImages, VaultPath
 from pueprotect.cli.console import hint, note, out, percent, print_json, table, warn
 from pueprotect.cli.parsing import gate, numbers
-from pueprotect.cli.progress import bars
-from pueprotect.errors import InputError
+from pueprotect.cli.progress import at_work
+from pueprotect.errors import ExitCode, InputError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from pueprotect.certify.certificate import Certificate, CertificateSettings, Precision
-    from pueprotect.certify.report import CertificateReport
-
-DEFAULT_RADII = (0.2, 0.4, 0.6, 0.8, 1.0, 1.2)
+    from pueprotect.certify.certificate import CertificateSettings
+    from pueprotect.release.records import Certificate, RecipeFigures
 
 
 def certify(
@@ -54,11 +52,8 @@ def certify(
         bool, typer.Option("--stress", help="Cross-check the bound: draw around centres on the sphere of radius eta.")
     ] = False,
     precision: Annotated[
-        str,
-        typer.Option(
-            help="fp32 or bf16: what the certified classifier computes in.",
-            show_default="bf16 where the hardware has it",
-        ),
+        Literal["auto", "fp32", "bf16"],
+        typer.Option(help="What the certified classifier computes in.", show_default="bf16 where the hardware has it"),
     ] = "auto",
     resume: Annotated[
         bool, typer.Option("--resume", help="Keep finished surrogates and draws; --draws may have grown.")
@@ -77,47 +72,31 @@ def certify(
     wanted = None if sigma == "auto" else _number(sigma, "--sigma")
     etas = None if eta is None else numbers(eta, "--eta")
     _check(q=q, sigma=1.0 if wanted is None else wanted, alpha=alpha, draws=draws, etas=etas or (0.0,), epochs=epochs)
-    if precision not in ("auto", "fp32", "bf16"):
-        raise InputError(f"--precision {precision!r} is not auto, fp32 or bf16.")
+    with at_work(device) as machine:
+        from pueprotect.certify.certificate import CertificateSettings, precision_on, usual_radii
+        from pueprotect.certify.pipeline import Certification, certify_release, informative_sigma
+        from pueprotect.certify.surrogates import choose_recipes
+        from pueprotect.release.opened import open_release
 
-    from pueprotect.learning.device import choose_device
-    from pueprotect.learning.distributed import joined, own_device
-
-    chosen = choose_device(own_device(device))
-    from pueprotect.certify.certificate import CertificateSettings
-    from pueprotect.certify.pipeline import Certification, certify_release, informative_sigma
-    from pueprotect.certify.stress import recovery
-    from pueprotect.certify.surrogates import choose_recipes, surrogate_trainer
-    from pueprotect.release.opened import open_release
-
-    choose_recipes(recipe, own=True)  # an unknown name is refused before anything is read
-    with joined(chosen.name) as group, bars(group.leads) as progress:
-        release = open_release(folder, vault=vault, test=test, device=chosen.name, progress=progress)
-        training = {"epochs": epochs, "seed": seed}
-        certification = Certification(
-            release, surrogate_trainer(release, seed, epochs), training, resume, group, progress
-        )
+        choose_recipes(recipe, own=True)  # an unknown name is refused before anything is read
+        release = open_release(folder, vault=vault, test=test, machine=machine)
+        certification = Certification(release, seed, epochs, resume)
         recipes = choose_recipes(recipe, release.own)
-        used = informative_sigma(certification, seed) if wanted is None else wanted
+        used = informative_sigma(certification) if wanted is None else wanted
         settings = CertificateSettings(
-            q=q, sigma=used, etas=etas or tuple(round(used * ratio, 12) for ratio in DEFAULT_RADII), draws=draws,
-            alpha=alpha, joint=joint, seed=seed, precision=_precision(precision, chosen.name),
+            q=q, sigma=used, etas=etas or usual_radii(used), draws=draws, alpha=alpha, joint=joint, seed=seed,
+            precision=precision_on(machine.device.name) if precision == "auto" else precision,
         )  # fmt: skip
-        if group.leads:
+        if machine.group.leads:
             _announce(settings, automatic=wanted is None)
-        report = certify_release(
-            certification, settings, recipes, baseline=baseline,
-            stress=recovery(release, seed, epochs, progress) if stress else None,
-        )  # fmt: skip
-        data = report.as_json()
-        if group.leads:
-            release.store("certificate.json", data)
-            if as_json:
-                print_json(data)
-            else:
-                _show(report)
-                hint("audit", folder, vault=vault, test=test)
-        return _outcome(data, max_learnability, asked=eta is not None, speak=group.leads)
+        found = certify_release(certification, settings, recipes, baseline=baseline, stress=stress)
+    if machine.group.leads:
+        if as_json:
+            print_json(found.as_json())
+        else:
+            _show(found)
+            hint("audit", folder, vault=vault, test=test)
+    return _outcome(found, max_learnability, asked=eta is not None, speak=machine.group.leads)
 
 
 def _number(text: str, option: str) -> float:
@@ -125,13 +104,6 @@ def _number(text: str, option: str) -> float:
         return float(text)
     except ValueError as error:
         raise InputError(f"{option} {text!r} is neither a number such as 0.05 nor auto.") from error
-
-
-def _precision(wanted: str, device: str) -> Precision:
-    from pueprotect.learning.device import native_bf16
-
-    rounded = native_bf16(device) if wanted == "auto" else wanted == "bf16"
-    return "bf16" if rounded else "fp32"
 
 
 def _check(*, q: float, sigma: float, alpha: float, draws: int, etas: tuple[float, ...], epochs: float | None) -> None:
@@ -143,21 +115,19 @@ def _check(*, q: float, sigma: float, alpha: float, draws: int, etas: tuple[floa
         raise InputError(f"--epochs {epochs:g} is outside (0, 10000].")
 
 
-def _outcome(data: dict[str, Any], limit: float | None, *, asked: bool, speak: bool) -> int:
+def _outcome(found: Certificate, limit: float | None, *, asked: bool, speak: bool) -> ExitCode:
     """The exit code: a radius asked for by name must be certified, of the usual ones at least one."""
     from pueprotect.check.policy import CertifyRules
-    from pueprotect.check.verdicts import INCONCLUSIVE, PASS, certificate_verdict, exit_code
-    from pueprotect.release.records import Certificate as Recorded
+    from pueprotect.check.verdicts import certificate_verdict, exit_code
 
     verdicts = []
-    found = Recorded.model_validate(data)
     if limit is not None:
         verdicts.append(certificate_verdict(CertifyRules(max_learnability=limit), found))
         if speak:
             note(f"gate: {verdicts[0].reason}")
     abstained = [point.certified_learnability is None for point in found.curve]
     inconclusive = any(abstained) if asked else all(abstained)
-    return exit_code(verdicts) or (INCONCLUSIVE if inconclusive else PASS)
+    return exit_code(verdicts) or (ExitCode.INCONCLUSIVE if inconclusive else ExitCode.PASS)
 
 
 def _announce(settings: CertificateSettings, *, automatic: bool) -> None:
@@ -180,10 +150,10 @@ def _announce(settings: CertificateSettings, *, automatic: bool) -> None:
             note(f"eta {point.eta:g} needs {point.draws_needed} draws: it will abstain.")
 
 
-def _show(report: CertificateReport) -> None:
-    from pueprotect.certify.flags import CERTIFICATE_FLAGS
+def _show(found: Certificate) -> None:
+    from pueprotect.certify.flags import FLAGS
 
-    found, settings, baseline = report.certificate, report.settings, report.baseline
+    baseline = found.baseline
     rows = table("eta", "protected", "population", *(["clean baseline"] if baseline else []), "chance")
     for number, point in enumerate(found.curve):
         bound = point.certified_learnability
@@ -192,44 +162,44 @@ def _show(report: CertificateReport) -> None:
             percent(bound) if bound is not None else f"abstains: {point.draws_needed} draws",
             percent(point.population),
             *([percent(baseline.curve[number].certified_learnability)] if baseline else []),
-            percent(report.chance),
+            percent(found.chance),
         )
     out.print("[bold]Certified learnability[/bold] (upper bound on clean accuracy)")
     out.print(rows)
     out.print()
-    out.print(_surrogates(report))
-    level = f"{1 - settings.alpha_each:.2%} confidence for each radius"
-    level = f"{1 - settings.alpha:.0%} confidence for all radii together" if settings.joint else level
+    out.print(_surrogates(found))
+    level = f"{1 - (found.alpha_each or found.alpha):.2%} confidence for each radius"
+    level = f"{1 - found.alpha:.0%} confidence for all radii together" if found.joint else level
     out.print(
-        f"\nWith {level}: around any weights within eta of the {found.recipe} surrogate, at least {settings.q:.0%} of "
-        f"the classifiers drawn with sigma {settings.sigma:g} have at most this accuracy on these "
-        f"{report.holdout_images} clean images (population: on the distribution they came from). "
-        f"{settings.draws} draws. It is a quantile over random draws near this surrogate, not a maximum over "
-        "attackers: the audit speaks of those. BatchNorm statistics are re-estimated for every draw and lie outside "
-        f"the ball.\n[dim]{report.data_digest}[/dim]"
+        f"\nWith {level}: around any weights within eta of the {found.recipe} surrogate, at least {found.q:.0%} of "
+        f"the classifiers drawn with sigma {found.sigma:g} have at most this accuracy on these "
+        f"{found.holdout_images} clean images (population: on the distribution they came from). "
+        f"{found.draws} draws. It is a quantile over random draws near this surrogate, not a maximum over "
+        "attackers: those are measured by the audit. BatchNorm statistics are re-estimated for every draw and lie "
+        f"outside the ball.\n[dim]{found.data_digest}[/dim]"
     )
-    if report.stress is not None:
-        worst = max(report.stress.above.values())
+    if found.stress is not None:
+        worst = max(found.stress.above.values())
         out.print(
-            f"Cross-check: of {report.stress.draws} draws around each of {len(report.stress.above)} centres at eta "
-            f"{report.stress.eta:g} at most {worst} lie above the bound; more than {report.stress.limit} would "
+            f"Cross-check: of {found.stress.draws} draws around each of {len(found.stress.above)} centres at eta "
+            f"{found.stress.eta:g} at most {worst} lie above the bound; more than {found.stress.limit} would "
             "contradict it."
         )
-    for flag in report.flags:
-        warn(flag, str(CERTIFICATE_FLAGS[flag]))
+    for flag in found.flags:
+        warn(flag, str(FLAGS[flag]))
 
 
-def _surrogates(report: CertificateReport) -> Table:
+def _surrogates(found: Certificate) -> Table:
     rows = table("surrogate", "own accuracy", "noisy median", "noisy max", "draws")
-    for seen in report.screenings:
-        if seen.recipe != report.certificate.recipe:
+    for seen in found.recipes.values():
+        if seen.screened and seen.recipe != found.recipe:
             rows.add_row(f"{seen.recipe} (screened)", *_figures(seen))
-    for name, found in (("", report.certificate), ("clean baseline, ", report.baseline)):
-        if found is not None:
-            rows.add_row(f"{name}{found.recipe}", *_figures(found))
+    rows.add_row(found.recipe, *_figures(found))
+    if found.baseline is not None:
+        rows.add_row(f"clean baseline, {found.recipe}", *_figures(found.baseline))
     return rows
 
 
-def _figures(found: Certificate) -> tuple[str, ...]:
-    shares = (found.surrogate_clean_accuracy, found.noisy_median, found.noisy_max)
-    return (*map(percent, shares), str(found.draws))
+def _figures(found: RecipeFigures) -> tuple[str, ...]:
+    noisy = found.noisy_accuracy
+    return (*map(percent, (found.surrogate_clean_accuracy, noisy.median, noisy.max)), str(found.draws))

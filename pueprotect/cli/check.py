@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 
@@ -24,14 +23,7 @@ DEFAULT_POLICY = Path("pueprotect.yaml")
 COLOURS = {True: "green", False: "bold red", None: "yellow"}
 
 
-class Format(StrEnum):
-    """How the result of `check` is written."""
-
-    text = "text"
-    json = "json"
-    junit = "junit"
-    sarif = "sarif"
-    github = "github"
+Format = Literal["text", "json", "junit", "sarif", "github"]
 
 
 @uncollected()
@@ -39,7 +31,7 @@ def check(
     folder: Released,
     vault: VaultPath = None,
     policy: Annotated[Path, typer.Option(help="Policy file; see: pueprotect schema policy.")] = DEFAULT_POLICY,
-    output: Annotated[Format, typer.Option("--format", help="What is written to stdout.")] = Format.text,
+    output: Annotated[Format, typer.Option("--format", help="What is written to stdout.")] = "text",
     reports: Annotated[
         list[str] | None,
         typer.Option(
@@ -90,7 +82,7 @@ def check(
         write_file(attest, json.dumps(statement(found, evidence), indent=2, ensure_ascii=False) + "\n")
         if sign is not None:
             note(f"signed: {sign_statement(attest, sign)}")
-    if output is Format.text:
+    if output == "text":
         _show(found)
     else:
         sys.stdout.write(FORMATS[output](found))
@@ -115,8 +107,8 @@ def _show(found: CheckReport) -> None:
 
 def _target(text: str) -> tuple[str, Path]:
     name, equals, path = text.partition("=")
-    if not equals or not path or name not in list(Format):
-        raise InputError(f"--report {text!r} is not FMT=PATH with a format of {', '.join(Format)}.")
+    if not equals or not path or name not in get_args(Format):
+        raise InputError(f"--report {text!r} is not FMT=PATH with a format of {', '.join(get_args(Format))}.")
     return name, Path(path)
 
 

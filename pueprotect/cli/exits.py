@@ -17,16 +17,9 @@ from typing import ParamSpec
 import typer
 
 from pueprotect.cli.console import complain, err
-from pueprotect.errors import PueprotectError
-
-INTERRUPTED = 130
-
-
-INTERNAL = 2
-
+from pueprotect.errors import ExitCode, PueprotectError
 
 DEBUG = "PUEPROTECT_DEBUG"
-
 
 P = ParamSpec("P")
 
@@ -43,15 +36,15 @@ def reported(command: Callable[P, int]) -> Callable[P, None]:
             with _terminable(), warnings.catch_warnings():
                 # About damaged metadata and large pictures; what matters becomes an error of ours.
                 warnings.filterwarnings("ignore", module=r"PIL\.")
-                code = command(*args, **kwargs)
+                code: int = command(*args, **kwargs)
         except KeyboardInterrupt:
             complain("interrupted; what was finished is kept, and the same command with --resume goes on.")
-            code = INTERRUPTED
+            code = ExitCode.INTERRUPTED
         except Exception as error:
             if os.environ.get(DEBUG) == "1":
                 err.console.print_exception()
             complain(_sentence(error))
-            code = error.exit_code if isinstance(error, PueprotectError) else INTERNAL
+            code = error.exit_code if isinstance(error, PueprotectError) else ExitCode.ERROR
         raise typer.Exit(code)
 
     return run

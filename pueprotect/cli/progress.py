@@ -14,6 +14,8 @@ from pueprotect.runtime import Progress as ProgressProtocol
 if TYPE_CHECKING:
     from rich.progress import Progress, Task, TaskID
 
+    from pueprotect.learning.device import Machine
+
 
 class Bars:
     """Draws the core's progress on a terminal; on anything else it writes one line for each finished part."""
@@ -78,3 +80,18 @@ def _columns() -> Progress:
         TextColumn("{task.description}"), BarColumn(bar_width=10), MofNCompleteColumn(), Speed(),
         TimeRemainingColumn(), TextColumn("left  [dim]{task.fields[note]}"), console=err.console, transient=True,
     )  # fmt: skip
+
+
+@contextmanager
+def at_work(device: str) -> Iterator[Machine]:
+    """The machine of a command: its device, the processes that torchrun started, and progress drawn by the first.
+
+    Raises:
+        PlatformError: the machine lacks what was asked for.
+    """
+    from pueprotect.learning.device import Machine, choose_device
+    from pueprotect.learning.distributed import joined, own_device
+
+    chosen = choose_device(own_device(device))
+    with joined(chosen.name) as group, bars(group.leads) as progress:
+        yield Machine(chosen, group, progress)

@@ -2,69 +2,27 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from pueprotect.cli.arguments import AsJson, Device, Seed
 from pueprotect.cli.console import complain, escape, hint, note, out, percent, print_json, printable, table
 from pueprotect.cli.parsing import fraction
-from pueprotect.cli.progress import bars
-from pueprotect.errors import LISTED, InputError, UnusableImages
+from pueprotect.cli.progress import at_work
+from pueprotect.errors import LISTED, ExitCode, InputError, UnusableImages
 
 if TYPE_CHECKING:
     from pueprotect.protect.report import Report
 
-
-LARGEST_BUDGET = 127
 SHOWN = 3
 
 
-class Method(StrEnum):
-    """How the noise is made."""
+def _methods(incomplete: str) -> list[str]:
+    from pueprotect.protect.methods.base import method_names
 
-    pue = "pue"
-    emn = "emn"
-    hardened = "hardened"
-
-
-class Mode(StrEnum):
-    """One pattern for each class or for each image."""
-
-    class_wise = "class-wise"
-    sample_wise = "sample-wise"
-
-
-class PresetName(StrEnum):
-    """One dial for the effort."""
-
-    quick = "quick"
-    standard = "standard"
-    strong = "strong"
-
-
-class Visibility(StrEnum):
-    """How far a texture code yields where a picture is flat."""
-
-    subtle = "subtle"
-    standard = "standard"
-    strong = "strong"
-
-
-class Format(StrEnum):
-    """Container of the released files."""
-
-    keep = "keep"
-    png = "png"
-
-
-class Metadata(StrEnum):
-    """What is kept beside the pixels."""
-
-    minimal = "minimal"
-    keep = "keep"
+    return [name for name in method_names() if name.startswith(incomplete)]
 
 
 def protect(
@@ -76,24 +34,30 @@ def protect(
         Path | None, typer.Option(help="Private folder of this release.", show_default="OUT.vault")
     ] = None,
     method: Annotated[
-        Method,
+        str,
         typer.Option(
-            help="pue: noise optimised under Gaussian weight noise; emn: without; hardened: textures along each image."
+            help="pue: noise optimised under Gaussian weight noise; emn: without; hardened: textures along each "
+            "image; lsp and ops: methods of others, to compare with.",
+            autocompletion=_methods,
         ),
-    ] = Method.pue,
+    ] = "pue",
     mode: Annotated[
-        Mode, typer.Option(help="One noise pattern for each class, or for each image; hardened is always the latter.")
-    ] = Mode.class_wise,
+        Literal["class-wise", "sample-wise"],
+        typer.Option(help="One noise pattern for each class, or for each image (hardened, lsp and ops always)."),
+    ] = "class-wise",
     epsilon: Annotated[str, typer.Option(help="L-infinity budget on [0, 1], a fraction or a decimal.")] = "8/255",
-    preset: Annotated[PresetName, typer.Option(help="Effort: rounds, draws and self-check.")] = PresetName.standard,
+    preset: Annotated[
+        Literal["quick", "standard", "strong"], typer.Option(help="Effort: rounds, draws and self-check.")
+    ] = "standard",
     surrogate: Annotated[str, typer.Option(help="Network that the noise is optimised with, or auto.")] = "auto",
     size: Annotated[str, typer.Option(help="Working size in pixels, or auto.")] = "auto",
     sigma: Annotated[float, typer.Option(help="Standard deviation of the train-time weight noise (pue).")] = 0.05,
     rounds: Annotated[int | None, typer.Option(help="Passes over the images.", show_default="by preset")] = None,
     seed: Seed = 0,
     visibility: Annotated[
-        Visibility, typer.Option(help="How much textures show in flat areas (hardened).")
-    ] = Visibility.standard,
+        Literal["subtle", "standard", "strong"],
+        typer.Option(help="How much textures show in flat areas (hardened)."),
+    ] = "standard",
     holdout: Annotated[float, typer.Option(help="Share of each class kept out of training, to measure with.")] = 0.2,
     labels: Annotated[
         Path | None, typer.Option(help="CSV with the columns path,label instead of class folders.")
@@ -102,11 +66,11 @@ def protect(
         int, typer.Option(help="Which folder of an image's path names its class: 1 is the first.")
     ] = 1,
     file_format: Annotated[
-        Format, typer.Option("--format", help="Keep each file's format, or write PNG.")
-    ] = Format.keep,
+        Literal["keep", "png"], typer.Option("--format", help="Keep each file's format, or write PNG.")
+    ] = "keep",
     metadata: Annotated[
-        Metadata, typer.Option(help="minimal: ICC profile only; keep: EXIF and XMP text, no GPS.")
-    ] = Metadata.minimal,
+        Literal["minimal", "keep"], typer.Option(help="minimal: ICC profile only; keep: EXIF and XMP text, no GPS.")
+    ] = "minimal",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing OUT and its vault.")] = False,
     skip_unsupported: Annotated[
         bool,
@@ -127,61 +91,57 @@ def protect(
     """
     chosen_size = _size(size)
     levels = _levels(epsilon)
+    with at_work(device) as machine:
+        from pueprotect.protect.noise import assist
+        from pueprotect.protect.options import Options
+        from pueprotect.protect.pipeline import protect_folder
 
-    from pueprotect.learning.device import choose_device
-    from pueprotect.learning.distributed import joined, own_device
-
-    chosen = choose_device(own_device(device))
-    from pueprotect.protect.noise import assist
-    from pueprotect.protect.options import Options
-    from pueprotect.protect.pipeline import protect_folder
-
-    options = Options(
-        method=method.value, mode=mode.value, epsilon=levels, preset=preset.value, surrogate=surrogate,
-        size=chosen_size, sigma=sigma, rounds=rounds, seed=seed,
-        visibility=visibility.value, holdout=holdout, labels=labels,
-        label_depth=label_depth, skip_unsupported=skip_unsupported,
-        file_format=file_format.value, metadata=metadata.value, overwrite=overwrite, resume=resume,
-        release_anyway=release_anyway, workers=workers,
-    )  # fmt: skip
-    with joined(chosen.name) as group, bars(group.leads) as progress:
-        if not group.leads:
-            assist(group, chosen.name)
-            return 0
+        options = Options(
+            method=method, mode=mode, epsilon=levels, preset=preset, surrogate=surrogate, size=chosen_size,
+            sigma=sigma, rounds=rounds, seed=seed, visibility=visibility, holdout=holdout, labels=labels,
+            label_depth=label_depth, skip_unsupported=skip_unsupported, file_format=file_format, metadata=metadata,
+            overwrite=overwrite, resume=resume, release_anyway=release_anyway, workers=workers,
+        )  # fmt: skip
+        if not machine.group.leads:
+            assist(method, machine)
+            return ExitCode.PASS
         try:
-            report = protect_folder(
-                src, out_dir, vault=vault, options=options, device=chosen, group=group, progress=progress
-            )
+            report = protect_folder(src, out_dir, vault=vault, options=options, machine=machine)
         except UnusableImages as error:
             for _, reason in error.files[LISTED:]:
                 note(reason)
             raise
     for warning in report.warnings:
         note(f"note: {warning}")
-    for skipped in report.result["skipped"][1:]:
-        note(f"left out: {skipped['reason']}")
+    for skipped in report.result.skipped[1:]:
+        note(f"left out: {skipped.reason}")
     if as_json:
-        print_json(report.result)
+        print_json(report.result.as_json())
     else:
         _show(report)
-    check = report.result["self_check"]
-    weak = f"The self-check learnt {check['accuracy']:.1%} on the clean holdout (limit {check['limit']:.1%})"
-    if not report.released:
-        from pueprotect.check.verdicts import INCONCLUSIVE
+    return _outcome(report, out_dir, vault)
 
+
+def _outcome(report: Report, out_dir: Path, vault: Path | None) -> ExitCode:
+    """The exit code of the self-check, and what comes next."""
+    check = report.result.self_check
+    weak = f"The self-check learnt {check.accuracy:.1%} on the clean holdout (limit {check.limit:.1%})"
+    if not report.released:
         complain(
-            f"{weak}, so nothing was released; the noise is kept in {report.result['vault']}. Try --preset strong or a "
+            f"{weak}, so nothing was released; the noise is kept in {report.result.vault}. Try --preset strong or a "
             "larger --epsilon, or release it with --resume --release-anyway."
         )
-        return INCONCLUSIVE
-    if not check["passed"]:
+        return ExitCode.INCONCLUSIVE
+    if not check.passed:
         note(f"note: {weak}; released all the same, as asked.")
     hint("certify", out_dir, "--baseline", vault=vault)
-    return 0
+    return ExitCode.PASS
 
 
 def _levels(epsilon: str) -> int:
     """The budget in whole levels of 0..255, never more than asked."""
+    from pueprotect.protect.methods.base import LARGEST_BUDGET
+
     budget = fraction(epsilon, "--epsilon")
     if not 1 / 255 - 1e-9 <= budget <= LARGEST_BUDGET / 255 + 1e-9:
         raise InputError(
@@ -200,31 +160,30 @@ def _size(size: str) -> int | None:
 
 
 def _show(report: Report) -> None:
-    result, check = report.result, report.result["self_check"]
+    result, check = report.result, report.result.self_check
     rows = table("what", "value", left=(0, 1))
     for name, reason in report.explained.items():
         rows.add_row(name, escape(reason))
-    rows.add_row("images", f"{result['images']} in {result['classes']} classes, {result['holdout_images']} held out")
-    made = "textures in closed form" if result["method"] == "hardened" else f"{result['rounds']} rounds"
-    rows.add_row("noise", f"{result['method'].upper()}, {result['mode']}, {made}")
-    if report.released:
-        realised = result["realised"]
+    rows.add_row("images", f"{result.images} in {result.classes} classes, {result.holdout_images} held out")
+    made = f"{result.rounds} rounds" if result.rounds else "in closed form"
+    rows.add_row("noise", f"{result.method.upper()}, {result.mode}, {made}")
+    if realised := result.realised:
         rows.add_row(
             "as read back",
-            f"L-inf {realised['linf_max']} of 255 (budget {round(result['epsilon'] * 255)}), "
-            f"PSNR {realised['psnr_mean']:.1f} dB, SSIM {realised['ssim_mean']:.3f}",
+            f"L-inf {realised.linf_max} of 255 (budget {round(result.epsilon * 255)}), "
+            f"PSNR {realised.psnr_mean:.1f} dB, SSIM {realised.ssim_mean:.3f}",
         )
-        for number, worst in enumerate(result["worst"][:SHOWN]):
-            similar = "" if worst["ssim"] is None else f", SSIM {worst['ssim']:.3f}"
-            figures = f"(L-inf {worst['linf']}, PSNR {worst['psnr']:.1f} dB{similar})"
-            rows.add_row("" if number else "most changed", escape(f"{printable(worst['path'])} {figures}"))
-        quality = f", JPEG quality {result['jpeg']['quality']}" if result["jpeg"] else ""
-        rows.add_row("file sizes", f"{result['file_growth']:.2f} x the originals{quality}")
+        for number, worst in enumerate(result.worst[:SHOWN]):
+            similar = "" if worst.ssim is None else f", SSIM {worst.ssim:.3f}"
+            figures = f"(L-inf {worst.linf}, PSNR {worst.psnr:.1f} dB{similar})"
+            rows.add_row("" if number else "most changed", escape(f"{printable(worst.path)} {figures}"))
+        quality = f", JPEG quality {result.jpeg['quality']}" if result.jpeg else ""
+        rows.add_row("file sizes", f"{result.file_growth:.2f} x the originals{quality}")
     rows.add_row(
         "self-check",
-        f"{check['arch']} learns {percent(check['accuracy'])} of the clean holdout "
-        f"(chance {percent(check['chance'])}, limit {percent(check['limit'])})",
+        f"{check.arch} learns {percent(check.accuracy)} of the clean holdout "
+        f"(chance {percent(check.chance)}, limit {percent(check.limit)})",
     )
-    rows.add_row("seconds", ", ".join(f"{name} {value:g}" for name, value in result["seconds"].items()))
-    rows.add_row("vault", escape(f"{result['vault']} (private: keep it, do not publish it)"))
+    rows.add_row("seconds", ", ".join(f"{name} {value:g}" for name, value in result.seconds.items()))
+    rows.add_row("vault", escape(f"{result.vault} (private: keep it, do not publish it)"))
     out.print(rows)

@@ -20,9 +20,9 @@ def schema(
 ) -> int:
     """Print the JSON Schema of the policy or of an artefact."""
     from pueprotect.check.policy import Policy
-    from pueprotect.check.schemas import ARTEFACTS
+    from pueprotect.check.schemas import RECORDS
 
-    models: dict[str, type[BaseModel]] = {"policy": Policy, **ARTEFACTS}
+    models: dict[str, type[BaseModel]] = {"policy": Policy, **RECORDS}
     if name is None:
         out.print("\n".join(models))
         return 0

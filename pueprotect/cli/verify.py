@@ -9,9 +9,7 @@ import typer
 
 from pueprotect.cli.arguments import AsJson, Released, VaultPath
 from pueprotect.cli.console import escape, note, out, print_json
-from pueprotect.errors import InputError
-
-STALE = 3
+from pueprotect.errors import ExitCode, InputError
 
 
 def verify(
@@ -49,7 +47,7 @@ def verify(
             for name in names:
                 out.print(f"{kind:8} {escape(name)}", soft_wrap=True)
         note(f"{len(rows)} files recorded; " + ("all as released." if found.ok else "differences above."))
-    return 0 if found.ok else STALE
+    return ExitCode.PASS if found.ok else ExitCode.INCONCLUSIVE
 
 
 def _verify_signature(

@@ -73,24 +73,15 @@ class ImageSet:
 
 
 @dataclass(frozen=True)
-class Part:
-    """Some images of a set, which stay where they are.
+class View:
+    """Images seen in another way; what they share with the images behind them comes from `whole`."""
 
-    Attributes:
-        whole: the set.
-        members: (N,) int64, the images that belong to the part.
-    """
-
-    whole: ImageSet
-    members: Tensor
-
-    def __len__(self) -> int:
-        return len(self.members)
+    whole: Labelled
 
     @property
     def labels(self) -> Tensor:
         """(N,) int64 in [0, classes)."""
-        return self.whole.labels[self.members]
+        return self.whole.labels
 
     @property
     def classes(self) -> int:
@@ -107,6 +98,21 @@ class Part:
         """Where the images live."""
         return self.whole.device
 
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Part(View):
+    """Some images of a set, which stay where they are; `members` (N,) int64 are their indices."""
+
+    members: Tensor
+
+    @property
+    def labels(self) -> Tensor:
+        """(N,) int64 in [0, classes)."""
+        return self.whole.labels[self.members]
+
     def frames(self, index: Tensor) -> Tensor:
         """A copy of the chosen images: (B, H, W, 3) uint8."""
         return self.whole.frames(self.members[index])
@@ -121,3 +127,33 @@ def image_set(pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], clas
     """Decoded images (N, S, S, 3) uint8 and labels (N,) int64 as a set resident on `device`."""
     tensor = torch.from_numpy(np.ascontiguousarray(pixels)).to(device).permute(0, 3, 1, 2)
     return ImageSet(tensor, torch.from_numpy(labels).to(device), classes)
+
+
+def apply(frames: Tensor, delta: Tensor) -> Tensor:
+    """Add signed noise on the 8-bit grid.
+
+    Args:
+        frames: (N, H, W, 3) uint8.
+        delta: (N, H, W, 3) signed integer levels.
+
+    Returns:
+        (N, H, W, 3) uint8, clipped to 0..255.
+    """
+    return (frames.short() + delta).clamp_(0, 255).to(torch.uint8)
+
+
+@dataclass(frozen=True)
+class Protected(View):
+    """Images with their noise, which is added whenever some of them are looked at.
+
+    Attributes:
+        delta: (K, H, W, 3) signed integer levels.
+        rows: (N,) int64, the row of `delta` that each image gets.
+    """
+
+    delta: Tensor
+    rows: Tensor
+
+    def frames(self, index: Tensor) -> Tensor:
+        """A copy of the chosen images: (B, H, W, 3) uint8."""
+        return apply(self.whole.frames(index), self.delta[self.rows[index]])

@@ -9,6 +9,8 @@ import platform
 from dataclasses import dataclass
 
 from pueprotect.errors import PlatformError
+from pueprotect.learning.distributed import ALONE, Group
+from pueprotect.runtime import SILENT, Progress
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,24 @@ class Device:
     def is_cuda(self) -> bool:
         """Whether this is an NVIDIA GPU."""
         return self.name.startswith("cuda")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where the work of a command is done, which processes share it, and who hears about it.
+
+    Attributes:
+        device: chosen once for the command.
+        group: the processes that work together; rank 0 reads, writes and reports.
+        progress: receives the state of every long piece of work.
+    """
+
+    device: Device = Device("cpu", "cpu, the default")
+    group: Group = ALONE
+    progress: Progress = SILENT
+
+
+HERE = Machine()
 
 
 def choose_device(wanted: str = "auto") -> Device:

@@ -63,6 +63,10 @@ class Group:
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
+    def dismiss(self) -> None:
+        """Rank 0 has no work for the others, who wait in `from_leader`."""
+        self.from_leader(None)
+
     def average(self, tensors: list[Tensor]) -> None:
         """Replace tensors by their means over the ranks, in one message; ranks pass the same shapes."""
         if self.size > 1:

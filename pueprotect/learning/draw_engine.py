@@ -72,20 +72,30 @@ class DrawEngine:
         return other
 
     @torch.inference_mode()
-    def draw(self, index: int) -> Tensor:
-        """Evaluate draw `index`: (2,) int64 on the device, the images classified rightly and those without an answer.
-
-        An image whose logits are not finite has no answer and counts as wrong.
-        """
+    def network(self, index: int) -> nn.Module:
+        """The classifier of draw `index`, until the next draw overwrites it."""
         stream = generator(self.seed, "weight-draw", index, str(self.device))
         noise = gaussian(self.centre, stream)
         torch._foreach_mul_(noise, self.sigma)
         torch._foreach_add_(noise, self.centre)
         torch._foreach_copy_(self.scratch_parameters, noise)
-        counts = []
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            if self.calibration is not None:
+        if self.calibration is not None:
+            with self._autocast():
                 reestimate_batch_norm(self.scratch, self.calibration)
+        return self.scratch
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+
+    @torch.inference_mode()
+    def draw(self, index: int) -> Tensor:
+        """Evaluate draw `index`: (2,) int64 on the device, the images classified rightly and those without an answer.
+
+        An image whose logits are not finite has no answer and counts as wrong.
+        """
+        self.network(index)
+        counts = []
+        with self._autocast():
             self.folded.refresh()
             for batch, truth in self.batches:
                 logits = self.folded.network(batch.float().div_(255))

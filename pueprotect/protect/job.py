@@ -12,24 +12,22 @@ import numpy.typing as npt
 import PIL
 
 from pueprotect.errors import UnusableImages
-from pueprotect.images import folders as image_files
 from pueprotect.images.encode import Encoder, released_names
-from pueprotect.images.folders import ImageFolder
+from pueprotect.images.folders import ImageFolder, scan
 from pueprotect.images.holdout import stratified_holdout
 from pueprotect.images.jpeg_quality import QualityChoice
 from pueprotect.images.working_copies import compacted, read_folder, twins, working_size
 from pueprotect.learning.data import ImageSet, image_set
-from pueprotect.learning.device import Device
+from pueprotect.learning.device import Machine
 from pueprotect.learning.models import architecture, choose_surrogate
-from pueprotect.protect.methods import texture
-from pueprotect.protect.methods.base import Noise, NoiseSettings
+from pueprotect.protect.methods.base import Noise, NoiseSettings, find
 from pueprotect.protect.options import Options
 from pueprotect.protect.preflight import check_space
 from pueprotect.protect.presets import PRESETS, Preset
 from pueprotect.protect.writer import Writer
 from pueprotect.release.digests import data_digest
-from pueprotect.release.vault import SCHEMA_VERSION, json_line
-from pueprotect.runtime import Progress
+from pueprotect.release.records import LeftOut, NoiseFacts, Protect
+from pueprotect.release.vault import json_line
 
 SKIP = "Or add --skip-unsupported to leave them out of the release."
 
@@ -90,42 +88,40 @@ class Job:
             workers=self.options.workers,
         )
 
-    def described(self, facts: dict[str, Any], vault: Path) -> dict[str, Any]:
-        """The part of the result that is known before anything is written."""
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "images": len(self.folder.entries),
-            "classes": len(self.folder.classes),
-            "train_images": int((~self.held).sum()),
-            "holdout_images": int(self.held.sum()),
-            "method": self.settings.method,
-            "mode": self.settings.mode,
-            "epsilon": self.settings.epsilon / 255,
-            "rounds": facts["rounds"],
-            "realised": None,
-            "surrogate": facts["surrogate"],
-            "self_check": facts["self_check"],
-            "seconds": None,
-            "vault": str(vault),
-            "data_digest": None,
-            "skipped": [{"path": path, "reason": reason} for path, reason in self.folder.unsupported],
-        }
+    def result(self, facts: NoiseFacts, vault: Path, seconds: dict[str, float]) -> Protect:
+        """What is known before anything is written."""
+        return Protect(
+            images=len(self.folder.entries),
+            classes=len(self.folder.classes),
+            train_images=int((~self.held).sum()),
+            holdout_images=int(self.held.sum()),
+            method=self.settings.method,
+            mode=self.settings.mode,
+            epsilon=self.settings.epsilon / 255,
+            rounds=facts.rounds,
+            surrogate=facts.surrogate,
+            self_check=facts.self_check,
+            seconds=seconds,
+            vault=str(vault),
+            skipped=[LeftOut(path=path, reason=reason) for path, reason in self.folder.unsupported],
+        )
 
 
-def read_job(src: Path, options: Options, device: Device, ranks: int, progress: Progress, cache: Path) -> Job:
+def read_job(src: Path, options: Options, machine: Machine, partial: Path) -> Job:
     """Everything that can be refused is refused here."""
-    folder = image_files.scan(src, options.labels, depth=options.label_depth)
+    folder = scan(src, options.labels, depth=options.label_depth)
     if options.size is None:
         size, why_size = working_size(folder)
     else:
         size, why_size = options.size, f"size {options.size}: as asked"
-    surrogate, why_surrogate = choose_surrogate(options.surrogate, device)
+    surrogate, why_surrogate = choose_surrogate(options.surrogate, machine.device)
     architecture(surrogate, size)
     stratified_holdout(folder.labels, options.holdout, options.seed, folder.classes)
     released_names(folder, options.file_format)
-    if options.method == "hardened":
-        texture.refuse(folder, options.epsilon, options.seed)
-    loaded = read_folder(folder, size, workers=options.workers, progress=progress, label="read originals", cache=cache)
+    find(options.method).check(folder, options)
+    loaded = read_folder(
+        folder, size, workers=options.workers, progress=machine.progress, label="read originals", cache=partial
+    )
     pixels = loaded.pixels
     unusable = (*folder.unsupported, *loaded.unusable)
     if unusable and not options.skip_unsupported:
@@ -142,14 +138,14 @@ def read_job(src: Path, options: Options, device: Device, ranks: int, progress: 
         folder=folder,
         names=released_names(folder, options.file_format),
         held=held,
-        images=image_set(pixels, folder.labels, len(folder.classes), device.name),
+        images=image_set(pixels, folder.labels, len(folder.classes), machine.device.name),
         sources=loaded.digests,
         converted=loaded.converted,
         twins=twins(folder, pixels),
-        explained={"device": device.reason, "size": why_size, "surrogate": f"{surrogate}: {why_surrogate}"},
-        ranks=ranks,
+        explained={"device": machine.device.reason, "size": why_size, "surrogate": f"{surrogate}: {why_surrogate}"},
+        ranks=machine.group.size,
     )
-    _check_space(job, cache)
+    _check_space(job, partial)
     return job
 
 
@@ -158,7 +154,7 @@ def _check_space(job: Job, partial: Path) -> None:
     levels = job.settings.epsilon
     shape = (len(job.folder.entries) if job.settings.mode == "sample-wise" else len(job.folder.classes),)
     rng = np.random.default_rng(0)
-    noise = rng.integers(-levels, levels + 1, (1, job.images.size, job.images.size, 3)).astype(np.int8)
+    noise = rng.integers(-levels, levels + 1, (1, job.images.size, job.images.size, 3)).astype(np.int16)
     writer = job.writer(np.broadcast_to(noise, shape + noise.shape[1:]))
     there = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
     check_space(partial, writer.estimate() + noise[0].size * shape[0], there)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pueprotect.errors import InputError
 from pueprotect.images.encode import FileFormat, Metadata
-from pueprotect.protect.methods.base import Method, Mode, NoiseSettings, Visibility
+from pueprotect.protect.methods.base import LARGEST_BUDGET, Mode, NoiseSettings, Visibility, find
 from pueprotect.protect.presets import FULL_SIZE, PRESETS, SHUFFLED
 
 
@@ -17,7 +17,7 @@ class Options:
 
     Attributes:
         method: see `NoiseSettings`, likewise `mode`, `epsilon` (levels of 0..255), `sigma` and `seed`.
-        mode: one pattern for each class or for each image; `hardened` is always sample-wise.
+        mode: one pattern for each class or for each image; methods in closed form are always sample-wise.
         epsilon: L-infinity budget in levels of 0..255.
         preset: a key of `PRESETS`.
         surrogate: architecture or `auto`.
@@ -25,7 +25,7 @@ class Options:
         sigma: standard deviation of the weight noise.
         rounds: passes of the optimisation; None takes the preset's.
         seed: everything random is a function of it.
-        visibility: how far `hardened` yields where a picture is flat.
+        visibility: how far the noise of `hardened` yields where a picture is flat.
         holdout: share of each class kept out of training, in (0, 1).
         labels: CSV with the columns path,label instead of class folders.
         label_depth: which folder of an image's path names its class, from 1.
@@ -41,7 +41,7 @@ class Options:
         InputError: a value is out of range.
     """
 
-    method: Method = "pue"
+    method: str = "pue"
     mode: Mode = "class-wise"
     epsilon: int = 8
     preset: str = "standard"
@@ -73,20 +73,21 @@ class Options:
             raise InputError(f"--label-depth {self.label_depth} is below 1, the folders directly below the source.")
         if self.label_depth != 1 and self.labels is not None:
             raise InputError("--label-depth and --labels exclude each other; leave one out.")
-        if self.method == "hardened" and self.rounds is not None:
-            raise InputError("--rounds does not apply to --method hardened, which optimises nothing; leave it out.")
-        if self.method != "hardened" and self.visibility != "standard":
-            raise InputError(f"--visibility {self.visibility} is a dial of --method hardened; leave it out.")
+        if not 1 <= self.epsilon <= LARGEST_BUDGET:
+            raise InputError(f"--epsilon {self.epsilon}/255 is outside 1/255 .. {LARGEST_BUDGET}/255.")
+        for dial, moved in {"rounds": self.rounds is not None, "visibility": self.visibility != "standard"}.items():
+            if moved and dial not in find(self.method).dials:
+                raise InputError(f"--{dial} does not apply to --method {self.method}; leave it out.")
         if self.workers < 0:
             raise InputError(f"--workers {self.workers} is below 0; 0 chooses.")
 
     def settings(self, surrogate: str, images: int, size: int) -> NoiseSettings:
         """What the optimisation needs, with the preset for this many training images of this size filled in."""
-        preset = PRESETS[self.preset].for_images(images, size)
+        preset, method = PRESETS[self.preset].for_images(images, size), find(self.method)
         return NoiseSettings(
             method=self.method,
-            mode="sample-wise" if self.method == "hardened" else self.mode,
-            epsilon=self.epsilon,
+            mode=self.mode if self.mode in method.modes else method.modes[0],
+            epsilon=method.budget or self.epsilon,
             sigma=self.sigma,
             rounds=preset.rounds if self.rounds is None else self.rounds,
             shuffled=SHUFFLED if images < FULL_SIZE else 0.0,

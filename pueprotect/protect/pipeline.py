@@ -1,7 +1,7 @@
 """From a folder of photographs to a protected folder and its vault.
 
-`places` refuses before anything is read and `publish` writes at the end. In between everything new lies in the vault's
-`draft` folder and in a locked folder under a temporary name (module `draft`), so that an earlier release and its vault
+`preflight` refuses before anything is read, and `publish` writes at the end. In between everything new lies in the
+vault's `draft` folder and in a locked folder under a temporary name (module `draft`): an earlier release and its vault
 stay whole, and an interrupted run can go on.
 """
 
@@ -11,10 +11,8 @@ import time
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from pueprotect.learning.device import Device
-from pueprotect.learning.distributed import ALONE, Group
+from pueprotect.learning.device import HERE, Machine
 from pueprotect.protect import noise as noises
 from pueprotect.protect.draft import Journal, building, locked
 from pueprotect.protect.job import Job, read_job
@@ -22,12 +20,11 @@ from pueprotect.protect.methods.base import Noise
 from pueprotect.protect.options import Options
 from pueprotect.protect.preflight import check_places, refuse_released
 from pueprotect.protect.publish import clean_up, publish
-from pueprotect.protect.report import PRIVATE, Report, run_record, warnings_about
+from pueprotect.protect.report import Report, recorded_result, report, run_record
 from pueprotect.protect.writer import realised, worst
 from pueprotect.release.digests import data_digest, verify
-from pueprotect.release.records import ManifestRow
+from pueprotect.release.records import NoiseFacts
 from pueprotect.release.vault import Vault, default_vault
-from pueprotect.runtime import SILENT, Progress
 
 
 @dataclass
@@ -55,9 +52,7 @@ def protect_folder(
     *,
     vault: Path | None = None,
     options: Options,
-    device: Device,
-    group: Group = ALONE,
-    progress: Progress = SILENT,
+    machine: Machine = HERE,
 ) -> Report:
     """Protect a folder of labelled images.
 
@@ -66,9 +61,7 @@ def protect_folder(
         out: the released folder; must not exist or be empty unless `options.overwrite`.
         vault: private folder of the release; None takes `OUT.vault`.
         options: what to do.
-        device: from `runtime.choose_device`.
-        group: ranks that share the optimisation; this is rank 0, the others are in `noise.assist`.
-        progress: told of each part.
+        machine: where it is done. This is rank 0 of its group; the others are in `noise.assist`.
 
     Returns:
         The report; `released` is false when the self-check failed, and then only the vault's draft was written.
@@ -81,17 +74,15 @@ def protect_folder(
     check = partial(check_places, src, out, place, overwrite=options.overwrite, workers=options.workers)
     check(resume=options.resume, finished=options.resume)
     timer = _Timer()
-    with building(out) as site:
-        job = read_job(src, options, device, group.size, progress, site)
+    with building(out) as folder:
+        job = read_job(src, options, machine, folder)
         refuse_released(src, job.sources, (place, default_vault(src), *src.resolve().parent.glob("*.vault")))
         timer.lap("read")
-        store, key = Vault(place), job.key()
-        if options.resume and (rows := _finished(store, out, key, options.workers)) is not None:
-            noises.dismiss(group)
+        store = Vault(place)
+        if options.resume and _is_finished(store, out, job.key(), options.workers):
+            machine.group.dismiss()
             clean_up(store, out.resolve())
-            result = {name: value for name, value in store.run().items() if name not in PRIVATE}
-            result["classes"] = len(job.folder.classes)
-            return Report(True, result, job.explained, warnings_about(job, result, place, rows))
+            return report(job, recorded_result(store.run()), released=True)
         known = noises.kept(store, job.plan()) if options.resume else None
         check(resume=known is not None)
         Vault.create(place)
@@ -99,55 +90,49 @@ def protect_folder(
         with locked(place, f"--vault {place}"):
             store.sweep()
             if known is None:
-                made = noises.make(store, job.plan(), job.images, job.held, job.settings, job.preset, progress, group)
+                known = noises.make(store, job.plan(), job.images, job.held, job.settings, job.preset, machine)
             else:
-                noises.dismiss(group)
-                made = known
+                machine.group.dismiss()
             timer.lap("optimise")
-            return _release(job, store, made, site, out, src, device, timer, progress)
+            return _release(job, store, known, folder, out, machine, timer)
 
 
-def _finished(store: Vault, out: Path, key: str, workers: int) -> list[ManifestRow] | None:
-    """The manifest, when `out` is what this run would make: it was interrupted at its very end, or repeated."""
+def _is_finished(store: Vault, out: Path, key: str, workers: int) -> bool:
+    """Whether `out` is what this run would make: it was interrupted at its very end, or repeated."""
     if not (store.is_sealed and out.is_dir()) or store.run().get("key") != key:
-        return None
-    rows = store.read_manifest()
-    return rows if verify(out, rows, workers).ok else None
+        return False
+    return verify(out, store.read_manifest(), workers).ok
 
 
 def _release(
     job: Job,
     store: Vault,
-    made: tuple[Noise, dict[str, Any]],
-    partial: Path,
+    made: tuple[Noise, NoiseFacts],
+    folder: Path,
     out: Path,
-    src: Path,
-    device: Device,
+    machine: Machine,
     timer: _Timer,
-    progress: Progress,
 ) -> Report:
     """Write and publish, unless the self-check found the noise too weak."""
     noise, facts = made
-    result = job.described(facts, store.path)
-    if not facts["self_check"]["passed"] and not job.options.release_anyway:
-        return Report(
-            False, result | {"seconds": timer.rounded()}, job.explained, warnings_about(job, result, store.path)
-        )
+    if not facts.self_check.passed and not job.options.release_anyway:
+        return report(job, job.result(facts, store.path, timer.rounded()), released=False)
     quality = job.writer(noise).choose_quality()
     journal = Journal(store, f"{job.key()}/{quality}", goes_on=job.options.resume)
     try:
-        journal.tidy(partial)
-        rows, growth = job.writer(noise, quality).write(partial, journal, progress)
+        journal.tidy(folder)
+        rows, growth = job.writer(noise, quality).write(folder, journal, machine.progress)
     finally:
         journal.close()
     timer.lap("write")
-    result |= {
-        "realised": realised(rows),
-        "file_growth": growth,
-        "jpeg": None if quality is None else asdict(quality),
-        "worst": worst(rows),
-        "seconds": timer.rounded(),
-        "data_digest": data_digest({row.path: row.released_sha256 for row in rows}),
-    }
-    publish(store, partial, out.resolve(), rows, run_record(job, result, src, device))
-    return Report(True, result, job.explained, warnings_about(job, result, store.path, rows))
+    result = job.result(facts, store.path, timer.rounded()).model_copy(
+        update={
+            "realised": realised(rows),
+            "file_growth": growth,
+            "jpeg": None if quality is None else asdict(quality),
+            "worst": worst(rows),
+            "data_digest": data_digest({row.path: row.released_sha256 for row in rows}),
+        }
+    )
+    publish(store, folder, out.resolve(), rows, run_record(job, result, machine.device))
+    return report(job, result, released=True)

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 
 from pueprotect.learning.augment import RESIZED_ABOVE
 
+FULL_SIZE = 4000  # training images from which on a preset's passes are meant
+SHUFFLED = 0.5
+MOST_REPEATS = 10.0
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -35,15 +39,6 @@ class Preset:
         rounds, extra = (round(scales * repeats * passes) for passes in (self.rounds, self.extra_rounds))
         checks = round(repeats * self.check_epochs)
         return Preset(rounds=rounds, draws=self.draws, check_epochs=checks, extra_rounds=extra)
-
-
-FULL_SIZE = 4000
-
-
-SHUFFLED = 0.5
-
-
-MOST_REPEATS = 10.0
 
 
 PRESETS = {

@@ -6,7 +6,6 @@ import threading
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +20,7 @@ from pueprotect.images.metadata import Descriptions
 from pueprotect.protect.draft import Journal, Written
 from pueprotect.protect.methods.base import Mode
 from pueprotect.release.digests import sha256_of
-from pueprotect.release.records import ManifestRow
+from pueprotect.release.records import Changed, ManifestRow, Realised
 from pueprotect.runtime import Progress, child_seed
 
 SSIM_SAMPLE = 200
@@ -192,18 +191,18 @@ class _Gate:
             self.changed.wait_for(lambda: self.inside == 0)
 
 
-def realised(rows: list[ManifestRow]) -> dict[str, Any]:
-    """What the release differs by as a whole: the largest L-infinity in levels, mean PSNR in dB and mean SSIM."""
-    return {
-        "linf_max": max(row.linf or 0 for row in rows),
-        "psnr_mean": round(float(np.mean([row.psnr for row in rows if row.psnr is not None])), 3),
-        "ssim_mean": round(float(np.mean([row.ssim for row in rows if row.ssim is not None])), 4),
-    }
+def realised(rows: list[ManifestRow]) -> Realised:
+    """What the release differs by as a whole."""
+    return Realised(
+        linf_max=max(row.linf or 0 for row in rows),
+        psnr_mean=round(float(np.mean([row.psnr for row in rows if row.psnr is not None])), 3),
+        ssim_mean=round(float(np.mean([row.ssim for row in rows if row.ssim is not None])), 4),
+    )
 
 
-def worst(rows: list[ManifestRow], count: int = 5) -> list[dict[str, Any]]:
+def worst(rows: list[ManifestRow], count: int = 5) -> list[Changed]:
     """The most changed files: the lowest SSIM first where it was measured, then the lowest PSNR."""
     measured = sorted((row for row in rows if row.ssim is not None), key=lambda row: row.ssim or 0.0)[:count]
     others = sorted((row for row in rows if row not in measured and row.psnr is not None), key=lambda r: r.psnr or 0.0)
     listed = [*measured, *others[:count]]
-    return [{"path": row.path, "linf": row.linf, "psnr": row.psnr, "ssim": row.ssim} for row in listed]
+    return [Changed(path=row.path, linf=row.linf, psnr=row.psnr, ssim=row.ssim) for row in listed]

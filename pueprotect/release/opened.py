@@ -16,17 +16,16 @@ from typing import Any
 
 import torch
 
-from pueprotect import __version__
 from pueprotect.errors import InputError, StaleDataError, VaultError
-from pueprotect.images import folders as image_files
-from pueprotect.images.folders import ImageEntry, ImageFolder
+from pueprotect.images.folders import ImageEntry, ImageFolder, scan
 from pueprotect.images.working_copies import load, working_size
 from pueprotect.learning.data import ImageSet, image_set
-from pueprotect.learning.models import Classifier, build, state_of
+from pueprotect.learning.device import HERE, Machine
+from pueprotect.learning.models import Classifier, build
 from pueprotect.release.digests import data_digest, describe, digest_files, first_of, verify
 from pueprotect.release.records import ManifestRow
-from pueprotect.release.vault import SCHEMA_VERSION, SURROGATE, Vault, default_vault, refuse_other
-from pueprotect.runtime import SILENT, Progress
+from pueprotect.release.results import Results, tensors
+from pueprotect.release.vault import SURROGATE, Vault, default_vault
 
 
 @dataclass(frozen=True)
@@ -34,14 +33,12 @@ class Reader:
     """How images get from the disk to the device.
 
     Attributes:
-        device: where they go.
+        machine: whose device they go to, and whose `progress` hears of the files read.
         workers: decoding threads; 0 chooses.
-        progress: told of the files read.
     """
 
-    device: str = "cpu"
+    machine: Machine = HERE
     workers: int = 0
-    progress: Progress = SILENT
 
     def read(self, folder: ImageFolder, size: int, label: str) -> ImageSet:
         """Decode every image of `folder` at `size` x `size` pixels.
@@ -49,8 +46,8 @@ class Reader:
         Raises:
             ImageError: some files cannot be decoded.
         """
-        pixels = load(folder, size, workers=self.workers, progress=self.progress, label=label)
-        return image_set(pixels, folder.labels, len(folder.classes), self.device)
+        pixels = load(folder, size, workers=self.workers, progress=self.machine.progress, label=label)
+        return image_set(pixels, folder.labels, len(folder.classes), self.machine.device.name)
 
     def originals(self, run: dict[str, Any], rows: Iterable[ManifestRow], mend: str) -> ImageSet:
         """The clean originals of manifest rows, their digests checked first.
@@ -109,12 +106,12 @@ class OpenedRelease:
     @property
     def device(self) -> str:
         """Where the images live and the work is done."""
-        return self.reader.device
+        return self.machine.device.name
 
     @property
-    def holdout_images(self) -> int:
-        """How many clean images the figures are counted on."""
-        return len(self.test)
+    def machine(self) -> Machine:
+        """Where the work on this release is done."""
+        return self.reader.machine
 
     @property
     def chance(self) -> float:
@@ -153,68 +150,13 @@ class OpenedRelease:
         if not self.own:
             return None
         model = build(self.default_arch, len(self.classes), self.size, seed=0, device=self.device)
-        state = {name: torch.from_numpy(value) for name, value in self.vault.read_tensors(SURROGATE).items()}
         try:
-            model.load_state_dict(state)
+            model.load_state_dict(tensors(self.vault, SURROGATE))
         except RuntimeError as error:
             raise VaultError(
                 f"{self.vault.path / SURROGATE} does not hold a {self.default_arch}; restore the vault from a copy."
             ) from error
         return model
-
-    def store(self, name: str, data: dict[str, Any]) -> None:
-        """Write a result into the vault, which a foreign folder gets only now.
-
-        Raises:
-            VaultError: the vault cannot be written.
-        """
-        Vault.create(self.vault.path).write_json(name, data)
-
-    def remembered(self, name: str, key: dict[str, Any]) -> dict[str, Any] | None:
-        """An earlier result stored by `remember` for the same key, released bytes and test images."""
-        try:
-            found = self.vault.read_json(name)
-        except VaultError:
-            return None
-        result = found.get("result") if found.get("key") == key | self.digests else None
-        return result if isinstance(result, dict) else None
-
-    def remembered_weights(self, name: str, key: dict[str, Any]) -> dict[str, torch.Tensor] | None:
-        """Weights stored by `remember_weights`; None when there are none.
-
-        Raises:
-            InputError: they were trained with other settings or data.
-        """
-        place = f"certify/{name}"
-        made_for = self.vault.path / f"{place}.json"
-        if not made_for.exists():
-            return None
-        refuse_other(made_for, self.vault.read_json(f"{place}.json"), key | self.digests)
-        return {
-            name: torch.from_numpy(value) for name, value in self.vault.read_tensors(f"{place}.safetensors").items()
-        }
-
-    def remember_weights(self, name: str, key: dict[str, Any], model: Classifier) -> None:
-        """Store a trained network and what it depends on."""
-        place = f"certify/{name}"
-        vault = Vault.create(self.vault.path)
-        (vault.path / f"{place}.json").unlink(missing_ok=True)
-        state = {name: value.numpy() for name, value in state_of(model).items()}
-        vault.write_tensors(f"{place}.safetensors", state)
-        vault.write_json(f"{place}.json", key | self.digests)
-
-    def private(self, name: str) -> Path:
-        """The path of a file in the vault, which a foreign folder gets only now.
-
-        Raises:
-            VaultError: the vault cannot be made.
-        """
-        return Vault.create(self.vault.path).path / name
-
-    def remember(self, name: str, key: dict[str, Any], result: dict[str, Any]) -> None:
-        """Store a finished part of a command, so that `--resume` need not repeat it."""
-        about = {"chance": self.chance, "test_images": len(self.test), "pueprotect": __version__}
-        self.store(name, {"schema_version": SCHEMA_VERSION, "key": key | self.digests, **about, "result": result})
 
     @cached_property
     def digests(self) -> dict[str, str]:
@@ -223,16 +165,20 @@ class OpenedRelease:
         test.update(self.test.labels.cpu().numpy().tobytes())
         return {"data_digest": self.digest, "test_digest": f"sha256:{test.hexdigest()}"}
 
+    @cached_property
+    def results(self) -> Results:
+        """What commands keep in the vault."""
+        return Results(self.vault, self.digests, self.chance, len(self.test))
+
 
 def open_release(
     out: Path,
     *,
     vault: Path | None = None,
     test: Path | None = None,
-    device: str = "cpu",
+    machine: Machine = HERE,
     size: int | None = None,
     workers: int = 0,
-    progress: Progress = SILENT,
 ) -> OpenedRelease:
     """Check digests and decode a released folder and its clean test images; writes nothing.
 
@@ -240,17 +186,16 @@ def open_release(
         out: the released folder.
         vault: its vault; None takes `OUT.vault`.
         test: clean labelled images; needed when pueprotect did not make the release.
-        device: where the images go.
+        machine: where the images go, and the work on them is done.
         size: working size of a foreign folder; None chooses.
         workers: decoding threads; 0 chooses.
-        progress: told of the files read.
 
     Raises:
         InputError: no such folder, or neither vault nor test images, or classes differ.
         VaultError: the vault is damaged.
         StaleDataError: files are missing, added or changed since protection, or originals are.
     """
-    reader = Reader(device, workers, progress)
+    reader = Reader(machine, workers)
     place = vault or default_vault(out)
     if not out.is_dir():
         raise InputError(f"{out} is not a folder; name the released folder.")
@@ -265,7 +210,7 @@ def open_release(
             f"{out} has no finished vault at {place}: name it with --vault, or give clean labelled images with "
             "--test DIR."
         )
-    folder = image_files.scan(out)
+    folder = scan(out)
     working = size or working_size(folder)[0]
     return OpenedRelease(
         out=out,
@@ -321,7 +266,7 @@ def _folder_of(root: Path, rows: Iterable[ManifestRow], run: dict[str, Any], *, 
 
 def _test_folder(test: Path, classes: tuple[str, ...]) -> ImageFolder:
     """The test images with the labels of the released folder."""
-    folder = image_files.scan(test)
+    folder = scan(test)
     if strangers := sorted(set(folder.classes) - set(classes)):
         raise InputError(
             f"--test {test} has classes that the released folder does not know ({first_of(strangers)}); "

@@ -1,8 +1,13 @@
-"""The evidence that a gate reads back from a vault, as models that allow further keys: the contract grows by adding."""
+"""Models of every JSON record in a vault: what commands write, print with --json, and read back.
+
+Models allow further keys: the contract grows by adding. No torch.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import statistics
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -10,115 +15,15 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Digest = Annotated[str, Field(pattern="^sha256:[0-9a-f]{64}$")]
 
 
-class Artefact(BaseModel):
+class Record(BaseModel):
     """Anything written as JSON; more keys may be added."""
 
     # Most of these models are not met in one run of a command: each is built when it is first used.
     model_config = ConfigDict(extra="allow", frozen=True, defer_build=True)
 
-
-class Point(Artefact):
-    """The bound at one radius; `certified_learnability` is null where it abstains."""
-
-    eta: Annotated[float, Field(ge=0)]
-    q_shifted: Share
-    rank: int | None
-    certified_learnability: Share | None
-    draws_needed: int | None
-    population: Share | None = None
-
-
-class Histogram(Artefact):
-    """How many draws lie in each of equal bins of accuracy from 0 to 1."""
-
-    edges: list[float]
-    draws: list[int]
-
-
-class NoisyAccuracy(Artefact):
-    """Clean accuracy of the classifiers drawn around a surrogate."""
-
-    mean: Share
-    median: Share
-    max: Share
-    histogram: Histogram | None = None
-
-
-class RecipeFigures(Artefact):
-    """The bounds around one surrogate."""
-
-    recipe: str
-    surrogate_clean_accuracy: Share
-    noisy_accuracy: NoisyAccuracy
-    curve: list[Point]
-
-    def at(self, eta: float | None) -> Point | None:
-        """The point that speaks of radius `eta`: the nearest from there on, as a larger ball holds a smaller one.
-
-        None asks for the largest radius.
-        """
-        ordered = sorted(self.curve, key=lambda point: point.eta)
-        if eta is None:
-            return ordered[-1] if ordered else None
-        return next((point for point in ordered if point.eta >= eta - 1e-12), None)
-
-
-class Certificate(RecipeFigures):
-    """`certificate.json` of a vault and output of `pueprotect certify --json`."""
-
-    schema_version: Literal[1]
-    q: Share
-    sigma: float
-    draws: int
-    alpha: Share
-    joint: bool
-    holdout_images: int
-    classes: int
-    chance: Share
-    max_eta: float | None
-    recipes: dict[str, RecipeFigures]
-    baseline: RecipeFigures | None
-    flags: list[str]
-    seconds: float
-    data_digest: Digest
-
-
-class EvidenceKey(Artefact):
-    """What a piece of evidence speaks of."""
-
-    data_digest: Digest
-    test_digest: Digest
-
-
-class AttackKey(EvidenceKey):
-    """An attack and all that its result depends on; `clean-line` is plain training on the clean originals."""
-
-    attack: str
-    arch: str
-    epochs: float
-    seed: int
-
-
-class AttackFigures(Artefact):
-    """Clean test accuracies of one attack; null where training failed."""
-
-    attack: str
-    arch: str
-    accuracy: Share | None
-    best_accuracy: Share | None
-    epochs: float
-    seconds: float
-    flags: list[str]
-    details: dict[str, Any]
-
-
-class AuditRecord(Artefact):
-    """`audit/<attack>-<arch>.json` of a vault."""
-
-    key: AttackKey
-    result: AttackFigures
-    chance: Share | None = None
-    test_images: int | None = None
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return self.model_dump(mode="json", by_alias=True)
 
 
 class ManifestRow(BaseModel):
@@ -147,3 +52,359 @@ class ManifestRow(BaseModel):
     linf: int | None = None
     psnr: float | None = None
     ssim: float | None = None
+
+
+class Realised(Record):
+    """How far the release is from the originals, as read back: levels of 0..255, dB and mean SSIM."""
+
+    linf_max: int
+    psnr_mean: float
+    ssim_mean: float
+
+
+class Changed(Record):
+    """How far one released file is from its original."""
+
+    path: str
+    linf: int | None
+    psnr: float | None
+    ssim: float | None
+
+
+class Surrogate(Record):
+    """The network of the optimisation; of the self-check where nothing is optimised."""
+
+    name: str
+    size: int
+    parameters: int
+    train_accuracy_protected: Share
+
+
+class SelfCheck(Record):
+    """What a fresh network learnt before anything was released; `attempts` are the accuracies of all checks."""
+
+    arch: str
+    epochs: float
+    accuracy: Share
+    chance: Share
+    limit: Share
+    passed: bool
+    attempts: list[Share] = []
+
+
+class NoiseFacts(Record):
+    """What is known about finished noise, kept with it in the draft."""
+
+    rounds: int
+    surrogate: Surrogate
+    self_check: SelfCheck
+
+
+class LeftOut(Record):
+    """A picture that is not in the release, and why."""
+
+    path: str
+    reason: str
+
+
+class Protect(Record):
+    """Output of `pueprotect protect --json`; figures of a release that was refused are null."""
+
+    schema_version: Literal[1] = 1
+    images: int
+    classes: int
+    train_images: int
+    holdout_images: int
+    method: str
+    mode: str
+    epsilon: Share
+    rounds: int = 0
+    realised: Realised | None = None
+    surrogate: Surrogate
+    self_check: SelfCheck
+    seconds: dict[str, float]
+    vault: str
+    data_digest: Digest | None = None
+    skipped: list[LeftOut] = []
+    file_growth: float | None = None
+    jpeg: dict[str, int | float] | None = None
+    worst: list[Changed] = []
+
+
+class RunRecord(Record):
+    """`run.json` of a vault: the result of `protect`, and all that is needed to repeat it."""
+
+    schema_version: Literal[1]
+    settings: dict[str, Any]
+    seed: int
+    environment: dict[str, str]
+    classes: list[str]
+    split: dict[str, float]
+    timings: dict[str, float]
+    manifest_sha256: str
+    data_digest: Digest
+
+
+class Point(Record):
+    """The bound at one radius.
+
+    Attributes:
+        eta: L2 radius of the weight ball.
+        q_shifted: the quantile that the draws must bound, in (0, 1].
+        rank: of the order statistic, 1-based; None abstains.
+        certified_learnability: accuracy on the given test images, in [0, 1]; None where it abstains.
+        draws_needed: the smallest number of draws that does not abstain.
+        population: the same for the distribution of the test images (`bounds.population_plan`); None where it abstains.
+    """
+
+    eta: Annotated[float, Field(ge=0)]
+    q_shifted: Share
+    rank: int | None
+    certified_learnability: Share | None
+    draws_needed: int | None
+    population: Share | None = None
+
+
+class Histogram(Record):
+    """How many draws lie in each of equal bins of accuracy from 0 to 1."""
+
+    edges: list[float]
+    draws: list[int]
+
+
+class NoisyAccuracy(Record):
+    """Clean accuracy of the classifiers drawn around a surrogate; `quantile` is the q-quantile."""
+
+    mean: Share
+    median: Share
+    max: Share
+    quantile: Share | None = None
+    histogram: Histogram | None = None
+
+
+class RecipeFigures(Record):
+    """The bounds around one surrogate.
+
+    Attributes:
+        recipe: how the surrogate was trained.
+        draws: how many classifiers were drawn.
+        surrogate_clean_accuracy: its own accuracy on the clean images, without weight noise.
+        surrogate_fit: its accuracy on (a sample of) what it was trained on.
+        noisy_accuracy: of the draws.
+        unanswered: answers lost to logits that were not finite, over all draws.
+        curve: one point for each radius.
+        screened: whether these are the few draws that chose among recipes; they certify nothing.
+    """
+
+    recipe: str
+    draws: int = 0
+    surrogate_clean_accuracy: Share
+    surrogate_fit: Share | None = None
+    noisy_accuracy: NoisyAccuracy
+    unanswered: int = 0
+    curve: list[Point]
+    screened: bool | None = None
+
+    def at(self, eta: float | None) -> Point | None:
+        """The point that covers radius `eta`: the nearest from there on, as a larger ball holds a smaller one.
+
+        None asks for the largest radius.
+        """
+        ordered = sorted(self.curve, key=lambda point: point.eta)
+        if eta is None:
+            return ordered[-1] if ordered else None
+        return next((point for point in ordered if point.eta >= eta - 1e-12), None)
+
+
+class Stress(Record):
+    """What the cross-check of a bound saw.
+
+    Attributes:
+        eta: radius of the centres: the largest one that was certified.
+        bound: certified learnability there.
+        draws: around each centre.
+        above: centre -> how many of its draws lie above the bound; on average at most a share 1 - q.
+        limit: more than this many contradict the certificate (one-sided, 0.001 over all centres together).
+    """
+
+    eta: float
+    bound: Share
+    draws: int
+    above: dict[str, int]
+    limit: int
+
+
+class Certificate(RecipeFigures):
+    """`certificate.json` of a vault and output of `pueprotect certify --json`.
+
+    The figures at the top level are those of the most learnable surrogate. `recipes` holds all surrogates, `baseline`
+    the same recipe on the clean originals, `stress` the empirical cross-check.
+    """
+
+    schema_version: Literal[1] = 1
+    q: Share
+    sigma: float
+    alpha: Share
+    alpha_each: Share | None = None
+    joint: bool
+    seed: int = 0
+    precision: str = "fp32"
+    holdout_images: int
+    classes: int
+    chance: Share
+    max_eta: float | None
+    recipes: dict[str, RecipeFigures]
+    baseline: RecipeFigures | None
+    stress: Stress | None = None
+    batch_norm: str = ""
+    flags: list[str]
+    seconds: float
+    data_digest: Digest
+
+
+class EvidenceKey(Record):
+    """The files and test images that a piece of evidence is for."""
+
+    data_digest: Digest
+    test_digest: Digest
+
+
+class AttackKey(EvidenceKey):
+    """An attack and all that its result depends on; `clean-line` is plain training on the clean originals."""
+
+    attack: str
+    arch: str
+    epochs: float
+    seed: int
+
+
+class AttackResult(Record):
+    """Clean test accuracies of one run of one attack.
+
+    Attributes:
+        attack: registered name.
+        arch: the attacker's architecture.
+        accuracy: at the end of training; null where training failed.
+        best_accuracy: the best over epochs and candidates, which an attacker with clean validation images would pick.
+        epochs: passes over the data asked for.
+        seconds: wall time.
+        flags: reasons to doubt the figure.
+        details: what the attack noted; `train_accuracy` on its own training images without augmentation;
+            `epoch_accuracy`; `points`: name -> accuracy of observed networks.
+    """
+
+    attack: str
+    arch: str
+    accuracy: Share | None
+    best_accuracy: Share | None
+    epochs: float
+    seconds: float
+    flags: tuple[str, ...] = ()
+    details: dict[str, Any]
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended without a figure."""
+        return self.accuracy is None
+
+
+class AuditRecord(Record):
+    """`audit/<attack>-<arch>.json` of a vault."""
+
+    key: AttackKey
+    result: AttackResult
+    chance: Share | None = None
+    test_images: int | None = None
+
+
+class Spread(Record):
+    """Accuracies over several seeds: all of them, standard deviation, lowest and highest."""
+
+    accuracies: list[Share]
+    sd: float
+    lowest: Share
+    highest: Share
+
+
+class AuditRow(AttackResult):
+    """One attack with one network over all seeds, next to the clean line of the network.
+
+    Accuracies are means over the seeds and `seconds` their sum; `details` are the first seed's.
+
+    Attributes:
+        recovered: (accuracy - chance) / (clean accuracy - chance) within [0, 1]; null where unknown.
+        clean_accuracy_same_filter: what clean images give behind the attack's filter, where that was measured.
+        seeds: the spread, where there are several.
+    """
+
+    recovered: Share | None = None
+    clean_accuracy_same_filter: Share | None = None
+    seeds: Spread | None = None
+
+    @classmethod
+    def over(cls, results: Sequence[AttackResult], recovered: float | None = None, flags: Sequence[str] = ()) -> Self:
+        """The row of one run for each seed, at least one; `flags` are added to those of the runs."""
+        first, failed = results[0], any(result.failed for result in results)
+        found = [result.accuracy or 0.0 for result in results]
+        filtered = [result.details.get("points", {}).get(CLEAN_BEHIND_IT) for result in results]
+        own = [flag for result in results for flag in result.flags]
+        return cls(
+            attack=first.attack,
+            arch=first.arch,
+            accuracy=None if failed else statistics.mean(found),
+            best_accuracy=None if failed else statistics.mean(result.best_accuracy or 0.0 for result in results),
+            epochs=first.epochs,
+            seconds=sum(result.seconds for result in results),
+            flags=tuple(dict.fromkeys((*own, *flags))),
+            details=first.details,
+            recovered=recovered,
+            clean_accuracy_same_filter=None if failed or None in filtered else statistics.mean(filtered),
+            seeds=Spread(accuracies=found, sd=statistics.stdev(found), lowest=min(found), highest=max(found))
+            if len(found) > 1 and not failed
+            else None,
+        )
+
+
+class AuditWorst(Record):
+    """The attack that reached the highest accuracy at the end of its training; null when all failed."""
+
+    attack: str | None = None
+    arch: str | None = None
+    accuracy: Share | None = None
+    recovered: Share | None = None
+
+
+class Audit(Record):
+    """Output of `pueprotect audit --json`.
+
+    Attributes:
+        suite: name of the suite, or None.
+        chance: accuracy of the constant answer.
+        clean_accuracy: of the first network's clean line.
+        clean_lines: plain training on the clean originals, by network.
+        results: sorted by recovered share, or by accuracy where that is unknown; failed attacks last.
+        worst: see `AuditWorst`.
+        complete: whether every attack has a figure; otherwise the audit is inconclusive.
+        skipped: attacks of the suite that need what is not at hand.
+        flags: reasons to doubt the whole.
+        data_digest: of the released files.
+    """
+
+    schema_version: Literal[1] = 1
+    suite: str | None
+    chance: Share
+    clean_accuracy: Share | None
+    clean_lines: dict[str, AuditRow] = {}
+    results: list[AuditRow]
+    worst: AuditWorst
+    complete: bool = True
+    skipped: list[str] = []
+    flags: list[str]
+    data_digest: Digest
+
+
+# Names of points in `details` that others look for.
+CLEAN_BEHIND_IT = "clean images behind the same filter"
+AS_THEY_ARE = "test images as they are"
+CLEAN_SHARE_ALONE = "clean share alone"
+CLEAN_LINE = "clean-line"  # the attack name under which plain training on the originals is recorded

@@ -34,9 +34,10 @@ MANIFEST = "manifest.jsonl"
 DELTA = "delta.safetensors"
 DRAFT = "draft"  # folder of a run that has not released yet
 REPLACED = "replaced.jsonl"  # manifest of the release that a run is about to replace
-EVIDENCE = ("certificate.json", "certify", "audit", "report.html")  # what certify and audit add
+CERTIFICATE = "certificate.json"
+EVIDENCE = (CERTIFICATE, "certify", "audit", "report.html")  # what certify and audit add
 # Any of these makes a folder a vault; evidence about a folder that was not protected here has no run.
-_MARKS = (RUN, MANIFEST, "certificate.json", "audit")
+_MARKS = (RUN, MANIFEST, CERTIFICATE, "audit")
 
 
 def default_vault(out: Path) -> Path:

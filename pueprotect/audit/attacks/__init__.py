@@ -11,13 +11,14 @@ from pueprotect.audit.attacks import (
     notch,
     pst,
     recovery,
-    squeeze,
     standard,
     weight_noise,
 )
-from pueprotect.audit.attacks.base import REGISTRY, Attack, AttackResult, Target, find
+from pueprotect.audit.attacks.base import REGISTRY, Attack, Target, find, register_plugins
 
 __all__ = [
-    "REGISTRY", "Attack", "AttackResult", "Target", "adversarial", "augmented", "denoise", "early_stopping",
-    "filtered", "find", "known", "linear", "notch", "pst", "recovery", "squeeze", "standard", "weight_noise",
+    "REGISTRY", "Attack", "Target", "adversarial", "augmented", "denoise", "early_stopping",
+    "filtered", "find", "known", "linear", "notch", "pst", "recovery", "standard", "weight_noise",
 ]  # fmt: skip
+
+register_plugins()

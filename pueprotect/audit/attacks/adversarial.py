@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import count
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -49,10 +48,16 @@ def fast_perturbed(
     return (inputs + moved).clamp_(0, 1)
 
 
-class _AdversarialTraining(Attack):
-    epsilon: ClassVar[float]
+class AdversarialTraining(Attack):
+    """Training on images that a fast attack has changed by up to so many levels; it costs clean accuracy as well."""
+
     source = "Tao et al., NeurIPS 2021 (AT against delusive noise), with the fast step of Wong et al., ICLR 2020"
     cost = 1.8
+
+    def __init__(self, levels: int) -> None:
+        self.name = f"at-{levels}"
+        self.about = f"trains adversarially, L-infinity {levels}/255, one fast step"
+        self.epsilon = levels / 255
 
     def train(self, run: Run) -> Classifier:
         """Plain training on perturbed batches."""
@@ -66,22 +71,8 @@ class _AdversarialTraining(Attack):
         )  # fmt: skip
 
 
-@register
-class At4(_AdversarialTraining):
-    """Half of the usual protection budget."""
-
-    name = "at-4"
-    about = "trains adversarially, L-infinity 4/255, one fast step"
-    epsilon = 4 / 255
-
-
-@register
-class At8(_AdversarialTraining):
-    """The usual protection budget; costs much accuracy on clean images as well."""
-
-    name = "at-8"
-    about = "trains adversarially, L-infinity 8/255, one fast step"
-    epsilon = 8 / 255
+register(AdversarialTraining(4))  # half of the usual protection budget
+register(AdversarialTraining(8))
 
 
 def hardest(model: Classifier, inputs: Tensor, labels: Tensor, candidates: list[Tensor]) -> Tensor:

@@ -12,9 +12,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pueprotect.audit.attacks.base import Filter, Target, register
-from pueprotect.audit.attacks.filtered import Filtered
-from pueprotect.audit.attacks.squeeze import in_parts
+from pueprotect.audit.attacks.base import CLEAN_SHARE, Filter, Target, register
+from pueprotect.audit.attacks.filtered import ADAPTIVE
+from pueprotect.audit.attacks.standard import Plain
 from pueprotect.learning.data import ImageSet
 from pueprotect.runtime import generator
 
@@ -59,13 +59,15 @@ def denoiser(size: int, data: ImageSet, seed: int) -> nn.Module:
 
 
 @register
-class Denoise(Filtered):
+class Denoise(Plain):
     """A learnt filter, the same for all images."""
 
     name = "denoise"
     about = "learns on clean images to undo noise of many kinds and denoises all images first"
-    needs = "a clean share"
+    needs = CLEAN_SHARE
+    source = ADAPTIVE
     cost = 2.5
+    clean_line = True
 
     def filter(self, target: Target) -> Filter:
         """Trained on the clean share before anything else."""
@@ -78,4 +80,4 @@ class Denoise(Filtered):
             done: Tensor = 255 * (shown - net(shown))
             return done.round_().clamp_(0, 255).to(torch.uint8)
 
-        return lambda images: in_parts(cleaned, images)
+        return cleaned

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from pueprotect.audit.attacks.base import Attack, Run, register
+from pueprotect.audit.attacks.base import CLEAN_SHARE, Attack, Run, register
 from pueprotect.learning.data import ImageSet
 from pueprotect.learning.models import Classifier
 from pueprotect.learning.training import count_correct, train
@@ -30,7 +30,7 @@ class EarlyStopping(Attack):
 
     name = "early-stopping"
     about = f"trains plainly and keeps the pass that is best on up to {VALIDATION_PER_CLASS} clean images of each class"
-    needs = "a clean share"
+    needs = CLEAN_SHARE
     source = "Sandoval-Segura et al., NeurIPS 2023, and Huang et al., ICLR 2021: accuracy peaks early and falls"
 
     def train(self, run: Run) -> Classifier:

@@ -30,11 +30,11 @@ class KnownCode(Plain):
 
     def images(self, target: Target) -> ImageSet:
         """Training images less the guess; test images need none."""
-        assert target.known is not None
+        assert target.scheme is not None
         released, parts = target.released, []
         for images, labels in zip(released.images.split(CHUNK), released.labels.split(CHUNK), strict=True):
             pixels = images.permute(0, 2, 3, 1).cpu().numpy()
-            noise = torch.from_numpy(guessed(pixels, labels.cpu().numpy(), target.known))
+            noise = torch.from_numpy(guessed(pixels, labels.cpu().numpy(), target.scheme))
             left = images.cpu().short() - noise.permute(0, 3, 1, 2)
             parts.append(left.clamp_(0, 255).to(torch.uint8).to(images.device))
         return replace(released, images=torch.cat(parts).contiguous(memory_format=torch.channels_last))

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from pueprotect.audit.attacks.base import Filter, Run, Target, register
-from pueprotect.audit.attacks.filtered import Filtered, blurred
-from pueprotect.audit.attacks.squeeze import in_parts
+from pueprotect.audit.attacks.filtered import ADAPTIVE, TWICE, blurred
+from pueprotect.audit.attacks.standard import Plain
 from pueprotect.images.block_dct import BLOCK, LUMA, block_dct, inverse_block_dct
 from pueprotect.learning.data import ImageSet
 from pueprotect.learning.models import Classifier
@@ -76,8 +76,16 @@ def rescaled(images: Tensor, factors: Callable[[Tensor], Tensor]) -> Tensor:
     return torch.stack(planes, 1).round_().clamp_(0, 255).to(torch.uint8)
 
 
+class Adaptive(Plain):
+    """Plain training behind a filter for texture codes, next to clean images behind the same filter."""
+
+    source = ADAPTIVE
+    cost = TWICE
+    clean_line = True
+
+
 @register
-class Notch(Filtered):
+class Notch(Adaptive):
     """Zeroes the indices that tell the released classes apart more than natural images do, and blurs blue."""
 
     name = "notch"
@@ -96,7 +104,7 @@ class Notch(Filtered):
             done[:, 2:] = blurred(done[:, 2:], BLUE_BLUR)
             return done
 
-        return lambda images: in_parts(notched, images)
+        return notched
 
     def train(self, run: Run) -> Classifier:
         """Says which indices went."""
@@ -120,29 +128,29 @@ class WideNotch(Notch):
 
 
 @register
-class MidNotch(Filtered):
+class MidNotch(Adaptive):
     """A notch where a code of this kind has to lie, whatever the released images show."""
 
     name = "mid-notch"
     about = "zeroes all DCT indices from the second to the fourth row and column in all images and blurs colour"
 
-    def squeeze(self, images: Tensor) -> Tensor:
+    def filter(self, target: Target) -> Filter:
         """What is left: means and slopes of blocks, and what is finer than a quarter of a cycle for each pixel."""
-        kept = torch.ones(BLOCK, BLOCK, device=images.device)
+        kept = torch.ones(BLOCK, BLOCK, device=target.released.device)
         kept[:5, :5] = 0
         kept[:2, :2] = 1
-        weights = torch.tensor(LUMA, device=images.device).view(1, 3, 1, 1)
+        weights = torch.tensor(LUMA, device=target.released.device).view(1, 3, 1, 1)
 
         def notched(part: Tensor) -> Tensor:
             done = rescaled(part, lambda _: kept).float()
             luma = (done * weights).sum(1, keepdim=True)
             return (luma + blurred(done - luma, BLUE_BLUR)).round_().clamp_(0, 255).to(torch.uint8)
 
-        return in_parts(notched, images)
+        return notched
 
 
 @register
-class Equalise(Filtered):
+class Equalise(Adaptive):
     """Each image gets the typical energy at every index."""
 
     name = "equalise"
@@ -159,4 +167,4 @@ class Equalise(Filtered):
             gain[..., 0, 0] = 1
             return gain
 
-        return lambda images: in_parts(lambda part: rescaled(part, factors), images)
+        return lambda part: rescaled(part, factors)

@@ -19,7 +19,7 @@ late ones roll back to a healthy snapshot. The noise is held for half of the tra
 alarm, no intervention: clean data is trained plainly. All steps together stay within twice plain training. The
 low-pass stage is part of the network that the attacker keeps.
 
-*OpenedRelease*, class-wise EMN of this package on 5,000 CIFAR-10 images with resnet8, one seed each: weight noise alone
+*Evidence*, class-wise EMN of this package on 5,000 CIFAR-10 images with resnet8, one seed each: weight noise alone
 ended at 29 % (restarts at levels 1.2 to 2, 15 epochs) and at 10 % (constant level, 8 epochs); plain training through
 the low-pass stage at 49 % (8 epochs, test images filtered too). The ladder was chosen on these same 1,000 test images;
 on its own it ended at 51 to 54 % after 15 epochs. That class patterns go first was chosen on one run with another
@@ -75,15 +75,14 @@ class Snapshot:
     weights: dict[str, Tensor]
 
 
-@register
 class PST(Attack):
-    """Plain training that steps in only when the alarm rises."""
+    """Plain training that steps in only when the alarm rises; with a transform on top of crop and flip, if given."""
 
-    name = "pst"
-    about = "trains in progressive stages (PST): restrains the shallow ones once activation clusters betray the noise"
     source = "Dang et al., arXiv 2306.02064; re-implemented, see the module's documentation"
     cost = 2.0  # the cap; 1.2 without an alarm
-    transform: Transform | None = None
+
+    def __init__(self, name: str, about: str, transform: Transform | None = None) -> None:
+        self.name, self.about, self.transform = name, about, transform
 
     def steps(self, target: Target) -> int:
         """At most twice plain training."""
@@ -94,14 +93,13 @@ class PST(Attack):
         return _StagedTraining(run, self.transform).train()
 
 
-@register
-class PSTColour(PST):
-    """PST whose training images also lose their colours' reliability."""
-
-    name = "pst-colour"
-    about = "trains in progressive stages (PST) with strong colour jitter and random grayscale"
-
-    transform = staticmethod(colour)
+register(
+    PST(
+        "pst",
+        "trains in progressive stages (PST): restrains the shallow ones once activation clusters betray the noise",
+    )
+)
+register(PST("pst-colour", "trains in progressive stages (PST) with strong colour jitter and random grayscale", colour))
 
 
 class _StagedTraining:

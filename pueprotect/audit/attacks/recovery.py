@@ -13,17 +13,17 @@ import copy
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from pueprotect.audit.attacks.base import Attack, Run, Target, register
+from pueprotect.audit.attacks.base import CLEAN_SHARE, Attack, Run, Target, register
 from pueprotect.learning.data import ImageSet
 from pueprotect.learning.draw_engine import DrawEngine
 from pueprotect.learning.models import Classifier
 from pueprotect.learning.training import Schedule, train
 from pueprotect.learning.weights import distance, reestimate_batch_norm, trainable
+from pueprotect.release.records import CLEAN_SHARE_ALONE
 from pueprotect.runtime import SILENT, Progress
 
-ALONE = "clean share alone"
 SEARCH = "random search"
 SEARCH_DRAWS = 20
 
@@ -67,7 +67,7 @@ class Recovery(Attack):
 
     name = "recovery"
     about = "fine-tunes on a clean share (20 %) inside weight balls of radius eta around a plainly trained network"
-    needs = "a clean share"
+    needs = CLEAN_SHARE
     source = "Provably Unlearnable (Data) Examples, Wang et al., NDSS 2025"
     cost = 2.9
 
@@ -106,12 +106,12 @@ class Recovery(Attack):
             target.fresh(), clean, replace(target.schedule, epochs=2 * target.schedule.epochs), seed=target.seed,
             progress=run.progress,
         )  # fmt: skip
-        run.observe(ALONE, alone, candidate=False)
+        run.observe(CLEAN_SHARE_ALONE, alone, candidate=False)
         run.details["distance"] = moved
         run.observe(SEARCH, self.search(run, start))
         return model
 
-    def search(self, run: Run, start: Classifier) -> Classifier:
+    def search(self, run: Run, start: Classifier) -> nn.Module:
         """The best of 20 draws of N(start, eta^2 / d), so about eta away, for the largest eta; the first of equals."""
         target, clean = run.target, run.target.clean_share
         assert clean is not None
@@ -124,6 +124,4 @@ class Recovery(Attack):
         for index in range(SEARCH_DRAWS):
             counts.append(engine.draw(index)[0])
             run.progress.advance()
-        engine.draw(int(torch.stack(counts).argmax()))  # leaves the scratch network at this draw
-        assert isinstance(engine.scratch, Classifier)
-        return engine.scratch
+        return engine.network(int(torch.stack(counts).argmax()))

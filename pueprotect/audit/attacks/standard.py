@@ -6,17 +6,25 @@ from collections.abc import Callable
 
 from torch import nn
 
-from pueprotect.audit.attacks.base import Attack, Run, Target, register
+from pueprotect.audit.attacks.base import NOTHING, Attack, Filter, Run, Target, register
 from pueprotect.learning.data import ImageSet
 from pueprotect.learning.models import Classifier
 from pueprotect.learning.training import Prepare, Transform, train
+from pueprotect.release.records import CLEAN_BEHIND_IT
 
 
 class Plain(Attack):
-    """Plain training from scratch, once; a subclass changes what it needs to and names itself."""
+    """Plain training from scratch; a subclass changes what it needs to and names itself.
+
+    Attributes:
+        clean_line: also train on clean images behind the same filter. A filter that is strong enough destroys any
+            noise, and the picture with it, so its figure means little without that line.
+    """
+
+    clean_line: bool = False
 
     def images(self, target: Target) -> ImageSet:
-        """What is trained on."""
+        """What is trained on, before the filter."""
         return target.released
 
     def transform(self, target: Target) -> Transform | None:
@@ -27,10 +35,18 @@ class Plain(Attack):
         """Applied to each batch and its labels."""
         return None
 
+    def steps(self, target: Target) -> int:
+        """Two trainings where clean images behind the filter are trained on as well."""
+        return super().steps(target) * (2 if self.clean_line and target.originals is not None else 1)
+
     def train(self, run: Run) -> Classifier:
-        """Plain training with these changes."""
-        run.trained_on = self.images(run.target)
-        return self.learn(run, run.trained_on, on_epoch=run.epoch)
+        """Plain training with these changes; of the clean images as well where `clean_line` says so."""
+        originals = run.target.originals
+        run.trained_on = run.filtered(self.images(run.target))
+        model = self.learn(run, run.trained_on, on_epoch=run.epoch)
+        if self.clean_line and originals is not None:
+            run.observe(CLEAN_BEHIND_IT, self.learn(run, run.filtered(originals)), candidate=False)
+        return model
 
     def learn(self, run: Run, data: ImageSet, on_epoch: Callable[[nn.Module], None] | None = None) -> Classifier:
         """Train a fresh network on these images."""
@@ -41,10 +57,50 @@ class Plain(Attack):
         )  # fmt: skip
 
 
-@register
-class Standard(Plain):
-    """SGD on the released files, as if they were clean."""
+class Variation(Plain):
+    """A small attack as a row of a table: plain training behind a fixed filter, or with another augmentation.
 
-    name = "standard"
-    about = "trains plainly on the released files with random crop and flip"
-    source = "the baseline of every paper in the field"
+    Args:
+        name, about, source, needs, cost, clean_line: see `Attack` and `Plain`.
+        look: the filter that all images go through.
+        transform: makes the transform of each batch.
+        prepare: makes what is applied to each batch and its labels.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        about: str,
+        source: str,
+        *,
+        needs: str = NOTHING,
+        cost: float = 1.0,
+        clean_line: bool = False,
+        look: Filter | None = None,
+        transform: Callable[[Target], Transform] | None = None,
+        prepare: Callable[[Target], Prepare] | None = None,
+    ) -> None:
+        self.name, self.about, self.source = name, about, source
+        self.needs, self.cost, self.clean_line = needs, cost, clean_line
+        self._look, self._transform, self._prepare = look, transform, prepare
+
+    def filter(self, target: Target) -> Filter | None:
+        """The row's filter."""
+        return self._look
+
+    def transform(self, target: Target) -> Transform | None:
+        """The row's transform."""
+        return self._transform(target) if self._transform else None
+
+    def prepare(self, target: Target) -> Prepare | None:
+        """The row's mixture."""
+        return self._prepare(target) if self._prepare else None
+
+
+register(
+    Variation(
+        "standard",
+        "trains plainly on the released files with random crop and flip",
+        "the baseline of every paper in the field",
+    )
+)

@@ -26,6 +26,7 @@ LEVEL = 1.0
 SHORT = 0.4
 CALIBRATION = 512
 SHALLOW_LEVEL = 1.2
+SHALLOW_TO_DEEP = (0.5, 0.4, 0.2, 0.0)
 
 
 @register
@@ -98,9 +99,6 @@ def settled(model: nn.Module, data: ImageSet) -> Classifier:
     reestimate_batch_norm(quiet, data.images[:: max(1, len(data) // CALIBRATION)])
     assert isinstance(quiet, Classifier)
     return quiet
-
-
-SHALLOW_TO_DEEP = (0.5, 0.4, 0.2, 0.0)
 
 
 def noise_shares(model: Classifier) -> list[float]:

@@ -23,7 +23,7 @@ from PIL import Image
 
 from pueprotect import __version__
 from pueprotect.audit.flags import FLAGS
-from pueprotect.certify.flags import CERTIFICATE_FLAGS
+from pueprotect.certify.flags import FLAGS as CERTIFICATE_FLAGS
 from pueprotect.check.evidence import Evidence
 from pueprotect.check.formats import CheckReport
 from pueprotect.check.policy import AuditRules
@@ -31,7 +31,7 @@ from pueprotect.check.report.charts import Level, Series, histogram, line_chart,
 from pueprotect.check.verdicts import OUTCOMES
 from pueprotect.images.decode import decode_rgb
 from pueprotect.release.digests import sha256_of
-from pueprotect.release.records import AuditRecord, Certificate, ManifestRow, RecipeFigures
+from pueprotect.release.records import CLEAN_SHARE_ALONE, AuditRecord, AuditRow, Certificate, ManifestRow, RecipeFigures
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -39,8 +39,7 @@ SIDE = 192
 NOISE_GAIN = 10
 WORST = 8
 PST = ("pst", "pst-colour")
-# Names that the recovery attack gives to its networks.
-BALL, ALONE = "eta ", "clean share alone"
+BALL = "eta "  # how the recovery attack names what it reached within a radius
 
 
 @dataclass(frozen=True)
@@ -56,18 +55,12 @@ class Picture:
 
 @dataclass(frozen=True)
 class Bar:
-    """One attack in the order of damage; shares in [0, 1]."""
+    """One attack in the order of damage; `gate` is the accuracy at which the policy fails it."""
 
-    attack: str
-    arch: str
-    accuracy: float
-    best: float | None
-    recovered: float | None
+    row: AuditRow
     clean: float | None
     chance: float | None
     gate: float | None
-    epochs: float
-    flags: tuple[str, ...]
 
 
 def render(
@@ -138,24 +131,13 @@ def bars(evidence: Evidence, check: CheckReport | None) -> list[Bar]:
     rules = check.file.policy.audit if check else None
     found = []
     for record in evidence.fresh:
-        if record.result.accuracy is None:
+        if record.result.failed:
             continue
-        clean = evidence.clean_line(record)
-        found.append(
-            Bar(
-                attack=record.key.attack,
-                arch=record.key.arch,
-                accuracy=record.result.accuracy,
-                best=record.result.best_accuracy,
-                recovered=evidence.recovered(record),
-                clean=clean.result.accuracy if clean else None,
-                chance=record.chance,
-                gate=_gate(rules, record, clean) if rules else None,
-                epochs=record.result.epochs,
-                flags=tuple(record.result.flags),
-            )
-        )
-    return sorted(found, key=lambda bar: (-bar.accuracy, bar.attack, bar.arch))
+        line = evidence.clean_line(record)
+        row = AuditRow.over([record.result], evidence.recovered(record))
+        gate = _gate(rules, record, line) if rules else None
+        found.append(Bar(row, line.result.accuracy if line else None, record.chance, gate))
+    return sorted(found, key=lambda bar: (-(bar.row.accuracy or 0.0), bar.row.attack, bar.row.arch))
 
 
 def _gate(rules: AuditRules, record: AuditRecord, clean: AuditRecord | None) -> float | None:
@@ -264,7 +246,7 @@ def _radii(record: AuditRecord, certificate: Certificate | None) -> tuple[Markup
     certified = tuple(sorted((eta, bound) for eta, bound in bounds if bound is not None))
     if certificate and certified:
         series.append(Series(f"certified around the {certificate.recipe} surrogate", certified, "protected"))
-    levels = [Level(ALONE, points[ALONE], "clean")] if ALONE in points else []
+    levels = [Level(CLEAN_SHARE_ALONE, points[CLEAN_SHARE_ALONE], "clean")] if CLEAN_SHARE_ALONE in points else []
     levels += [Level("chance", record.chance, "chance")] if record.chance is not None else []
     chart = line_chart("Recovery by radius", series, x_label="radius eta (L2)", levels=levels)
     return chart, [(one.style, one.name) for one in series] + [(level.style, level.name) for level in levels]

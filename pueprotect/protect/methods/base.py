@@ -1,35 +1,45 @@
-"""What a method of protection takes and returns."""
+"""What a method of protection promises and returns, and the registry. No torch until a method is used.
+
+A method is one file here, or a class of another package: an entry point of the group `pueprotect.methods`.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
-from pueprotect.errors import InputError
-from pueprotect.learning.data import Labelled
-from pueprotect.learning.models import Classifier
+from pueprotect.errors import InputError, did_you_mean
+from pueprotect.release.records import NoiseFacts
+from pueprotect.runtime import load_plugin, plugins, unusable
 
-Visibility = Literal["subtle", "standard", "strong"]
+if TYPE_CHECKING:
+    from torch import Tensor
 
-
-Method = Literal["pue", "emn", "hardened"]
-
+    from pueprotect.images.folders import ImageFolder
+    from pueprotect.learning.data import ImageSet
+    from pueprotect.learning.device import Machine
+    from pueprotect.learning.models import Classifier
+    from pueprotect.protect.options import Options
+    from pueprotect.protect.presets import Preset
 
 Mode = Literal["class-wise", "sample-wise"]
+Visibility = Literal["subtle", "standard", "strong"]
+Noise = npt.NDArray[np.signedinteger[Any]]  # (classes or N, S, S, 3) levels of 0..255
+LARGEST_BUDGET = 127  # levels: what signed bytes hold; more than half of the range hides the picture
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseSettings:
-    """What the perturbation is optimised for.
+    """What the noise is made for. Methods in closed form use `epsilon`, `seed`, `surrogate` and their own dials alone.
 
     Attributes:
-        method: `pue` (under Gaussian weight noise) or `emn` (without); `hardened` is a code in closed form (module
-            `texture`), for which `epsilon`, `seed`, `visibility` and the self-check's `surrogate` count alone.
+        method: registered name.
         mode: one pattern for each class or for each image.
         epsilon: L-infinity budget in levels of 0..255.
         sigma: standard deviation of the weight noise; 0 makes PUE equal to EMN.
@@ -39,12 +49,12 @@ class NoiseSettings:
         step_size: length of one perturbation step in levels.
         shuffled: share of the rounds, the first ones, in which each image is exchanged for another of its batch, so
             that the noise alone tells the class.
-        surrogate: name of the network.
+        surrogate: name of the network; of the self-check where nothing is optimised.
         seed: everything random is a function of it.
         visibility: how far a texture code yields where a picture is flat.
     """
 
-    method: Method = "pue"
+    method: str = "pue"
     mode: Mode = "class-wise"
     epsilon: int = 8
     sigma: float = 0.05
@@ -58,8 +68,8 @@ class NoiseSettings:
     visibility: Visibility = "standard"
 
     def __post_init__(self) -> None:
-        if not 1 <= self.epsilon <= 127:
-            raise InputError(f"--epsilon {self.epsilon}/255 is outside 1/255 .. 127/255, what signed bytes hold.")
+        if not 1 <= self.epsilon <= 255:
+            raise InputError(f"--epsilon {self.epsilon}/255 is outside 1/255 .. 255/255.")
         if not 0 <= self.sigma <= 10:
             raise InputError(f"--sigma {self.sigma:g} is outside [0, 10].")
         if self.rounds < 1:
@@ -74,68 +84,172 @@ class NoiseSettings:
         """Rounds in which all images of a class share one pattern; sample-wise, the last third is each image's own."""
         return self.rounds if self.mode == "class-wise" else self.rounds - max(1, self.rounds // 3)
 
-    @property
-    def weight_noise(self) -> float:
-        """The noise that this method optimises under."""
-        return self.sigma if self.method == "pue" else 0.0
 
-
-def apply(frames: Tensor, delta: Tensor) -> Tensor:
-    """Add signed noise on the 8-bit grid.
-
-    Args:
-        frames: (N, H, W, 3) uint8.
-        delta: (N, H, W, 3) int8 levels.
-
-    Returns:
-        (N, H, W, 3) uint8, clipped to 0..255.
-    """
-    return (frames.short() + delta).clamp_(0, 255).to(torch.uint8)
-
-
-@dataclass(frozen=True)
-class Protected:
-    """Images with their noise, which is added whenever some of them are looked at.
+class Made(NamedTuple):
+    """Finished noise.
 
     Attributes:
-        clean: the images.
-        delta: (K, H, W, 3) int8 levels.
-        rows: (N,) int64, the row of `delta` that each image gets.
+        noise: (classes or N, S, S, 3) signed integer levels, a row for each class or for each image.
+        network: the surrogate, or what stands for it.
+        facts: rounds, surrogate and self-check.
     """
 
-    clean: Labelled
-    delta: Tensor
-    rows: Tensor
-
-    def __len__(self) -> int:
-        return len(self.clean)
-
-    @property
-    def labels(self) -> Tensor:
-        """(N,) int64 in [0, classes)."""
-        return self.clean.labels
-
-    @property
-    def classes(self) -> int:
-        """Number of classes."""
-        return self.clean.classes
-
-    @property
-    def size(self) -> int:
-        """Height and width in pixels."""
-        return self.clean.size
-
-    @property
-    def device(self) -> str:
-        """Where the images live."""
-        return self.clean.device
-
-    def frames(self, index: Tensor) -> Tensor:
-        """A copy of the chosen images: (B, H, W, 3) uint8."""
-        return apply(self.clean.frames(index), self.delta[self.rows[index]])
+    noise: Noise
+    network: Classifier
+    facts: NoiseFacts
 
 
-Noise = npt.NDArray[np.int8]
+class Method(ABC):
+    """One way to make noise.
+
+    Attributes:
+        name: as used on the command line.
+        about: what it does, as a verb phrase.
+        source: where it was published.
+        modes: what it can do; asked for another mode, it takes the first one.
+        dials: options that it has and others lack: `rounds`, `visibility`.
+        budget: levels that it always takes, whatever `--epsilon` says; None where the option decides.
+        baseline: whether it is a method of others, here to compare with.
+    """
+
+    name: str
+    about: str
+    source: str
+    modes: tuple[Mode, ...] = ("class-wise", "sample-wise")
+    dials: frozenset[str] = frozenset()
+    budget: int | None = None
+    baseline: bool = False
+
+    def check(self, folder: ImageFolder, options: Options) -> None:
+        """Refuse what this method cannot protect, before any picture is decoded.
+
+        Raises:
+            InputError: names what is wrong and what would do.
+        """
+        return
+
+    @abstractmethod
+    def make(self, images: ImageSet, held: Tensor, settings: NoiseSettings, preset: Preset, machine: Machine) -> Made:
+        """Make the noise of a folder and check it.
+
+        Args:
+            images: working copies of all images.
+            held: (N,) bool, true for the images that no training may see.
+            settings: see `NoiseSettings`.
+            preset: passes of the self-check, and of what follows a failed one.
+            machine: where the work is done. The ranks of its group wait in `assist`.
+        """
+
+    def assist(self, task: Any, machine: Machine) -> None:
+        """What the other ranks do while rank 0 is in `make`, which sent `task` to them."""
+        return
+
+    def advice(self, settings: NoiseSettings) -> list[str]:
+        """What the user should know about these settings; one warning each."""
+        return []
+
+    def scheme(self, run: Mapping[str, Any]) -> Any:
+        """What an attacker who knows this method and the run's key would know; None where there is nothing to know.
+
+        Args:
+            run: `run.json` of a release.
+        """
+        return None
 
 
-Made = tuple[Noise, Classifier, dict[str, Any]]
+class ClosedForm(Method):
+    """A method that computes noise without optimisation; the network of the self-check stands for a surrogate.
+
+    Attributes:
+        checks: times the passes of the preset's self-check.
+    """
+
+    modes = ("sample-wise",)
+    checks: int = 1
+
+    @abstractmethod
+    def noise(
+        self,
+        pixels: npt.NDArray[np.uint8],
+        labels: npt.NDArray[np.int64],
+        held: npt.NDArray[np.bool_],
+        settings: NoiseSettings,
+    ) -> Noise:
+        """The noise of all images.
+
+        Args:
+            pixels: (N, S, S, 3) uint8 working copies.
+            labels: (N,) int64.
+            held: (N,) bool, true for the images that nothing may be fitted to.
+            settings: see `NoiseSettings`.
+
+        Returns:
+            (N, S, S, 3) signed integer levels.
+        """
+
+    def make(self, images: ImageSet, held: Tensor, settings: NoiseSettings, preset: Preset, machine: Machine) -> Made:
+        """Compute the noise, then train a fresh network on it."""
+        from pueprotect.protect.methods.self_check import checked
+
+        machine.group.dismiss()
+        machine.progress.start("compute noise", 1)
+        pixels = images.images.permute(0, 2, 3, 1).cpu().numpy()
+        noise = self.noise(pixels, images.labels.cpu().numpy(), held.cpu().numpy(), settings)
+        machine.progress.advance()
+        machine.progress.finish()
+        return checked(noise, images, held, settings, self.checks * preset.check_epochs, machine)
+
+
+# Name -> module of this room and class: names are known without importing what they stand for.
+METHODS = {
+    "pue": "error_minimising:PUE",
+    "emn": "error_minimising:EMN",
+    "hardened": "texture:Hardened",
+    "lsp": "lsp:LSP",
+    "ops": "ops:OPS",
+}
+GROUP = "pueprotect.methods"
+_REGISTERED: dict[str, type[Method]] = {}
+
+
+def register(method: type[Method]) -> type[Method]:
+    """Class decorator: make a method known by its name in this process.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    if method.name in METHODS or method.name in _REGISTERED:
+        raise ValueError(f"a method named {method.name!r} is registered already")
+    _REGISTERED[method.name] = method
+    return method
+
+
+def method_names() -> list[str]:
+    """All that `find` knows: this package's methods, registered ones and plug-ins."""
+    return [*METHODS, *_REGISTERED, *(name for name in plugins(GROUP) if name not in METHODS)]
+
+
+def find(name: str) -> Method:
+    """The method registered under `name`.
+
+    Raises:
+        InputError: unknown name, or a plug-in that cannot be used; the message names its package.
+    """
+    offered = plugins(GROUP)
+    for taken in offered.keys() & (METHODS.keys() | _REGISTERED.keys()):
+        raise unusable(offered[taken], f"a method named {taken!r} is registered already")
+    if name in _REGISTERED:
+        return _REGISTERED[name]()
+    if name in METHODS:
+        module, _, kind = METHODS[name].partition(":")
+        made: Method = getattr(import_module(f"pueprotect.protect.methods.{module}"), kind)()
+        return made
+    if name in offered:
+        plugged: Method = load_plugin(offered[name])()
+        return plugged
+    raise InputError(f"Unknown method {name!r}; {did_you_mean(name, method_names())}")
+
+
+def scheme_of(run: Mapping[str, Any]) -> Any:
+    """What an attacker who knows a release's method and key would know; None for a folder of another tool."""
+    return find(run["method"]).scheme(run) if run else None

@@ -1,7 +1,7 @@
 """Error-minimising perturbations: EMN and PUE, one pattern for each class or for each image.
 
 EMN (Huang et al., "Unlearnable Examples", ICLR 2021) solves min_theta min_delta E loss(f_theta(x + delta), y).
-PUE (Wang et al., "Provably Unlearnable (Data) Examples", NDSS 2025) puts Gaussian weight noise into both
+PUE (Wang et al., "Provably Unlearnable Data Examples", NDSS 2025) puts Gaussian weight noise into both
 halves: min_theta min_delta E_{v ~ N(0, s^2 I)} E loss(f_{theta + v}(x + delta), y).
 
 The papers alternate: some steps on theta, then a pass over the data for delta. Both halves lower the same loss,
@@ -14,15 +14,15 @@ a plain convolutional network 59 % on CIFAR-10; one seed).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from pueprotect.learning.augment import Crop, box_blur, draw_crops
-from pueprotect.learning.data import ImageSet, Labelled, Part
+from pueprotect.learning.data import ImageSet, Labelled, Part, Protected
+from pueprotect.learning.device import Machine
 from pueprotect.learning.distributed import ALONE, Group
 from pueprotect.learning.models import Classifier, build
 from pueprotect.learning.training import (
@@ -32,13 +32,14 @@ from pueprotect.learning.training import (
     batches,
     shared_batches,
 )
-from pueprotect.protect.methods import error_minimising as protect
-from pueprotect.protect.methods.base import Made, NoiseSettings, Protected
-from pueprotect.protect.methods.self_check import SelfCheck, _check, _facts
+from pueprotect.protect.methods.base import Made, Method, NoiseSettings
+from pueprotect.protect.methods.self_check import facts, self_check
 from pueprotect.protect.presets import Preset
+from pueprotect.release.records import NoiseFacts, SelfCheck
 from pueprotect.runtime import SILENT, Progress, generator
 
 FINE = 3
+PIECE = 16384  # images in one message between ranks
 NOISE_STARTS_AT = 0.5  # published: weight noise begins once the surrogate's accuracy exceeds one half
 
 
@@ -132,7 +133,7 @@ class Optimizer:
         settings = self.settings
         labels, rows = self.labels[index], self.rows[index]
         clean = crop.apply(self.data.frames(self._seen(index))).float()
-        sigma = settings.weight_noise
+        sigma = settings.sigma
         # Antithetic pairs: the gradients' change with the noise cancels, which left 0.64-0.80 of the variance of two
         # independent draws in the weights' gradient and 0.72-0.97 in the images' (resnet8 on a CIFAR-10 release).
         deviations = [-sigma if draw % 2 else sigma for draw in range(settings.draws)] if noisy and sigma else []
@@ -204,42 +205,63 @@ class Optimizer:
         return Protected(self.data, self.levels(), self.rows)
 
 
-PIECE = 16384  # images in one message between ranks
+class PUE(Method):
+    """Noise optimised under Gaussian weight noise."""
+
+    name = "pue"
+    about = "minimises the training error under Gaussian weight noise"
+    source = "Wang et al., Provably Unlearnable Data Examples, NDSS 2025"
+    dials = frozenset({"rounds"})
+
+    def make(self, images: ImageSet, held: Tensor, settings: NoiseSettings, preset: Preset, machine: Machine) -> Made:
+        """Optimise with the images that are not held out; sample-wise, the held ones get noise at the end."""
+        holdout, shown = (Part(images, members.nonzero().flatten()) for members in (held, ~held))
+        task = machine.group.from_leader((settings, preset, images.classes))
+        optimizer, noise, found = self._share(shown, holdout, task, machine)
+        if settings.mode == "sample-wise":
+            whole = torch.empty((len(images), *noise.shape[1:]), dtype=torch.int8, device=noise.device)
+            whole[~held], whole[held] = noise, optimizer.noise_for(holdout)
+            noise = whole
+        return Made(noise.cpu().numpy(), optimizer.surrogate, found)
+
+    def assist(self, task: tuple[NoiseSettings, Preset, int], machine: Machine) -> None:
+        """This rank's share of the optimisation."""
+        self._share(None, None, task, machine)
+
+    def _share(
+        self,
+        clean: Labelled | None,
+        holdout: Labelled | None,
+        task: tuple[NoiseSettings, Preset, int],
+        machine: Machine,
+    ) -> tuple[Optimizer, Tensor, NoiseFacts]:
+        """Optimise with the images that rank 0 deals out; in the end every rank has the whole noise."""
+        settings, preset, classes = task
+        own = _dealt(clean, classes, machine)
+        optimizer = Optimizer(own, self._optimised_for(settings), machine.group)
+        checks = _optimise(optimizer, holdout, preset, machine)
+        found = facts(settings, optimizer.protected(), optimizer.surrogate, optimizer.rounds, checks, machine)
+        noise = machine.group.collect(optimizer.levels()) if optimizer.individual else optimizer.levels()
+        return optimizer, noise, found
+
+    def _optimised_for(self, settings: NoiseSettings) -> NoiseSettings:
+        return settings
 
 
-def _optimised(
-    images: ImageSet, held: Tensor, settings: NoiseSettings, preset: Preset, progress: Progress, group: Group
-) -> Made:
-    """Noise of EMN or PUE, its surrogate, and the facts."""
-    holdout, shown = (Part(images, members.nonzero().flatten()) for members in (held, ~held))
-    task = group.from_leader((settings, preset, images.classes))
-    optimizer, noise, facts = _share(shown, holdout, task, progress, group, images.device)
-    if settings.mode == "sample-wise":
-        whole = torch.empty((len(images), *noise.shape[1:]), dtype=torch.int8, device=noise.device)
-        whole[~held], whole[held] = noise, optimizer.noise_for(holdout)
-        noise = whole
-    return noise.cpu().numpy(), optimizer.surrogate, facts
+class EMN(PUE):
+    """The same without weight noise."""
+
+    name = "emn"
+    about = "minimises the training error, without weight noise"
+    source = "Huang et al., Unlearnable Examples, ICLR 2021"
+
+    def _optimised_for(self, settings: NoiseSettings) -> NoiseSettings:
+        return replace(settings, sigma=0.0)
 
 
-def _share(
-    clean: Labelled | None,
-    holdout: Labelled | None,
-    task: tuple[NoiseSettings, Preset, int],
-    progress: Progress,
-    group: Group,
-    device: str,
-) -> tuple[protect.Optimizer, Tensor, dict[str, Any]]:
-    """Every rank's part: optimise with the images that rank 0 deals out; the noise is whole again on all of them."""
-    settings, preset, classes = task
-    optimizer = protect.Optimizer(_dealt(clean, classes, group, device), settings, group)
-    checks = _optimise(optimizer, holdout, preset, progress)
-    facts = _facts(settings, optimizer.protected(), optimizer.surrogate, optimizer.rounds, checks, group)
-    noise = group.collect(optimizer.levels()) if optimizer.individual else optimizer.levels()
-    return optimizer, noise, facts
-
-
-def _dealt(clean: Labelled | None, classes: int, group: Group, device: str) -> Labelled:
+def _dealt(clean: Labelled | None, classes: int, machine: Machine) -> Labelled:
     """This rank's part of the images that rank 0 holds."""
+    group, device = machine.group, machine.device.name
     if group.size == 1:
         assert clean is not None
         return clean
@@ -252,23 +274,19 @@ def _dealt(clean: Labelled | None, classes: int, group: Group, device: str) -> L
     return ImageSet(frames.permute(0, 3, 1, 2), labels, classes)
 
 
-def _optimise(
-    optimizer: protect.Optimizer, holdout: Labelled | None, preset: Preset, progress: Progress
-) -> list[SelfCheck]:
-    """Optimise and look; when a fresh network learns too much, go on from what it learnt and look again."""
-    rounds = optimizer.settings.rounds
-    progress.start("optimise noise", rounds)
-    optimizer.run(rounds, progress=progress)
-    progress.finish()
+def _optimise(optimizer: Optimizer, holdout: Labelled | None, preset: Preset, machine: Machine) -> list[SelfCheck]:
+    """Optimise and check; when a fresh network learns too much, go on from what it learnt and check again."""
 
-    def check() -> SelfCheck:
-        seed = optimizer.settings.seed + optimizer.rounds
-        return _check(optimizer.protected(), holdout, optimizer.settings, seed, preset, progress, optimizer.group)
+    def run(label: str, rounds: int, teacher: Classifier | None = None) -> tuple[SelfCheck, Classifier]:
+        machine.progress.start(label, rounds)
+        optimizer.run(rounds, teacher=teacher, progress=machine.progress)
+        machine.progress.finish()
+        return self_check(
+            optimizer.protected(), holdout, optimizer.settings.surrogate, epochs=preset.check_epochs,
+            seed=optimizer.settings.seed + optimizer.rounds, machine=machine,
+        )  # fmt: skip
 
-    checks = [check()]
-    if not checks[0].passed:
-        progress.start("optimise further", preset.extra_rounds)
-        optimizer.run(preset.extra_rounds, teacher=checks[0].model, progress=progress)
-        progress.finish()
-        checks.append(check())
-    return checks
+    found, network = run("optimise noise", optimizer.settings.rounds)
+    if found.passed:
+        return [found]
+    return [found, run("optimise further", preset.extra_rounds, network)[0]]

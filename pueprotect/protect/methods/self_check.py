@@ -1,68 +1,31 @@
-"""Does a fresh network learn from the protected pixels?"""
+"""Does a fresh network learn from the protected pixels?
+
+The published stopping rule (a small training error of the surrogate) can be met by noise that fails; this asks the
+question itself.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import torch
+from torch import Tensor
 
-from pueprotect.learning.data import Labelled
-from pueprotect.learning.distributed import ALONE, Group
+from pueprotect.learning.data import ImageSet, Labelled, Part, Protected
+from pueprotect.learning.device import HERE, Machine
 from pueprotect.learning.models import Classifier, build, parameter_count
-from pueprotect.learning.training import (
-    Schedule,
-    accuracy,
-    count_correct,
-    train,
-)
-from pueprotect.protect.methods.base import NoiseSettings
-from pueprotect.protect.presets import Preset
-from pueprotect.runtime import SILENT, Progress, child_seed
+from pueprotect.learning.training import Schedule, accuracy, count_correct, train
+from pueprotect.protect.methods.base import Made, Noise, NoiseSettings
+from pueprotect.release.records import NoiseFacts, SelfCheck, Surrogate
+from pueprotect.runtime import child_seed
 
 SELF_CHECK_MARGIN = 0.12
 
 
-@dataclass(frozen=True)
-class SelfCheck:
-    """What a fresh network learns from the protected pixels by brief, plain training.
-
-    Attributes:
-        arch: its architecture.
-        epochs: passes over the protected training images.
-        accuracy: on the clean holdout at the end, in [0, 1].
-        chance: the share of the largest class in the holdout.
-        limit: the largest accuracy that passes.
-        model: the network, the teacher of further rounds when it learnt too much.
-    """
-
-    arch: str
-    epochs: float
-    accuracy: float
-    chance: float
-    limit: float
-    model: Classifier
-
-    @property
-    def passed(self) -> bool:
-        """Whether the noise kept the network from learning."""
-        return self.accuracy <= self.limit
-
-
 def self_check(
-    protected: Labelled,
-    holdout: Labelled | None,
-    arch: str,
-    *,
-    epochs: float,
-    seed: int,
-    group: Group = ALONE,
-    progress: Progress = SILENT,
-) -> SelfCheck:
-    """Look at the noise with an attacker's eyes: train a fresh network plainly on the protected pixels.
+    protected: Labelled, holdout: Labelled | None, arch: str, *, epochs: float, seed: int, machine: Machine = HERE
+) -> tuple[SelfCheck, Classifier]:
+    """Train a fresh network plainly on the protected pixels and measure it on clean images.
 
-    The published stopping rule (a small training error of the surrogate) can be met by noise that fails; this
-    asks the question itself. It passes when accuracy stays within `SELF_CHECK_MARGIN` of the way from chance to 1.
+    The check passes when accuracy stays within `SELF_CHECK_MARGIN` of the way from chance to 1.
 
     Args:
         protected: protected training images, of this rank.
@@ -70,70 +33,60 @@ def self_check(
         arch: architecture of the fresh network.
         epochs: passes.
         seed: everything random is a function of it.
-        group: ranks that train together.
-        progress: one part for each step.
+        machine: its ranks train together.
+
+    Returns:
+        What was found, and the network: the teacher of further rounds when it learnt too much.
     """
+    group, progress = machine.group, machine.progress
+    progress.start("self-check", Schedule(epochs=epochs).steps(sum(group.gather(len(protected)))))
     model = build(arch, protected.classes, protected.size, seed=seed, purpose="self-check", device=protected.device)
-    train(
-        model, protected, Schedule(epochs=epochs), seed=child_seed(seed, "self-check"), group=group, progress=progress
-    )
+    own = child_seed(seed, "self-check")
+    train(model, protected, Schedule(epochs=epochs), seed=own, group=group, progress=progress)
     chance, reached = 0.0, 0.0
     if holdout is not None:
         chance = int(torch.bincount(holdout.labels, minlength=holdout.classes).max()) / len(holdout)
         reached = accuracy(model, holdout)
     chance, reached = group.from_leader((chance, reached))
-    return SelfCheck(
-        arch=arch,
-        epochs=epochs,
-        accuracy=reached,
-        chance=chance,
-        limit=chance + SELF_CHECK_MARGIN * (1 - chance),
-        model=model,
-    )
+    limit = chance + SELF_CHECK_MARGIN * (1 - chance)
+    progress.finish(f"{reached:.1%} on the clean holdout, limit {limit:.1%}")
+    found = SelfCheck(
+        arch=arch, epochs=epochs, accuracy=reached, chance=chance, limit=limit, passed=reached <= limit,
+        attempts=[reached],
+    )  # fmt: skip
+    return found, model
 
 
-def _check(
-    protected: Labelled,
-    holdout: Labelled | None,
-    settings: NoiseSettings,
-    seed: int,
-    preset: Preset,
-    progress: Progress,
-    group: Group = ALONE,
-) -> SelfCheck:
-    progress.start("self-check", Schedule(epochs=preset.check_epochs).steps(sum(group.gather(len(protected)))))
-    check = self_check(
-        protected, holdout, settings.surrogate, epochs=preset.check_epochs, seed=seed, group=group, progress=progress
-    )
-    progress.finish(f"{check.accuracy:.1%} on the clean holdout, limit {check.limit:.1%}")
-    return check
-
-
-def _facts(
+def facts(
     settings: NoiseSettings,
     protected: Labelled,
     surrogate: Classifier,
     rounds: int,
     checks: list[SelfCheck],
-    group: Group = ALONE,
-) -> dict[str, Any]:
-    last = checks[-1]
-    counts = group.gather((int(count_correct(surrogate, protected)), len(protected)))
-    return {
-        "rounds": rounds,
-        "surrogate": {
-            "name": settings.surrogate,
-            "size": protected.size,
-            "parameters": parameter_count(surrogate),
-            "train_accuracy_protected": sum(right for right, _ in counts) / sum(images for _, images in counts),
-        },
-        "self_check": {
-            "arch": last.arch,
-            "epochs": last.epochs,
-            "accuracy": last.accuracy,
-            "chance": last.chance,
-            "limit": last.limit,
-            "passed": last.passed,
-            "attempts": [check.accuracy for check in checks],
-        },
-    }
+    machine: Machine,
+) -> NoiseFacts:
+    """What is known about finished noise; the last check counts."""
+    counts = machine.group.gather((int(count_correct(surrogate, protected)), len(protected)))
+    return NoiseFacts(
+        rounds=rounds,
+        surrogate=Surrogate(
+            name=settings.surrogate,
+            size=protected.size,
+            parameters=parameter_count(surrogate),
+            train_accuracy_protected=sum(right for right, _ in counts) / sum(images for _, images in counts),
+        ),
+        self_check=checks[-1].model_copy(update={"attempts": [check.accuracy for check in checks]}),
+    )
+
+
+def checked(
+    noise: Noise, images: ImageSet, held: Tensor, settings: NoiseSettings, epochs: float, machine: Machine
+) -> Made:
+    """Noise that was computed for each image, checked on the images that are not held out."""
+    holdout, shown = (Part(images, members.nonzero().flatten()) for members in (held, ~held))
+    protected = Protected(shown, torch.from_numpy(noise).to(images.images.device), shown.members)
+    alone = Machine(machine.device, progress=machine.progress)
+    found, network = self_check(
+        protected, holdout, settings.surrogate, epochs=epochs, seed=settings.seed, machine=alone
+    )
+    return Made(noise, network, facts(settings, protected, network, 0, [found], alone))

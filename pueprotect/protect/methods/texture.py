@@ -21,24 +21,23 @@ No torch: noise is the same on every device.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from scipy.ndimage import uniform_filter
-from torch import Tensor
 
 from pueprotect.errors import ImageError, InputError
 from pueprotect.images.block_dct import BLOCK, LUMA, Floats, block_dct, inverse_block_dct
 from pueprotect.images.decode import identify
 from pueprotect.images.folders import ImageFolder
-from pueprotect.learning.data import ImageSet, Part
-from pueprotect.protect.methods.base import Made, NoiseSettings, Protected, Visibility
-from pueprotect.protect.methods.self_check import _check, _facts
-from pueprotect.protect.presets import Preset
-from pueprotect.runtime import Progress, child_seed
+from pueprotect.protect.methods.base import ClosedForm, Noise, NoiseSettings, Visibility
+from pueprotect.runtime import child_seed
+
+if TYPE_CHECKING:
+    from pueprotect.protect.options import Options
 
 TILE = 2 * BLOCK
 SMALLEST = 16  # pixels: one tile
@@ -141,30 +140,6 @@ def _pairs(pool: list[list[int]]) -> list[list[list[int]]]:
         for turn in range(len(GRATINGS))
     ]
     return [pair for match in zip(*rounds, strict=True) for pair in match]
-
-
-def refuse(folder: ImageFolder, epsilon: int, key: int) -> None:
-    """Refuse what the code cannot protect, from headers alone.
-
-    Raises:
-        InputError: too small a budget, too many classes, or a picture smaller than a tile.
-    """
-    if epsilon < LEAST_LEVELS:
-        raise InputError(
-            f"--epsilon {epsilon}/255 is below {LEAST_LEVELS}/255, what the texture code needs on the 8-bit grid; give "
-            "it more, or protect with --method pue."
-        )
-    code_book(len(folder.classes), key)
-    for entry in folder.entries:
-        try:
-            width, height = identify(folder.path_of(entry))[:2]
-        except ImageError:
-            continue  # reported with all others that cannot be read
-        if min(width, height) < SMALLEST:
-            raise InputError(
-                f"{folder.path_of(entry)} has {width} x {height} pixels and the texture code needs {SMALLEST} on each "
-                "side; enlarge or remove it, or protect with --method pue."
-            )
 
 
 def texture(images: Pixels, labels: Labels, scheme: Scheme, key: int) -> Levels:
@@ -329,19 +304,50 @@ def _phases(plane: Floats, frequencies: Frequencies) -> Frequencies:
     return np.asarray(np.arctan2(best[..., 1], best[..., 0]))
 
 
-CODE_CHECKS = 2  # times the passes of the self-check: networks learn the coarse part of a texture code later than noise
+class Hardened(ClosedForm):
+    """The texture code of this module, laid on every image."""
 
+    name = "hardened"
+    about = "lays textures of the class along each image, in closed form"
+    source = "this project"
+    dials = frozenset({"visibility"})
+    checks = 2  # networks learn the coarse part of a texture code later than optimised noise
 
-def _coded(images: ImageSet, held: Tensor, settings: NoiseSettings, preset: Preset, progress: Progress) -> Made:
-    """The texture code; the network of the self-check takes the place of a surrogate."""
-    progress.start("lay textures", 1)
-    scheme = Scheme(code_book(images.classes, settings.seed), settings.epsilon, settings.visibility)
-    pixels = images.images.permute(0, 2, 3, 1).cpu().numpy()
-    noise = texture(pixels, images.labels.cpu().numpy(), scheme, settings.seed)
-    progress.advance()
-    progress.finish()
-    holdout, shown = (Part(images, members.nonzero().flatten()) for members in (held, ~held))
-    protected = Protected(shown, torch.from_numpy(noise).to(images.images.device), shown.members)
-    preset = replace(preset, check_epochs=CODE_CHECKS * preset.check_epochs)
-    check = _check(protected, holdout, settings, settings.seed, preset, progress)
-    return noise, check.model, _facts(settings, protected, check.model, 0, [check])
+    def check(self, folder: ImageFolder, options: Options) -> None:
+        """Refuse too small a budget, too many classes, or a picture smaller than a tile; from headers alone."""
+        epsilon = options.epsilon
+        if epsilon < LEAST_LEVELS:
+            raise InputError(
+                f"--epsilon {epsilon}/255 is below {LEAST_LEVELS}/255, what the texture code needs on the 8-bit grid; "
+                "give it more, or protect with --method pue."
+            )
+        code_book(len(folder.classes), options.seed)
+        for entry in folder.entries:
+            try:
+                width, height = identify(folder.path_of(entry))[:2]
+            except ImageError:
+                continue  # reported with all others that cannot be read
+            if min(width, height) < SMALLEST:
+                raise InputError(
+                    f"{folder.path_of(entry)} has {width} x {height} pixels and the texture code needs {SMALLEST} on "
+                    "each side; enlarge or remove it, or protect with --method pue."
+                )
+
+    def noise(self, pixels: Pixels, labels: Labels, held: npt.NDArray[np.bool_], settings: NoiseSettings) -> Noise:
+        """The code of each image's class, see `texture`."""
+        scheme = Scheme(code_book(int(labels.max()) + 1, settings.seed), settings.epsilon, settings.visibility)
+        return texture(pixels, labels, scheme, settings.seed)
+
+    def advice(self, settings: NoiseSettings) -> list[str]:
+        """A budget below the advised one is not enough for several attackers."""
+        if settings.epsilon >= ADVISED_LEVELS:
+            return []
+        return [
+            f"{settings.epsilon}/255 is below the advised budget: several attacks recover more than at "
+            f"{ADVISED_LEVELS}/255. Use --epsilon {ADVISED_LEVELS}/255 if the images may look noisier."
+        ]
+
+    def scheme(self, run: Mapping[str, Any]) -> Scheme:
+        """The code book, the budget and the visibility."""
+        settings = run["settings"]
+        return Scheme(code_book(len(run["classes"]), run["seed"]), settings["epsilon"], settings["visibility"])

@@ -1,0 +1,45 @@
+"""Linearly separable perturbations: a peers' method, to compare with. Written from the paper's description.
+
+Source: Yu et al., "Availability Attacks Create Shortcuts", KDD 2022. The noise is constant within patches and linearly
+separable: each patch of each class has one random sign in each channel, with a little noise for each image on top.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pueprotect.protect.methods.base import ClosedForm, Noise, NoiseSettings
+
+PATCH = 8  # pixels
+SAMPLE_WISE = 0.1  # deviation of each image's own noise, relative to the class's
+SHARE = 0.75  # of the budget that the root mean square of the noise takes: 6 of 8 levels
+
+
+class LSP(ClosedForm):
+    """Random signs of patches of 8 x 8 pixels for each class."""
+
+    name = "lsp"
+    about = "adds linearly separable noise in patches; a peers' method, to compare with"
+    source = "Yu et al., Availability Attacks Create Shortcuts, KDD 2022"
+    baseline = True
+
+    def noise(
+        self,
+        pixels: npt.NDArray[np.uint8],
+        labels: npt.NDArray[np.int64],
+        held: npt.NDArray[np.bool_],
+        settings: NoiseSettings,
+    ) -> Noise:
+        """The same L2 norm for every image, clipped to the budget."""
+        size, stream = pixels.shape[1], torch.Generator().manual_seed(settings.seed)
+        grid = -(-size // PATCH)
+        centres = torch.randn((int(labels.max()) + 1, 3, grid, grid), generator=stream).sign()
+        own = torch.randn((len(labels), 3, grid, grid), generator=stream)
+        points = centres[torch.from_numpy(labels)] + SAMPLE_WISE * own
+        levels = SHARE * settings.epsilon
+        points *= levels * points[0].numel() ** 0.5 / points.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+        points = points.round().clamp(-settings.epsilon, settings.epsilon).to(torch.int8)
+        blocks = points.repeat_interleave(PATCH, 2).repeat_interleave(PATCH, 3)[:, :, :size, :size]
+        return np.ascontiguousarray(blocks.permute(0, 2, 3, 1).numpy())

@@ -1,0 +1,92 @@
+"""What `certify` and `audit` keep in a vault as it ends, and take up again with `--resume`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pueprotect import __version__
+from pueprotect.errors import VaultError
+from pueprotect.learning.models import state_of
+from pueprotect.release.vault import SCHEMA_VERSION, Vault, refuse_other
+
+
+@dataclass(frozen=True)
+class Results:
+    """The finished parts of commands on one release. A foreign folder gets its vault with the first of them.
+
+    Attributes:
+        vault: where they lie.
+        digests: of the released bytes and of the test images; every result depends on both.
+        chance: accuracy of always answering the most frequent test class.
+        test_images: how many clean images the figures are counted on.
+    """
+
+    vault: Vault
+    digests: dict[str, str]
+    chance: float
+    test_images: int
+
+    def path(self, name: str) -> Path:
+        """The path of a file in the vault.
+
+        Raises:
+            VaultError: the vault cannot be made.
+        """
+        return Vault.create(self.vault.path).path / name
+
+    def write(self, name: str, data: dict[str, Any]) -> None:
+        """Write the output of a command.
+
+        Raises:
+            VaultError: the vault cannot be written.
+        """
+        Vault.create(self.vault.path).write_json(name, data)
+
+    def keep(self, name: str, key: dict[str, Any], result: dict[str, Any]) -> None:
+        """Store a finished part and all that it depends on."""
+        about = {"chance": self.chance, "test_images": self.test_images, "pueprotect": __version__}
+        self.write(name, {"schema_version": SCHEMA_VERSION, "key": key | self.digests, **about, "result": result})
+
+    def kept(self, name: str, key: dict[str, Any]) -> dict[str, Any] | None:
+        """What `keep` stored for the same key, released bytes and test images."""
+        try:
+            found = self.vault.read_json(name)
+        except VaultError:
+            return None
+        result = found.get("result") if found.get("key") == key | self.digests else None
+        return result if isinstance(result, dict) else None
+
+    def keep_weights(self, name: str, key: dict[str, Any], model: nn.Module) -> None:
+        """Store a trained network and all that it depends on."""
+        place = f"certify/{name}"
+        vault = Vault.create(self.vault.path)
+        (vault.path / f"{place}.json").unlink(missing_ok=True)
+        vault.write_tensors(f"{place}.safetensors", {name: value.numpy() for name, value in state_of(model).items()})
+        vault.write_json(f"{place}.json", key | self.digests)
+
+    def kept_weights(self, name: str, key: dict[str, Any]) -> dict[str, torch.Tensor] | None:
+        """The weights that `keep_weights` stored; None when there are none.
+
+        Raises:
+            InputError: they were trained with other settings or data.
+        """
+        place = f"certify/{name}"
+        made_for = self.vault.path / f"{place}.json"
+        if not made_for.exists():
+            return None
+        refuse_other(made_for, self.vault.read_json(f"{place}.json"), key | self.digests)
+        return tensors(self.vault, f"{place}.safetensors")
+
+
+def tensors(vault: Vault, name: str) -> dict[str, torch.Tensor]:
+    """What `Vault.write_tensors` wrote, as torch has it.
+
+    Raises:
+        VaultError: missing, truncated or not safetensors.
+    """
+    return {key: torch.from_numpy(value) for key, value in vault.read_tensors(name).items()}

@@ -3,7 +3,7 @@
     pueprotect sample photos && pueprotect protect photos --out shared
     python examples/picture/picture.py shared examples/picture/picture.png
 
-It shows originals beside protected files, so make it of a sample, never of what you protect.
+It shows originals next to protected files, so make it of a sample, never of what you protect.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def checkout(evidence: RecordedRelease, tmp_path: Path) -> tuple[Path, dict[str,
 
 
 def steps() -> list[dict[str, Any]]:
-    workflow = yaml.safe_load((EXAMPLES / "github-workflow.yml").read_text())
+    workflow = yaml.safe_load((EXAMPLES / "gate/github-workflow.yml").read_text())
     found: list[dict[str, Any]] = workflow["jobs"]["check"]["steps"]
     return found
 
@@ -97,7 +97,7 @@ def test_the_git_hook_stops_a_commit_that_breaks_the_release(checkout: tuple[Pat
     identity = "git config user.name n && git config user.email e@example.org"
     set_up = f"git init -q . && {identity} && git add -A && git commit -qm 1"
     assert shell(set_up, place, environment).returncode == 0
-    shutil.copy(EXAMPLES / "pre-commit", place / ".git/hooks/pre-commit")
+    shutil.copy(EXAMPLES / "gate/pre-commit", place / ".git/hooks/pre-commit")
     other = shell("echo x > notes.txt && git add -A && git commit -qm 2", place, environment)
     assert other.returncode == 0, "commits that leave the release alone are none of its business"
     broken = shell("echo x >> released/cat/000.png && git add -A && git commit -qm 3", place, environment)
@@ -106,7 +106,7 @@ def test_the_git_hook_stops_a_commit_that_breaks_the_release(checkout: tuple[Pat
 
 
 def test_the_example_policy_is_a_policy() -> None:
-    policy = read_policy(EXAMPLES / "pueprotect.yaml").policy
+    policy = read_policy(EXAMPLES / "gate/pueprotect.yaml").policy
     assert policy.certify is not None
     assert policy.audit is not None
     assert policy.images is not None

@@ -65,7 +65,7 @@ def read_policy(path: Path) -> PolicyFile:
     except OSError as error:
         raise InputError(
             f"{path} cannot be read ({error.strerror}); name a policy file with --policy (an example is "
-            "examples/pueprotect.yaml)."
+            "examples/gate/pueprotect.yaml)."
         ) from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text; save it as UTF-8.") from error

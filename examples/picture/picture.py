@@ -1,9 +1,9 @@
 """Draws the picture of README.md: originals, what was released, and the difference times ten, one above the other.
 
     pueprotect sample photos && pueprotect protect photos --out shared
-    python examples/picture.py shared examples/picture.png
+    python examples/picture/picture.py shared examples/picture/picture.png
 
-It shows originals beside protected files, so make it of a sample, never of what you protect.
+It shows originals next to protected files, so make it of a sample, never of what you protect.
 """
 
 from __future__ import annotations

@@ -358,7 +358,7 @@ def provenance(place: Place, cell: Cell, seconds: float) -> dict[str, Any]:
 
     device = choose_device().name
     git = subprocess.run(
-        ["git", "rev-parse", "--short=12", "HEAD"], cwd=KEPT, capture_output=True, text=True, check=False
+        ["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=KEPT, capture_output=True, text=True, check=False
     )
     words = ["python", f"examples/results/{Path(sys.argv[0]).name}", *sys.argv[1:]]
     test = len(list((place.data / "test").glob("*/*")))
@@ -431,17 +431,20 @@ def of_seed(cells: Sequence[Cell], name: str, seed: int) -> float | None:
     return None
 
 
-def percent(spread: Spread | None, digits: int = 0) -> str:
-    """The mean, and the range where there are several runs: `17 (16-19)`."""
+def percent(spread: Spread | None, digits: int | None = 0) -> str:
+    """The mean, and the range of several runs: `17 (16-19)`; without `digits` one where it is not 0."""
+
+    def shown(value: float) -> str:
+        return f"{round(100 * value, 1):g}" if digits is None else f"{100 * value:.{digits}f}"
+
     if spread is None:
         return ""
-    shown = f"{100 * spread.mean:.{digits}f}"
     if (spread.n or 1) < 2 or spread.low is None or spread.high is None:
-        return shown
-    return f"{shown} ({100 * spread.low:.{digits}f}-{100 * spread.high:.{digits}f})"
+        return shown(spread.mean)
+    return f"{shown(spread.mean)} ({shown(spread.low)}-{shown(spread.high)})"
 
 
-def entry(cells: Sequence[Cell], digits: int = 0) -> str:
+def entry(cells: Sequence[Cell], digits: int | None = 0) -> str:
     """End of training / best pass [clean images behind the same filter, or the attacker's clean images alone]."""
     shown = percent(pooled(cells, "accuracy"), digits)
     if best := percent(pooled(cells, "best"), digits):

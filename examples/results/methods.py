@@ -54,7 +54,7 @@ def plan(wanted: argparse.Namespace) -> Iterator[Cell]:
         if wanted.certificates:
             for name in wanted.methods:
                 setting = {"recipe": RECIPE, "seed": 0}
-                yield Cell(kind="certificate", release=name, seeds=(seed,), draws=DRAWS, setting=setting)
+                yield Cell(kind="certificate", release=name, epochs=None, seeds=(seed,), draws=DRAWS, setting=setting)
             continue
         for arch in wanted.archs:
             for attack in wanted.attacks:
@@ -291,8 +291,8 @@ always `weight-noise-early`; the four others have noisy medians of 10 to 19 %. T
 AFTER_CERTIFICATES = """
 The bound lay 15 to 24 points below the clean baseline at 12/255, and 0 to 17 points below it at 8/255. At 8/255 it
 depends on the training how much has been learnt by the time it stops early. The code is learnt late: a network that
-is stopped early has not yet learnt it and still knows the images, which weakens the certificate. An earlier code of finer gratings had a bound of 26.3 % next to a baseline of 47.6 % (8/255, key 0,
-float32).
+is stopped early has not yet learnt it and still knows the images, which weakens the certificate. An earlier code of
+finer gratings had a bound of 26.3 % next to a baseline of 47.6 % (8/255, key 0, float32).
 """
 CROPS = """
 ## LSP and OPS without crops and flips

@@ -158,7 +158,7 @@ def tables(book: Book) -> str:
         note = ", ".join(str(value) for _, value in setting)
         row = [str(arch), str(attack), f"{epochs:g}{f' ({note})' if note else ''}"]
         wanted = {"arch": arch, "attack": attack, "epochs": epochs, "setting": dict(setting)}
-        rows.append([*row, *(entry(book.pick(release=name, **wanted)) for name in columns)])
+        rows.append([*row, *(entry(book.pick(release=name, **wanted), None) for name in columns)])
     return markdown(["network", "attack", "passes", *(LABELS[name] for name in columns)], rows)
 
 

@@ -460,8 +460,9 @@ def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def wrapped(text: str, first: str = "", rest: str = "") -> str:
-    """Lines of a page; a number and its unit stay together."""
+    """Lines of a page; a number and its unit stay together, and so does code that is not too long."""
     kept = re.sub(r"(?<=\d) (?=%|dB\b)", "\0", text)
+    kept = re.sub(r"`[^`]{,100}`", lambda code: code[0].replace(" ", "\0"), kept)
     lines = textwrap.fill(
         kept, WIDTH, initial_indent=first, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
     )

@@ -21,11 +21,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
-from cells import CLEAN, Book, Cell, Place, entry, head, markdown, parser_of, prose, serve
-
-from pueprotect.protect.methods.base import Method
+from cells import CLEAN, RELEASES, Book, Cell, Place, entry, head, markdown, parser_of, prose, serve
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,6 +33,7 @@ if TYPE_CHECKING:
 
 NAME = "photographs"
 SIZE = 64
+METHODS = tuple(dict.fromkeys(options[1] for options in RELEASES.values()))
 ATTACKS = ("plain", "colour", "jpeg-10")
 LABELS = {CLEAN: "clean", "pue": "PUE, 8/255", "hardened": "hardened, 8/255", "hardened-12": "hardened, 12/255"}
 
@@ -196,7 +195,7 @@ def main() -> None:
     measuring.add_argument("--epochs", type=float, default=60)
     measuring.add_argument("--scale", type=float, default=0.35, help="smallest area of a crop; torchvision's is 0.08")
     measuring.add_argument("--archs", nargs="+", default=["resnet8", "cnn"], metavar="ARCH")
-    measuring.add_argument("--method", default="pue", choices=get_args(Method))
+    measuring.add_argument("--method", default="pue", choices=METHODS)
     measuring.add_argument("--epsilon", type=int, default=8, help="levels")
     measuring.add_argument("--attacks", nargs="+", default=["plain"], choices=ATTACKS)
     measuring.add_argument("--images", nargs="+", default=[CLEAN, "released"], choices=(CLEAN, "released"))

@@ -346,8 +346,18 @@ def _certified(found: OpenedRelease, cell: Cell, seed: int) -> Cell:
         model = trained[recipe]
     made = certify(model, recipe, images, found.test, settings)
     bounds = {f"eta {point.eta:g}": point.certified_learnability for point in made.curve}
-    points = {name: bound for name, bound in bounds.items() if bound is not None}
+    points: dict[str, Figure] = {name: bound for name, bound in bounds.items() if bound is not None}
     return replace(cell, accuracy=made.noisy_median, points=points | {"own accuracy": made.surrogate_clean_accuracy})
+
+
+def commit() -> str | None:
+    """Of this repository, with a mark where files have changed since; None outside a repository."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, cwd=KEPT, capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return done.stdout.strip() or None
 
 
 def provenance(place: Place, cell: Cell, seconds: float) -> dict[str, Any]:
@@ -357,13 +367,10 @@ def provenance(place: Place, cell: Cell, seconds: float) -> dict[str, Any]:
     from pueprotect.learning.device import choose_device, device_name, native_bf16
 
     device = choose_device().name
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=KEPT, capture_output=True, text=True, check=False
-    )
     words = ["python", f"examples/results/{Path(sys.argv[0]).name}", *sys.argv[1:]]
     test = len(list((place.data / "test").glob("*/*")))
     return {
-        "options": RELEASES.get(cell.release), "command": " ".join(words), "commit": git.stdout.strip() or None,
+        "options": RELEASES.get(cell.release), "command": " ".join(words), "commit": commit(),
         "machine": f"{device_name(device)}, {os.cpu_count()} cores, {platform.system()}",
         "torch": str(torch.__version__), "precision": "bf16" if native_bf16(device) else "fp32",
         "threads": torch.get_num_threads(), "test_images": test // 2 if place.second_half else test,

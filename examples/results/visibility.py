@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from cells import Cell, Place, folder_of, keep, markdown, place_of, pooled
+from cells import Cell, Figure, Place, folder_of, keep, markdown, place_of, pooled
 from PIL import Image
 
 from pueprotect.images.folders import scan
@@ -63,7 +63,7 @@ def main() -> None:
         scheme = Scheme(code_book(len(folder.classes), 0), levels, visibility)
         released = np.clip(images.astype(int) + texture(images, labels, scheme, 0), 0, 255).astype(np.uint8)
         errors = np.square(released - images.astype(float)).mean((1, 2, 3))
-        points = {
+        points: dict[str, Figure] = {
             "psnr": float((10 * np.log10(255**2 / errors)).mean()),
             "ssim": float(np.mean([ssim(one, other) for one, other in zip(images, released, strict=True)])),
         }

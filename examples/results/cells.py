@@ -456,8 +456,8 @@ def entry(cells: Sequence[Cell], digits: int | None = 0) -> str:
     shown = percent(pooled(cells, "accuracy"), digits)
     if best := percent(pooled(cells, "best"), digits):
         shown += f" / {best}"
-    beside = pooled(cells, "clean_behind_filter") or pooled(cells, "clean_share_alone")
-    return f"{shown} [{percent(beside, digits)}]" if beside else shown
+    bracket = pooled(cells, "clean_behind_filter") or pooled(cells, "clean_share_alone")
+    return f"{shown} [{percent(bracket, digits)}]" if bracket else shown
 
 
 def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

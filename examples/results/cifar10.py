@@ -123,7 +123,7 @@ BatchNorm (cnn). Sample-wise noise is weaker: one seed of three left the cnn at 
 image. It is back at the clean line for the cost of one plain training. Natural class means are smooth, so nothing else
 is lost.
 
-Strong colour jitter alone gets 25 to 32 % (15 epochs, seed 0). Weight noise on class-wise EMN reaches 28 % at its best
+Strong colour jitter alone gets 24 to 32 % (15 epochs, seed 0). Weight noise on class-wise EMN reaches 28 % at its best
 pass and falls to chance when the noise has faded. The short form, whose noise does not fade, reaches as much and still
 has 27 % at its end. Twice the passes gave no more. The seed matters more than the setting: one noise for all weights,
 sigma 0.08, gave 31 % (28-32) in the short form and 26 % (one seed) in the long one.""",
@@ -217,7 +217,7 @@ def line(name: str, found: Spread | None, *, scale: float = 100, digits: int = 1
 
 
 def lines(name: str, cells: list[Cell]) -> list[list[str]]:
-    """The rows of one measurement and of what was noted beside it."""
+    """The rows of one measurement and of what was noted with it."""
     if cells[0].kind == "cost":
         return line(name, pooled(cells, "ratio"), scale=1, digits=2, unit="")
     rows = line(name, pooled(cells, "accuracy"))

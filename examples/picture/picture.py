@@ -8,7 +8,7 @@ It shows originals next to protected files, so make it of a sample, never of wha
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -38,5 +38,14 @@ def strip(out: Path, columns: int = 5) -> Image.Image:
     return page
 
 
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, metavar="OUT", help="a released folder")
+    parser.add_argument("picture", type=Path, metavar="PICTURE")
+    wanted = parser.parse_args()
+    strip(wanted.out).save(wanted.picture, optimize=True)
+
+
 if __name__ == "__main__":
-    strip(Path(sys.argv[1])).save(sys.argv[2], optimize=True)
+    main()

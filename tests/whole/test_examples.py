@@ -1,6 +1,5 @@
 """The examples do what they say: the workflow's commands are executed as they are written."""
 
-import json
 import os
 import shutil
 import stat
@@ -11,14 +10,13 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import RecordedRelease, Release
+from conftest import RecordedRelease
 
 import pueprotect
 from pueprotect.check.policyfile import read_policy
-from pueprotect.images.folders import scan
 
 ROOT = Path(pueprotect.__file__).parents[1]
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 NEEDED = ("run.json", "manifest.jsonl", "certificate.json", "certify", "audit")
 POLICY = """version: 1
 certify: {max_learnability: 0.5, min_draws: 1000}
@@ -118,54 +116,3 @@ def test_the_benchmark_prints_medians_and_their_ratio() -> None:
     done = subprocess.run(words, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "check / sha256sum" in done.stdout.splitlines()[-1]
-
-
-def test_the_table_of_methods_by_attacks(tmp_path: Path) -> None:
-    """Mean and spread over seeds, end and best pass, clean images behind the same filter, and the worst attack."""
-    cell = {"accuracy": 0.2, "best": 0.3, "clean images behind the same filter": 0.5}
-    (tmp_path / "hardened_notch_resnet8_0.json").write_text(json.dumps(cell))
-    (tmp_path / "hardened_notch_resnet8_1.json").write_text(json.dumps(cell | {"accuracy": 0.3}))
-    (tmp_path / "hardened_at-8_resnet8_0.json").write_text(json.dumps({"accuracy": 0.4, "best": 0.4}))
-    (tmp_path / "hardened_colour_resnet8_0.json").write_text(json.dumps({"accuracy": 0.24, "best": 0.4}))
-    (tmp_path / "pue_standard_resnet8_0.json").write_text(json.dumps({"accuracy": 0.101, "best": 0.28}))
-    command = [sys.executable, str(EXAMPLES / "hardened.py"), "table", str(tmp_path)]
-    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-7:] == [
-        "| attack | hardened | pue |",
-        "|---|---|---|",
-        "| standard |  | 10 / 28 |",
-        "| colour | 24 / 40 |  |",
-        "| at-8 | 40 / 40 |  |",
-        "| notch | 25 (20-30) / 30 (30-30) [50 (50-50)] |  |",
-        "| worst, at-4, at-8, recovery, known-code aside | 25 notch | 10 standard |",
-    ]
-
-
-def test_notches_from_none_to_all(release: Release) -> None:
-    """A row for each number of indices, each beside clean images; more than there are is refused."""
-    command = [sys.executable, str(EXAMPLES / "notches.py"), str(release.out), "--test", str(release.src)]
-    command += ["--epochs", "1", "--arch", "cnn", "--indices"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run([*command, "0", "63"], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines()[-2:]]
-    assert [row[0] for row in rows] == ["0", "63"]
-    assert all(0 <= int(cell) <= 100 for row in rows for cell in row[1:])
-    done = subprocess.run([*command, "5", "--seeds", "0", "1"], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert all("-" in cell for cell in done.stdout.splitlines()[-1].split("|")[2:-1]), "the spread over two attackers"
-    done = subprocess.run([*command, "64"], env=environment, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "invalid choice: 64" in done.stderr
-
-
-def test_a_set_of_many_classes_is_drawn(tmp_path: Path) -> None:
-    """As many classes as asked for, two images of test for five of training, none twice."""
-    command = [sys.executable, str(EXAMPLES / "many_classes.py"), str(tmp_path)]
-    command += ["--classes", "3", "--per-class", "5"]
-    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    folders = {part: scan(tmp_path / part) for part in ("train", "test")}
-    assert [(len(found.classes), len(found.entries)) for found in folders.values()] == [(3, 15), (3, 6)]
-    assert len({path.read_bytes() for path in tmp_path.rglob("*.jpg")}) == 21

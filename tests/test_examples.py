@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import RecordedRelease, Release
+from helpers import RecordedRelease, Release
 
 import pueprotect
 from pueprotect.check.policyfile import read_policy

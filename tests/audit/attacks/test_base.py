@@ -4,7 +4,7 @@ import pytest
 import torch
 from helpers import shades, stripes, target
 
-from pueprotect.audit.attacks import REGISTRY, find
+from pueprotect.audit.attacks import REGISTRY, denoise, find
 from pueprotect.audit.attacks.base import KNOWLEDGE, Attack, Run, clean_share, register
 from pueprotect.audit.attacks.filtered import Filtered
 from pueprotect.audit.attacks.known import KnownCode
@@ -16,8 +16,9 @@ from pueprotect.protect.methods.texture import Scheme, code_book
 
 
 @pytest.mark.parametrize("name", sorted(REGISTRY))
-def test_every_attack(name: str) -> None:
+def test_every_attack(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Learns what is learnable, is graded by the base class, repeats with its seed, and describes itself."""
+    monkeypatch.setattr(denoise, "STEPS", 30)  # how well it denoises is asked in test_denoise.py
     attack = REGISTRY[name]
     known = Scheme(code_book(2, 0), 8) if attack.needs == KNOWLEDGE else None
     drawn = shades if isinstance(attack, Filtered | KnownCode) else stripes  # filters may take stripes away, and should

@@ -13,7 +13,7 @@ def test_seeds_of_the_past_stay_as_they_are() -> None:
     assert child_seed(7, "weight-draw", 3) == 2474992847124813725
 
 
-@given(st.integers(0, 2**31), st.text(max_size=20), st.integers(0, 10**6))
+@given(st.integers(0, 2**31), st.text("abc/-0", max_size=8), st.integers(0, 10**6))
 def test_a_seed_is_63_bits_of_a_digest_of_its_three_parts(seed: int, purpose: str, index: int) -> None:
     found = child_seed(seed, purpose, index)
     digest = hashlib.blake2b(f"{seed}/{purpose}/{index}".encode(), digest_size=8).hexdigest()

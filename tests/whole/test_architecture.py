@@ -27,6 +27,10 @@ ORDER = (
 STRANGERS = {"images", "learning"}
 WITHOUT_TORCH = {"errors", "runtime", "images", "check"}
 LONGEST = 60
+TESTS = Path(__file__).parents[1]
+# Asked through the modules that use them.
+WITHOUT_TESTS = ("certify.report", "protect.noise", "protect.report")
+
 FILES = {path.relative_to(ROOT).with_suffix("").as_posix().replace("/", "."): path for path in ROOT.rglob("*.py")}
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items() if name != "__init__"}
 
@@ -92,12 +96,39 @@ def test_public_names_have_docstrings(module: str) -> None:
     assert [node.name for node in definitions(TREES[module]) if not ast.get_docstring(node)] == []
 
 
+def length(node: ast.FunctionDef, *, signature: bool) -> int:
+    """Lines of a function: from `def`, or from the body, to the end, without the docstring."""
+    first, end = node.body[0], node.end_lineno or 0
+    documented = ast.get_docstring(node) is not None
+    docstring = (first.end_lineno or 0) - first.lineno + 1 if documented else 0
+    body = node.body[1:] if documented and len(node.body) > 1 else node.body
+    return end - node.lineno + 1 - docstring if signature else end - body[0].lineno + 1
+
+
 @pytest.mark.parametrize("module", sorted(TREES))
 def test_no_function_is_long(module: str) -> None:
+    """The signature counts, except that of a command, which lists its options."""
     for node in ast.walk(TREES[module]):
         if isinstance(node, ast.FunctionDef):
-            body = node.body[1:] if ast.get_docstring(node) and len(node.body) > 1 else node.body
-            assert (body[-1].end_lineno or 0) - body[0].lineno < LONGEST, f"{module}.{node.name}"
+            assert length(node, signature=module != f"cli.{node.name}") <= LONGEST, f"{module}.{node.name}"
+
+
+def test_lengths_are_counted_from_def_to_end_without_the_docstring() -> None:
+    text = 'def f(\n    a: int,\n) -> int:\n    """One.\n\n    Two.\n    """\n    b = a\n\n    return b\n'
+    (node,) = ast.parse(text).body
+    assert isinstance(node, ast.FunctionDef)
+    assert (length(node, signature=True), length(node, signature=False)) == (6, 3)
+    (bare,) = ast.parse("def g() -> int:\n    return 1\n").body
+    assert isinstance(bare, ast.FunctionDef)
+    assert (length(bare, signature=True), length(bare, signature=False)) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    "module", [name for name in sorted(TREES) if name not in WITHOUT_TESTS and not name.split(".")[-1].startswith("__")]
+)
+def test_a_module_has_a_test_file_of_its_name_in_the_same_room(module: str) -> None:
+    *room, name = module.split(".")
+    assert TESTS.joinpath(*room, f"test_{name}.py").is_file()
 
 
 HELP = """

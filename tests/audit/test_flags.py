@@ -1,15 +1,15 @@
 import pytest
 
-from pueprotect.audit import flags as validity
+from pueprotect.audit import flags
 from pueprotect.certify.flags import CERTIFICATE_FLAGS
 
 
 def test_each_flag_names_a_cause_and_a_remedy() -> None:
-    assert set(validity.FLAGS) >= {
+    assert set(flags.FLAGS) >= {
         "weak-clean-line", "clean-line-not-converged", "under-trained", "small-test", "class-imbalance",
         "partly-protected", "below-chance", "seed-spread", "diverged", "failed", "suite-incomplete", "no-clean-line",
     }  # fmt: skip
-    for name, flag in [*validity.FLAGS.items(), *CERTIFICATE_FLAGS.items()]:
+    for name, flag in [*flags.FLAGS.items(), *CERTIFICATE_FLAGS.items()]:
         assert flag.cause.endswith("."), name
         assert flag.remedy.endswith("."), name
         assert str(flag) == f"{flag.cause} {flag.remedy}"
@@ -17,7 +17,7 @@ def test_each_flag_names_a_cause_and_a_remedy() -> None:
 
 @pytest.mark.parametrize(("accuracy", "weak"), [(0.27, True), (0.29, False)])
 def test_a_clean_line_is_weak_below_a_fifth_of_the_way(accuracy: float, weak: bool) -> None:
-    assert validity.weak_clean_line(accuracy, 0.1) is weak
+    assert flags.weak_clean_line(accuracy, 0.1) is weak
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_a_clean_line_is_weak_below_a_fifth_of_the_way(accuracy: float, weak: bo
 def test_a_training_that_still_improves_is_not_converged(
     epochs: list[float], train: float | None, cut_short: bool
 ) -> None:
-    assert validity.not_converged(epochs, train, 0.1) is cut_short
+    assert flags.not_converged(epochs, train, 0.1) is cut_short
 
 
 @pytest.mark.parametrize(
@@ -52,12 +52,12 @@ def test_a_training_that_still_improves_is_not_converged(
 def test_an_attack_that_fits_clearly_less_than_the_clean_line(
     train: float | None, clean: float | None, flagged: bool
 ) -> None:
-    assert validity.under_trained(train, clean, 0.1) is flagged
+    assert flags.under_trained(train, clean, 0.1) is flagged
 
 
 @pytest.mark.parametrize(("counts", "flagged"), [([10, 30], False), ([10, 31], True), ([0, 5], True), ([5, 5], False)])
 def test_imbalance(counts: list[int], flagged: bool) -> None:
-    assert validity.imbalanced(counts) is flagged
+    assert flags.imbalanced(counts) is flagged
 
 
 @pytest.mark.parametrize(
@@ -65,4 +65,4 @@ def test_imbalance(counts: list[int], flagged: bool) -> None:
     [([0.3, 0.5], 0.45, True), ([0.3, 0.5], 0.7, False), ([0.4], 0.4, False), ([0.3, 0.5], None, False)],
 )
 def test_spread_over_seeds_against_the_gate(values: list[float], limit: float | None, flagged: bool) -> None:
-    assert validity.spread_exceeds_margin(values, limit) is flagged
+    assert flags.spread_exceeds_margin(values, limit) is flagged

@@ -9,7 +9,6 @@ from helpers import RecordedRelease
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pueprotect.check import verdicts as policies
 from pueprotect.check.evidence import Evidence, Line, read_evidence
 from pueprotect.check.policy import AuditRules, Policy, Waiver
 from pueprotect.check.verdicts import (
@@ -209,7 +208,7 @@ def test_files_that_are_not_protected_lower_the_coverage(evidence: RecordedRelea
 def test_a_file_without_noise_is_not_covered(evidence: RecordedRelease) -> None:
     records = read_evidence(evidence.out)
     bare = records.rows[0].model_copy(update={"linf": 0})
-    changed = policies.replace(records, rows=(bare, *records.rows[1:]))
+    changed = replace(records, rows=(bare, *records.rows[1:]))
     assert verdicts_on(changed, images={"min_coverage": 1.0})["images.min_coverage"].passed is False
 
 
@@ -222,13 +221,11 @@ def test_the_worst_file_decides(
     records = read_evidence(evidence.out)
     for value, passed in zip(values, (True, False), strict=True):
         rows = tuple(row.model_copy(update={field: value if n == 7 else limit}) for n, row in enumerate(records.rows))
-        verdict = verdicts_on(policies.replace(records, rows=rows), images={rule: limit})[f"images.{rule}"]
+        verdict = verdicts_on(replace(records, rows=rows), images={rule: limit})[f"images.{rule}"]
         assert verdict.passed is passed
     assert rows[7].path in verdict.reason
     unmeasured = tuple(row.model_copy(update={field: None}) for row in records.rows)
-    assert (
-        verdicts_on(policies.replace(records, rows=unmeasured), images={rule: limit})[f"images.{rule}"].passed is None
-    )
+    assert verdicts_on(replace(records, rows=unmeasured), images={rule: limit})[f"images.{rule}"].passed is None
 
 
 def foreign_certificate(evidence: RecordedRelease) -> None:
@@ -273,7 +270,7 @@ FAILED = Verdict("audit.jpeg.max_accuracy", False, 0.8, 0.4, "it fails", "at mos
 @pytest.mark.parametrize("rule", ["audit.jpeg.max_accuracy", "audit.jpeg", "audit"])
 @pytest.mark.parametrize("passed", [False, None])
 def test_a_living_waiver_passes_what_it_covers(rule: str, passed: bool | None) -> None:
-    verdict = policies.replace(FAILED, passed=passed)
+    verdict = replace(FAILED, passed=passed)
     (found,) = apply_waivers([verdict], [waiver(rule, TODAY)], TODAY)
     assert found.passed is True
     assert found.waived == f"known (until {TODAY})"
@@ -286,7 +283,7 @@ def test_a_waiver_covers_no_other_rule(rule: str) -> None:
 
 
 def test_an_expired_waiver_fails_even_when_its_rule_passes() -> None:
-    passing = policies.replace(FAILED, passed=True)
+    passing = replace(FAILED, passed=True)
     for verdict in (passing, FAILED):
         found = apply_waivers([verdict], [waiver("audit.jpeg", date(2026, 5, 31))], TODAY)
         assert found[0] == verdict
@@ -322,6 +319,6 @@ def test_worse_means_lower_for_a_figure_that_must_be_high() -> None:
 
 
 def test_a_baseline_excuses_no_missing_evidence() -> None:
-    unknown = policies.replace(FAILED, passed=None, observed=None)
+    unknown = replace(FAILED, passed=None, observed=None)
     assert only_regressions([unknown], before(False, 0.9)) == (unknown,)
     assert only_regressions([unknown], before(None, None)) == (unknown,)

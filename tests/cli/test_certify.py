@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 from helpers import CERTIFY, Command, Release
 
-from pueprotect.certify import pipeline as certification
-from pueprotect.certify import stress, surrogates
+from pueprotect.certify import pipeline, stress, surrogates
 from pueprotect.learning.draw_engine import DrawEngine
 
 
@@ -73,7 +72,7 @@ def test_certify_goes_on_with_finished_draws(
 def test_certify_screens_recipes_and_certifies_the_most_learnable(
     release: Release, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(certification, "SCREENING_DRAWS", 8)
+    monkeypatch.setattr(pipeline, "SCREENING_DRAWS", 8)
     monkeypatch.setattr(stress, "DRAWS", 20)
     mine = release.copy(tmp_path)
     done = command("certify", mine.out, *CERTIFY[:-2], "--baseline", "--stress", "--json")

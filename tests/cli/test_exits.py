@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from helpers import CERTIFY, TINY, Command, Release, refused, tree, unix
 
-from pueprotect.protect import pipeline as release
-from pueprotect.protect.methods import error_minimising as protect
+from pueprotect.protect import pipeline
+from pueprotect.protect.methods import error_minimising
 
 
 @pytest.mark.parametrize("name", ["certify", "audit"])
@@ -38,7 +38,7 @@ def test_unexpected_failures_are_one_sentence(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("boom\nwith details")
 
-    monkeypatch.setattr(release, "protect_folder", fail)
+    monkeypatch.setattr(pipeline, "protect_folder", fail)
     refused(
         command("protect", photos, "--out", tmp_path / "out"), 2, "RuntimeError: boom with details", "PUEPROTECT_DEBUG"
     )
@@ -55,7 +55,7 @@ def test_exhausted_machines_are_one_sentence(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(release, "protect_folder", fail)
+    monkeypatch.setattr(pipeline, "protect_folder", fail)
     refused(command("protect", photos, "--out", tmp_path / "out"), 2, type(error).__name__)
 
 
@@ -93,14 +93,14 @@ def test_interrupted_evidence_keeps_what_is_finished(
 def test_sigterm_is_an_interruption(
     src: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    optimise = protect.Optimizer.run
+    optimise = error_minimising.Optimizer.run
 
     def terminated(*arguments: Any, **named: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         optimise(*arguments, **named)
 
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(protect.Optimizer, "run", terminated)
+    monkeypatch.setattr(error_minimising.Optimizer, "run", terminated)
     done = command("protect", src, "--out", tmp_path / "out", *TINY)
     assert done.code == 130
     assert "--resume" in done.stderr

@@ -10,7 +10,7 @@ from PIL import Image
 
 from pueprotect.errors import ImageError
 from pueprotect.images import encode
-from pueprotect.protect.methods import error_minimising as protect
+from pueprotect.protect.methods import error_minimising
 from pueprotect.protect.methods import self_check as self_check_module
 from pueprotect.protect.presets import PRESETS
 
@@ -186,7 +186,7 @@ def test_an_interrupted_protect_leaves_nothing_and_resumes_to_the_same_bytes(
     assert set(path.name for path in tmp_path.iterdir()) <= {"out.vault", *kept}
     assert not (tmp_path / "out.vault/run.json").exists()
     if label == "write":
-        monkeypatch.setattr(protect.Optimizer, "run", lambda *_, **__: pytest.fail("optimised again"))
+        monkeypatch.setattr(error_minimising.Optimizer, "run", lambda *_, **__: pytest.fail("optimised again"))
     resumed = command(*arguments, "--resume")
     assert resumed.code == 0, resumed.stderr
     assert files_of(tmp_path / "out") == files_of(release.out)
@@ -224,7 +224,7 @@ def test_a_failed_self_check_releases_nothing(
     assert set(files_of(tmp_path)) == {
         f"out.vault/draft/{name}" for name in ("plan.json", "delta.safetensors", "surrogate.safetensors")
     }
-    monkeypatch.setattr(protect.Optimizer, "run", lambda *_, **__: pytest.fail("optimised again"))
+    monkeypatch.setattr(error_minimising.Optimizer, "run", lambda *_, **__: pytest.fail("optimised again"))
     assert command(*arguments, "--resume").code == 3
     forced = command(*arguments, "--resume", "--release-anyway")
     assert forced.code == 0

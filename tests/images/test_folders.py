@@ -3,8 +3,7 @@ import pytest
 from helpers import put, two_classes
 
 from pueprotect.errors import InputError
-from pueprotect.images import decode as pixels
-from pueprotect.images import folders as images
+from pueprotect.images import decode, folders
 from pueprotect.images.folders import ImageEntry, scan
 
 
@@ -111,7 +110,7 @@ def test_scan_refuses_links_that_leave_the_folder(tmp_path):
 
 
 def test_other_pictures_are_listed_as_unsupported(tmp_path, monkeypatch):
-    monkeypatch.setattr(images, "SUFFIXES", images.SUFFIXES - pixels.HEIC_SUFFIXES)  # as without the extra
+    monkeypatch.setattr(folders, "SUFFIXES", folders.SUFFIXES - decode.HEIC_SUFFIXES)  # as without the extra
     for name in ("ant/a.png", "bee/b.png"):
         put(tmp_path / name)
     for name in ("ant/live.HEIC", "bee/move.gif"):

@@ -21,7 +21,7 @@ from helpers import (
 from PIL import Image
 
 from pueprotect.learning.data import Labelled
-from pueprotect.protect.methods import error_minimising as protect
+from pueprotect.protect.methods import error_minimising
 from pueprotect.protect.methods import self_check as self_check_module
 from pueprotect.protect.methods.base import Mode
 from pueprotect.protect.methods.self_check import SelfCheck, self_check
@@ -44,7 +44,7 @@ def test_a_finished_release_is_resumed_without_work(
 ) -> None:
     arguments = ("protect", src, "--out", tmp_path / "out", *TINY, "--release-anyway", "--json")
     first, before = command(*arguments), tree(tmp_path)
-    monkeypatch.setattr(protect.Optimizer, "run", lambda *_, **__: pytest.fail("optimised again"))
+    monkeypatch.setattr(error_minimising.Optimizer, "run", lambda *_, **__: pytest.fail("optimised again"))
     again = command(*arguments, "--resume")
     assert again.code == 0, again.stderr
     assert again.data == first.data
@@ -77,7 +77,7 @@ def test_a_source_that_changes_meanwhile_ends_with_one_sentence_and_resumes(
     src = write_photos(tmp_path / "src", per_class=4)
     victim, content = src / "dog/002.png", (src / "dog/002.png").read_bytes()
     arguments = ("protect", src, "--out", tmp_path / "out", *TINY, "--release-anyway")
-    optimise = protect.Optimizer.run
+    optimise = error_minimising.Optimizer.run
 
     def meanwhile(*rest: Any, **named: Any) -> None:
         optimise(*rest, **named)
@@ -86,13 +86,13 @@ def test_a_source_that_changes_meanwhile_ends_with_one_sentence_and_resumes(
             put(victim, photo(seed=5))
 
     with monkeypatch.context() as patch:
-        patch.setattr(protect.Optimizer, "run", meanwhile)
+        patch.setattr(error_minimising.Optimizer, "run", meanwhile)
         done = command(*arguments)
     assert done.code == 2
     assert "dog/002.png" in sentence(done)
     assert not (tmp_path / "out").exists()
     victim.write_bytes(content)
-    monkeypatch.setattr(protect.Optimizer, "run", lambda *_, **__: pytest.fail("optimised again"))
+    monkeypatch.setattr(error_minimising.Optimizer, "run", lambda *_, **__: pytest.fail("optimised again"))
     assert command(*arguments, "--resume").code == 0
 
 
@@ -110,9 +110,9 @@ def test_the_holdout_is_never_seen_in_training(
 ) -> None:
     seen: list[Labelled] = []
     checked: list[Labelled] = []
-    made, check = protect.Optimizer.__post_init__, self_check
+    made, check = error_minimising.Optimizer.__post_init__, self_check
 
-    def spy(self: protect.Optimizer) -> None:
+    def spy(self: error_minimising.Optimizer) -> None:
         seen.append(self.data)
         made(self)
 
@@ -125,7 +125,7 @@ def test_the_holdout_is_never_seen_in_training(
         checked.append(holdout)
         return check(shown, holdout, *rest, **named)
 
-    monkeypatch.setattr(protect.Optimizer, "__post_init__", spy)
+    monkeypatch.setattr(error_minimising.Optimizer, "__post_init__", spy)
     monkeypatch.setattr(self_check_module, "self_check", spy_check)
     monkeypatch.setattr(self_check_module, "SELF_CHECK_MARGIN", 1.0)
     protected(photos, tmp_path / "out", mode=mode, rounds=2)

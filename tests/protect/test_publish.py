@@ -7,7 +7,7 @@ import pytest
 from helpers import CLASSES, SMALL, Release, manifest, protected
 
 from pueprotect.learning.device import choose_device
-from pueprotect.protect.methods import error_minimising as protect
+from pueprotect.protect.methods import error_minimising
 from pueprotect.protect.pipeline import protect_folder
 from pueprotect.release.digests import sha256_of
 from pueprotect.release.vault import Vault
@@ -79,7 +79,7 @@ def test_a_failed_rename_leaves_no_sealed_vault(photos: Path, tmp_path: Path, mo
     assert {path.name for path in tmp_path.iterdir()} == {"out.vault", ".out.pueprotect-partial"}
     assert not Vault(tmp_path / "out.vault").is_sealed
     monkeypatch.undo()
-    monkeypatch.setattr(protect.Optimizer, "run", lambda *_, **__: pytest.fail("optimised again"))
+    monkeypatch.setattr(error_minimising.Optimizer, "run", lambda *_, **__: pytest.fail("optimised again"))
     assert protected(photos, tmp_path / "out", resume=True).released
 
 

@@ -26,7 +26,7 @@ from pueprotect.images.overlay import lay
 from pueprotect.learning.device import choose_device
 from pueprotect.protect import presets
 from pueprotect.protect.draft import sibling
-from pueprotect.protect.methods import error_minimising as protect
+from pueprotect.protect.methods import error_minimising
 from pueprotect.protect.pipeline import protect_folder
 from pueprotect.protect.writer import SSIM_SAMPLE
 from pueprotect.release.vault import Vault
@@ -58,7 +58,7 @@ def test_finished_files_are_not_written_again(src: Path, tmp_path: Path, monkeyp
         return write(self, source, *rest, **named)
 
     monkeypatch.setattr(encode.Encoder, "write", count)
-    monkeypatch.setattr(protect.Optimizer, "run", lambda *_, **__: pytest.fail("optimised again"))
+    monkeypatch.setattr(error_minimising.Optimizer, "run", lambda *_, **__: pytest.fail("optimised again"))
     release_all(src, tmp_path / "out", resume=True)
     assert len(again) == 15 - 9
     monkeypatch.undo()
@@ -86,7 +86,7 @@ def test_a_disk_that_fails_ends_with_one_sentence_and_resumes(
     assert sentence(done).count(os.strerror(failure)) == 1
     assert "003.jpg" in sentence(done)
     assert "--resume" in sentence(done)
-    monkeypatch.setattr(protect.Optimizer, "run", lambda *_, **__: pytest.fail("optimised again"))
+    monkeypatch.setattr(error_minimising.Optimizer, "run", lambda *_, **__: pytest.fail("optimised again"))
     assert command(*arguments, "--resume").code == 0
     assert len(tree(tmp_path / "out")) == 18
 

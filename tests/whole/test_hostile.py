@@ -17,7 +17,7 @@ from helpers import TINY, Command, photo, put, tree, write_photos
 from PIL import Image
 
 from pueprotect.errors import ImageError
-from pueprotect.images import decode as pixels
+from pueprotect.images import decode
 from pueprotect.images.encode import Encoder
 from pueprotect.release.digests import data_digest, verify
 from pueprotect.release.vault import Vault
@@ -257,7 +257,7 @@ def test_a_large_photograph_is_no_bomb_to_the_command(
     tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     src = write_photos(tmp_path / "src", 3)
-    monkeypatch.setattr(pixels.Image, "MAX_IMAGE_PIXELS", 300)  # Pillow warns from here, and refuses twice as much
+    monkeypatch.setattr(decode.Image, "MAX_IMAGE_PIXELS", 300)  # Pillow warns from here, and refuses twice as much
     done = command("protect", src, "--out", tmp_path / "out", *TINY, "--release-anyway")
     assert done.code == 0, done.stderr
     assert "Warning" not in done.stderr

@@ -7,12 +7,12 @@ from pueprotect.learning.augment import crop_padding, draw_crops
 from pueprotect.learning.data import ImageSet, Part
 from pueprotect.learning.models import build
 from pueprotect.learning.training import Schedule
-from pueprotect.protect.methods import error_minimising as protect
+from pueprotect.protect.methods import error_minimising
 from pueprotect.protect.methods.base import NoiseSettings
 
 
-def optimised(**wanted: object) -> protect.Optimizer:
-    optimizer = protect.Optimizer(random_images(), NoiseSettings(**({"rounds": 3} | wanted)))  # type: ignore[arg-type]
+def optimised(**wanted: object) -> error_minimising.Optimizer:
+    optimizer = error_minimising.Optimizer(random_images(), NoiseSettings(**({"rounds": 3} | wanted)))  # type: ignore[arg-type]
     optimizer.run(optimizer.settings.rounds)
     return optimizer
 
@@ -42,7 +42,7 @@ def test_weight_noise_changes_the_noise_once_the_surrogate_fits() -> None:
     data = random_images()
     results = []
     for sigma in (0.0, 0.1):
-        optimizer = protect.Optimizer(data, NoiseSettings(sigma=sigma, rounds=2))
+        optimizer = error_minimising.Optimizer(data, NoiseSettings(sigma=sigma, rounds=2))
         teacher = build("resnet8", 3, 16, seed=9)  # a teacher counts as fitted
         optimizer.run(2, teacher=teacher)
         results.append(optimizer.levels())
@@ -54,11 +54,11 @@ def test_one_class_wise_step_equals_a_plain_loop(size: int) -> None:
     """Autograd through crop and flip, image by image, against the batched adjoint and the product with labels."""
     data = random_images(8, size)
     chosen = NoiseSettings(method="emn", step_size=0.8)
-    optimizer = protect.Optimizer(data, chosen)
+    optimizer = error_minimising.Optimizer(data, chosen)
     start = optimizer.delta.clone()
     crop = draw_crops(8, size, torch.Generator().manual_seed(3), "cpu")
     reference = build("resnet8", 3, size, seed=0, purpose="surrogate").train()
-    trainer = protect.Trainer(optimizer.surrogate, Schedule(), 10)
+    trainer = error_minimising.Trainer(optimizer.surrogate, Schedule(), 10)
     optimizer._step(trainer, torch.arange(8), crop, noisy=False)
 
     noisy = torch.stack([data.images[n].permute(1, 2, 0).float() + start[data.labels[n]] for n in range(8)])
@@ -72,7 +72,7 @@ def test_one_class_wise_step_equals_a_plain_loop(size: int) -> None:
         shown = torch.stack([torch.einsum("sh,hwc,tw->stc", crop.rows[n], noisy[n], crop.columns[n]) for n in range(8)])
     inputs = (shown.permute(0, 3, 1, 2).clamp(0, 255) / 255).detach().requires_grad_()
     functional.cross_entropy(reference(inputs), data.labels).backward()
-    (carried,) = torch.autograd.grad(shown.permute(0, 3, 1, 2), noisy, protect.fine(inputs.grad))
+    (carried,) = torch.autograd.grad(shown.permute(0, 3, 1, 2), noisy, error_minimising.fine(inputs.grad))
     signs = carried.sign()
     for label in range(3):
         members = data.labels == label
@@ -85,7 +85,7 @@ def test_one_class_wise_step_equals_a_plain_loop(size: int) -> None:
 def test_protected_images_are_looked_at_with_their_noise(mode: str) -> None:
     whole = random_images(60)
     members = torch.arange(60)[torch.arange(60) % 4 != 1]
-    optimizer = protect.Optimizer(Part(whole, members), NoiseSettings(rounds=3, mode=mode))
+    optimizer = error_minimising.Optimizer(Part(whole, members), NoiseSettings(rounds=3, mode=mode))
     optimizer.run(3)
     shown, levels, index = optimizer.protected(), optimizer.levels(), torch.tensor([7, 0, 44])
     for number, frame in zip(index.tolist(), shown.frames(index), strict=True):
@@ -93,7 +93,7 @@ def test_protected_images_are_looked_at_with_their_noise(mode: str) -> None:
         expected = whole.images[members[number]].permute(1, 2, 0).int() + levels[row]
         assert torch.equal(frame.int(), expected.clamp(0, 255))
     assert torch.equal(shown.labels, whole.labels[members])
-    alone = protect.Optimizer(whole.subset(members), NoiseSettings(rounds=3, mode=mode))
+    alone = error_minimising.Optimizer(whole.subset(members), NoiseSettings(rounds=3, mode=mode))
     alone.run(3)
     assert torch.equal(alone.levels(), levels), "where the images lie makes no difference"
 
@@ -118,10 +118,10 @@ def test_in_shuffled_rounds_the_noise_alone_tells_the_class(mode: str, monkeypat
     """The noise and the label belong together in every round; the picture joins them later."""
     watched, trained = Watched(random_images()), []
     wanted = NoiseSettings(mode=mode, rounds=6, shuffled=0.5)  # type: ignore[arg-type]
-    optimizer = protect.Optimizer(watched, wanted)
-    step = protect.Trainer.step
+    optimizer = error_minimising.Optimizer(watched, wanted)
+    step = error_minimising.Trainer.step
     monkeypatch.setattr(
-        protect.Trainer, "step", lambda self, inputs, labels, **more: trained.append(labels.tolist())
+        error_minimising.Trainer, "step", lambda self, inputs, labels, **more: trained.append(labels.tolist())
         or step(self, inputs, labels, **more),
     )  # fmt: skip
     optimizer.run(6)
@@ -135,9 +135,9 @@ def test_in_shuffled_rounds_the_noise_alone_tells_the_class(mode: str, monkeypat
 
 def test_fine_removes_what_is_smooth() -> None:
     flat = torch.ones(1, 3, 16, 16)
-    assert float(protect.fine(flat).abs().max()) < 1e-6
+    assert float(error_minimising.fine(flat).abs().max()) < 1e-6
     board = ((torch.arange(16)[:, None] + torch.arange(16)) % 2 * 2.0 - 1).expand(1, 3, -1, -1)
-    assert float((protect.fine(board) * board).mean()) > 0.8
+    assert float((error_minimising.fine(board) * board).mean()) > 0.8
 
 
 def test_unseen_images_get_noise_within_budget_and_leave_the_surrogate_alone() -> None:

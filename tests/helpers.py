@@ -201,6 +201,7 @@ class RecordedRelease:
 
 
 def files_of(root: Path) -> dict[str, bytes]:
+    """The files below `root` and their bytes."""
     return {name: content for name, content in tree(root).items() if content is not None}
 
 
@@ -222,28 +223,34 @@ def sentence(done: Outcome) -> str:
 
 
 def write_policy(place: Path, text: str) -> Path:
+    """A policy file in the folder `place`."""
     path = place / "policy.yaml"
     path.write_text(text)
     return path
 
 
 def options(**wanted: Any) -> Options:
+    """`SMALL` with other values."""
     return Options(**({name: getattr(SMALL, name) for name in SMALL.__dataclass_fields__} | wanted))
 
 
 def protected(src: Path, out: Path, **wanted: Any) -> Report:
+    """Protect a folder with the smallest useful effort, in this process."""
     return protect_folder(src, out, options=options(**wanted), device=choose_device("cpu"))
 
 
 def release_all(src: Path, out: Path, **wanted: Any) -> None:
+    """Protect a folder; the self-check must not stop the release."""
     assert protected(src, out, **wanted).released
 
 
 def manifest(vault: Path) -> list[dict[str, Any]]:
+    """The lines of a manifest as they are in the file."""
     return [json.loads(line) for line in (vault / "manifest.jsonl").read_text().splitlines()]
 
 
 def row(path, content=b""):
+    """The line of a manifest for a released file of this content."""
     digest = hashlib.sha256(content).hexdigest()
     return ManifestRow(
         path=path, class_name="ant", split="train", source_path=path, source_sha256="0" * 64, released_sha256=digest
@@ -251,6 +258,7 @@ def row(path, content=b""):
 
 
 def put_files(root, files):
+    """Write files, given as names and contents; their lines of a manifest."""
     for name, content in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(content)
@@ -261,6 +269,7 @@ def put_files(root, files):
 
 
 def two_classes(root, per_class=3):
+    """A folder of PNG pictures in the classes ant and bee."""
     for name in ("ant", "bee"):
         for index in range(per_class):
             put(root / name / f"{index}.png", photo(seed=index))
@@ -268,10 +277,12 @@ def two_classes(root, per_class=3):
 
 
 def noise_levels(side=16, epsilon=8, seed=1):
+    """Random noise, (S, S, 3) int8 in levels of 0..255."""
     return np.random.default_rng(seed).integers(-epsilon, epsilon + 1, (side, side, 3)).astype(np.int8)
 
 
 def icc_profile(space="sRGB"):
+    """A colour profile as files hold it."""
     return ImageCms.ImageCmsProfile(ImageCms.createProfile(space)).tobytes()
 
 
@@ -289,6 +300,7 @@ def colours(mode, dtype=np.uint8, seed=0):
 
 
 def round_trip(source, tmp_path, **options):
+    """A picture, what a reader finds in its protected file, and what was measured."""
     target = tmp_path / "out" / source.name
     realised = Encoder(epsilon=8, **options).write(source, target, noise_levels())
     return decode(source), decode(target), realised
@@ -380,18 +392,21 @@ def one_pixel_shortcut(data: ImageSet) -> ImageSet:
 
 
 def random_images(count: int = 48, size: int = 16, classes: int = 3, seed: int = 0) -> ImageSet:
+    """Random images, as decoded files are: a view on (N, H, W, 3)."""
     stream = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 256, (count, size, size, 3), generator=stream, dtype=torch.uint8)
     return ImageSet(images.permute(0, 3, 1, 2), torch.arange(count) % classes, classes)
 
 
 def noise_images(count: int = 50, size: int = 16) -> ImageSet:
+    """Random images in three classes."""
     stream = torch.Generator().manual_seed(2)
     images = torch.randint(0, 256, (count, 3, size, size), generator=stream, dtype=torch.uint8)
     return ImageSet(images, torch.arange(count) % 3, 3)
 
 
 def random_batch(count: int = 60, size: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random images and labels of four classes."""
     stream = torch.Generator().manual_seed(1)
     images = torch.randint(0, 256, (count, 3, size, size), generator=stream, dtype=torch.uint8)
     return images, torch.randint(0, 4, (count,), generator=stream)

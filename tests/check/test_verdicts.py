@@ -84,7 +84,7 @@ def test_a_bound_at_a_larger_radius_and_share_counts(evidence: RecordedRelease) 
         ({"alpha": 0.001}, "probability 0.01", "--alpha 0.001"),
     ],
 )
-def test_a_certificate_that_does_not_speak_of_the_policys_question_is_inconclusive(
+def test_a_certificate_that_does_not_answer_the_policys_question_is_inconclusive(
     rules: dict[str, float], part: str, command: str, evidence: RecordedRelease
 ) -> None:
     found = verdicts_on(read_evidence(evidence.out), certify={"max_learnability": 1.0, **rules})

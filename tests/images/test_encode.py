@@ -143,7 +143,7 @@ def bmp_with_alpha(path):
     return path
 
 
-def test_transparency_that_the_container_loses_is_an_error_with_a_mend(tmp_path):
+def test_transparency_that_the_container_loses_is_an_error_with_a_remedy(tmp_path):
     source = bmp_with_alpha(tmp_path / "a.bmp")
     assert identify(source)[2] == "RGBA"
     with pytest.raises(ImageError, match=r"a\.bmp.*--format png"):

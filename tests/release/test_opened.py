@@ -143,7 +143,7 @@ def test_what_cannot_be_opened(arguments: dict[str, str], part: str, tmp_path: P
         open_release(tmp_path / "gone")
 
 
-def test_a_foreign_digest_speaks_of_paths_and_bytes(tmp_path: Path) -> None:
+def test_a_foreign_digest_depends_on_paths_and_bytes(tmp_path: Path) -> None:
     foreign, test = write_photos(tmp_path / "foreign", 2), write_photos(tmp_path / "test", 2)
     first = open_release(foreign, test=test).digest
     assert first == open_release(foreign, test=test).digest

@@ -106,7 +106,7 @@ def test_noise_yields_where_the_picture_is_flat(visibility: Visibility, least: i
 
 
 @pytest.mark.parametrize("classes", [4, 40, 300])
-def test_who_knows_the_book_finds_the_noise(classes: int) -> None:
+def test_an_attacker_who_knows_the_book_finds_the_noise(classes: int) -> None:
     """The code is no secret to whoever has the key; the README says so with the attack `known-code`."""
     images, labels, book = pictures(80), np.arange(80) % classes, code_book(classes, 0)
     noise = texture.texture(images, labels, Scheme(book, 8, "strong"), 0)

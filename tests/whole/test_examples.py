@@ -10,7 +10,11 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import RecordedRelease
+<<<<<<< HEAD:tests/whole/test_examples.py
+from helpers import RecordedRelease
+=======
+from helpers import RecordedRelease, Release
+>>>>>>> tests:tests/test_examples.py
 
 import pueprotect
 from pueprotect.check.policyfile import read_policy

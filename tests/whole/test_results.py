@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from conftest import Release
+from helpers import Release
 
 import pueprotect
 from pueprotect.images.folders import scan

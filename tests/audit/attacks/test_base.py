@@ -1,0 +1,82 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from helpers import shades, stripes, target
+
+from pueprotect.audit.attacks import REGISTRY, denoise, find
+from pueprotect.audit.attacks.base import KNOWLEDGE, Attack, Run, clean_share, register
+from pueprotect.audit.attacks.filtered import Filtered
+from pueprotect.audit.attacks.known import KnownCode
+from pueprotect.errors import InputError
+from pueprotect.learning.data import ImageSet
+from pueprotect.learning.models import Classifier
+from pueprotect.learning.training import accuracy
+from pueprotect.protect.methods.texture import Scheme, code_book
+
+
+@pytest.mark.parametrize("name", sorted(REGISTRY))
+def test_every_attack(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Learns what is learnable, is graded by the base class, repeats with its seed, and describes itself."""
+    monkeypatch.setattr(denoise, "STEPS", 30)  # how well it denoises is asked in test_denoise.py
+    attack = REGISTRY[name]
+    known = Scheme(code_book(2, 0), 8) if attack.needs == KNOWLEDGE else None
+    drawn = shades if isinstance(attack, Filtered | KnownCode) else stripes  # filters may take stripes away, and should
+    test, epochs = drawn(40, seed=1), 12 if name == "weight-noise-short" else 5
+    here = replace(target(epochs=epochs, drawn=drawn), known=known)
+    result = attack.run(here, test)
+    assert result.attack == name
+    assert result.accuracy >= 0.8
+    assert result.best_accuracy >= result.accuracy
+    assert result.flags == ()
+    assert attack.run(here, test).accuracy == result.accuracy
+    assert attack.about.split()[0].endswith("s"), "an attacker who ..."
+    assert attack.source
+    assert attack.needs in ("nothing", "a clean share", "knowledge of the protection")
+    assert 0 < attack.cost < 10
+    steps: list[int] = []
+
+    class Count:
+        def start(self, label: str, total: int) -> None:
+            steps.append(-total)
+
+        def advance(self, parts: int = 1, note: str = "") -> None:
+            steps.append(parts)
+
+        def finish(self, note: str = "") -> None: ...
+
+    attack.run(replace(target(epochs=1, drawn=drawn, known=True), known=known), test, Count())
+    assert 0 < sum(steps[1:]) <= -steps[0]
+
+
+def test_registry_refuses_duplicates_and_offers_near_names() -> None:
+    with pytest.raises(ValueError, match="standard"):
+        register(type("Again", (type(REGISTRY["standard"]),), {"name": "standard"}))
+    with pytest.raises(InputError, match="pst-colour"):
+        find("pst-color")
+
+
+def test_attacks_do_not_grade_themselves() -> None:
+    class Liar(Attack):
+        name = "liar"
+        about = source = "-"
+
+        def train(self, run: Run) -> Classifier:
+            run.details["accuracy"] = 1.0
+            assert run.epoch(run.target.fresh()) is None  # type: ignore[func-returns-value]
+            return run.target.fresh()
+
+    test = stripes(40, seed=1)
+    result = Liar().run(target(), test)
+    assert result.accuracy == accuracy(target().fresh(), test)
+
+
+def test_clean_share_is_stratified_and_a_part_of_the_originals() -> None:
+    labels = torch.tensor([0] * 50 + [1] * 10 + [2] * 3)
+    images = torch.arange(63).view(-1, 1, 1, 1).expand(-1, 3, 4, 4).to(torch.uint8)
+    share = clean_share(ImageSet(images, labels, 3), 0.2, 0)
+    assert share is not None
+    assert torch.bincount(share.labels).tolist() == [10, 2, 1]
+    numbers = share.images[:, 0, 0, 0].long()  # each image holds its own index
+    assert torch.equal(labels[numbers], share.labels)
+    assert clean_share(None, 0.2, 0) is None

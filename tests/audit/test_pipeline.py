@@ -1,0 +1,235 @@
+import dataclasses
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import Release, stripes
+
+from pueprotect.audit import pipeline as module
+from pueprotect.audit.attacks import REGISTRY, AttackResult
+from pueprotect.audit.pipeline import AuditSettings, Job, audit, default_archs, duration, seconds_per_step
+from pueprotect.errors import InputError
+from pueprotect.learning.distributed import Group
+from pueprotect.learning.training import Schedule
+from pueprotect.release.opened import open_release
+from pueprotect.release.vault import Vault
+
+QUICKLY = {"suite": None, "archs": ("resnet8",), "epochs": 1.0}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"attacks": ("nonsense",)},
+        {"epochs": 0},
+        {"clean_fraction": 1.0},
+        {"clean_fraction": 0.0},
+        {"etas": (0.0,)},
+        {"etas": (float("inf"),)},
+        {"seeds": 0},
+        {"seeds": 101},
+    ],
+)
+def test_out_of_range(wrong: dict[str, object]) -> None:
+    good = AuditSettings(attacks=("standard",), suite=None, archs=("resnet8",))
+    with pytest.raises(InputError):
+        dataclasses.replace(good, **wrong)  # type: ignore[arg-type]
+
+
+def test_the_standard_suite_transfers_to_networks_that_fit() -> None:
+    assert default_archs("quick", "resnet8", 32, "cpu") == ("resnet8",)
+    assert default_archs(None, "resnet8", 32, "cpu") == ("resnet8",)
+    assert default_archs("standard-v1", "resnet8", 32, "cpu") == ("resnet8", "cnn")
+    assert default_archs("standard-v1", "resnet18", 32, "cpu") == ("resnet18", "resnet8", "cnn")
+    assert default_archs("standard-v1", "resnet18", 32, "cuda:0") == ("resnet18", "cnn", "vit_tiny")
+    assert default_archs("standard-v1", "resnet18", 40, "cuda:1") == ("resnet18", "cnn"), "the transformer needs 16s"
+
+
+def test_jobs_have_places_of_their_own() -> None:
+    jobs = [
+        Job("pst", arch, repeat, clean)
+        for arch in ("resnet8", "cnn") for repeat in (0, 1) for clean in (False, True)
+    ]  # fmt: skip
+    assert len({job.place for job in jobs}) == 8
+    assert Job("pst", "cnn").place == "audit/pst-cnn.json"
+    assert Job("standard", "cnn", clean=True).place == "audit/clean-line-cnn.json"
+    assert Job("pst", "cnn", 2).place == "audit/seed-2/pst-cnn.json"
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.labels: list[str] = []
+        self.notes: list[str] = []
+
+    def start(self, label: str, total: int) -> None:
+        self.labels.append(label)
+
+    def advance(self, parts: int = 1, note: str = "") -> None: ...
+
+    def finish(self, note: str = "") -> None:
+        self.notes.append(note)
+
+
+def test_cheap_attacks_come_first_after_the_clean_lines_and_the_time_is_said(release: Release, tmp_path: Path) -> None:
+    mine, shown = release.copy(tmp_path), Recorder()
+    opened = open_release(mine.out, device="cpu")
+    settings = AuditSettings(attacks=("cutout", "at-4", "weight-noise-short", "standard"), **QUICKLY)  # type: ignore[arg-type]
+    audit(opened, settings, progress=shown)
+    assert shown.labels == [
+        "time a few steps", "train on the clean originals (resnet8)", "attack weight-noise-short (resnet8)",
+        "attack cutout (resnet8)", "attack standard (resnet8)", "attack at-4 (resnet8)",
+    ]  # fmt: skip
+    assert shown.notes[0].startswith("5 trainings, about ")
+    again = Recorder()
+    audit(opened, settings, resume=True, progress=again)
+    assert again.labels == [], "nothing is left to train or to estimate"
+
+
+def test_seeds_differ_and_each_is_stored(release: Release, tmp_path: Path) -> None:
+    mine = release.copy(tmp_path)
+    opened = open_release(mine.out, device="cpu")
+    report = audit(opened, AuditSettings(attacks=("standard",), seeds=2, seed=5, **QUICKLY))  # type: ignore[arg-type]
+    (row,) = report.rows
+    assert len(row.results) == 2
+    vault = Vault(mine.vault)
+    seeds = [vault.read_json(place)["key"]["seed"] for place in (
+        "audit/standard-resnet8.json", "audit/seed-1/standard-resnet8.json", "audit/clean-line-resnet8.json",
+        "audit/seed-1/clean-line-resnet8.json",
+    )]  # fmt: skip
+    assert seeds == [5, 6, 5, 6]
+    alone = audit(opened, AuditSettings(attacks=("standard",), seed=6, **QUICKLY))  # type: ignore[arg-type]
+    assert alone.rows[0].result.accuracy == row.results[1].accuracy
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> type[Any]:
+    """cutout divides by zero; colour ends in weights that are not finite."""
+
+    def divide(*_: object) -> object:
+        raise FloatingPointError("loss is\nnot finite")
+
+    def spoil(self: object, run: Any) -> object:
+        model = run.target.fresh()
+        next(model.parameters()).data.fill_(float("nan"))
+        return model
+
+    monkeypatch.setattr(type(REGISTRY["cutout"]), "train", divide)
+    monkeypatch.setattr(type(REGISTRY["colour"]), "train", spoil)
+    return FloatingPointError
+
+
+def test_a_numerical_failure_is_reported_and_the_others_go_on(
+    release: Release, tmp_path: Path, broken: type[Any]
+) -> None:
+    mine = release.copy(tmp_path)
+    opened = open_release(mine.out, device="cpu")
+    settings = AuditSettings(attacks=("cutout", "colour", "standard"), **QUICKLY)  # type: ignore[arg-type]
+    report = audit(opened, settings)
+    found = {row.result.attack: row for row in report.rows}
+    assert found["cutout"].flags == ("failed",)
+    assert found["cutout"].result.details["failure"] == "FloatingPointError: loss is not finite"
+    assert "diverged" in found["colour"].flags
+    assert found["standard"].accuracy is not None
+    assert not report.complete
+    assert report.rows[0].result.attack == "standard", "failed attacks stand last"
+    stored = Vault(mine.vault).read_json("audit/cutout-resnet8.json")
+    assert stored["result"]["flags"] == ["failed"]
+    assert stored["result"]["accuracy"] is stored["result"]["best_accuracy"] is None
+
+
+def test_failed_attacks_are_tried_again(
+    release: Release, tmp_path: Path, broken: type[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = release.copy(tmp_path)
+    opened = open_release(mine.out, device="cpu")
+    settings = AuditSettings(attacks=("cutout", "standard"), **QUICKLY)  # type: ignore[arg-type]
+    audit(opened, settings)
+    monkeypatch.undo()
+    shown = Recorder()
+    assert audit(opened, settings, resume=True, progress=shown).complete
+    assert shown.labels == ["time a few steps", "attack cutout (resnet8)"]
+
+
+def test_other_errors_are_not_swallowed(release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def bug(*_: object) -> object:
+        raise KeyError("bug")
+
+    monkeypatch.setattr(type(REGISTRY["standard"]), "train", bug)
+    opened = open_release(release.copy(tmp_path).out, device="cpu")
+    with pytest.raises(KeyError, match="bug"):
+        audit(opened, AuditSettings(attacks=("standard",), **QUICKLY))  # type: ignore[arg-type]
+
+
+def test_a_suite_leaves_out_what_needs_originals_and_an_attack_by_name_is_refused(
+    release: Release, tmp_path: Path
+) -> None:
+    mine = release.copy(tmp_path)
+    opened = open_release(mine.out, device="cpu")
+    opened.own = False  # as a folder of another tool: no originals
+    opened.__dict__.pop("originals", None)
+    names = ("standard", "recovery", "early-stopping")
+    with pytest.raises(InputError, match="recovery needs clean training images"):
+        audit(opened, AuditSettings(attacks=names, **QUICKLY))  # type: ignore[arg-type]
+    report = audit(opened, AuditSettings(attacks=names, **(QUICKLY | {"suite": "standard-v1"})))  # type: ignore[arg-type]
+    assert report.skipped == ("recovery", "early-stopping")
+    assert [row.result.attack for row in report.rows] == ["standard"]
+    assert {"suite-incomplete", "no-clean-line", "coverage-unknown"} <= set(report.flags)
+    assert not report.complete
+
+
+def test_flags_of_the_data(release: Release, tmp_path: Path) -> None:
+    mine = release.copy(tmp_path)
+    opened = open_release(mine.out, device="cpu")
+    settings = AuditSettings(attacks=("standard",), **QUICKLY)  # type: ignore[arg-type]
+    assert not {"partly-protected", "class-imbalance", "coverage-unknown"} & set(audit(opened, settings).flags)
+    manifest = mine.vault / "manifest.jsonl"
+    lines = manifest.read_text().splitlines()
+    import json
+
+    first = json.loads(lines[0]) | {"linf": 0}
+    manifest.write_text("\n".join([json.dumps(first), *lines[1:]]) + "\n")
+    keep = torch.cat([torch.nonzero(opened.released.labels == c).flatten()[: 16 if c else 4] for c in range(3)])
+    opened.released = opened.released.subset(keep)
+    flags = module._flags(opened, {}, ())
+    assert {"partly-protected", "class-imbalance"} <= set(flags)
+
+
+def test_processes_share_the_work_and_all_get_the_report(
+    release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two ranks one after the other: the second's gather returns what both hold."""
+    mine = release.copy(tmp_path)
+    opened = open_release(mine.out, device="cpu")
+    settings = AuditSettings(attacks=("standard", "cutout", "weight-noise"), **QUICKLY)  # type: ignore[arg-type]
+    whole = audit(opened, settings)
+    parts: list[dict[Job, AttackResult]] = []
+
+    class Two(Group):
+        def gather(self, mine: Any) -> list[Any]:
+            parts.append(mine)
+            return parts if self.rank == 1 else [*parts, dict.fromkeys(())]
+
+    with pytest.raises(statistics.StatisticsError):  # rank 0 alone does not hold every result
+        audit(opened, settings, group=Two(0, 2))
+    shared = audit(opened, settings, group=Two(1, 2))
+    first, second = (set(part) for part in parts)
+    assert not first & second
+    assert {len(first), len(second)} == {2}
+    assert [(row.result.attack, row.accuracy) for row in shared.rows] == [
+        (row.result.attack, row.accuracy) for row in whole.rows
+    ]
+
+
+def test_speed_is_measured_without_touching_anyones_results() -> None:
+    state = torch.get_rng_state()
+    assert 0 < seconds_per_step("resnet8", stripes(64), Schedule(batch_size=16)) < 60
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0.2, "0 s"), (89, "89 s"), (720, "12 min"), (5399, "90 min"), (11520, "3.2 h")]
+)
+def test_durations(seconds: float, shown: str) -> None:
+    assert duration(seconds) == shown

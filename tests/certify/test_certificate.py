@@ -1,0 +1,71 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from helpers import noise_images
+
+from pueprotect.certify import bounds
+from pueprotect.certify.certificate import CertificateSettings, certify, curve, plan
+from pueprotect.errors import InputError
+from pueprotect.learning.models import build
+
+
+def test_curve_picks_the_order_statistic_and_ignores_order() -> None:
+    settings = CertificateSettings(q=0.9, sigma=0.05, etas=(0.0, 0.05), draws=1000)
+    counts = np.random.default_rng(0).permutation(1000).tolist()
+    at_zero, at_sigma = curve(counts, 2000, settings)
+    assert (at_zero.rank, at_zero.certified_learnability) == (922, 921 / 2000)
+    assert (at_sigma.rank, at_sigma.certified_learnability) == (997, 996 / 2000)
+
+
+def test_abstains_and_says_how_many_draws_it_takes() -> None:
+    settings = CertificateSettings(etas=(0.0, 0.1), draws=43)
+    points = curve(range(43), 100, settings)
+    assert [point.certified_learnability for point in points] == [None, None]
+    assert points[0].draws_needed == 44
+    enough = dataclasses.replace(settings, draws=points[1].draws_needed)
+    assert plan(enough)[1].rank == enough.draws
+    assert settings.max_eta is None
+    assert enough.max_eta == pytest.approx(0.1, rel=0.01)
+
+
+def test_joint_divides_alpha() -> None:
+    alone = CertificateSettings(etas=(0.01, 0.02, 0.03, 0.04), draws=1000)
+    joint = dataclasses.replace(alone, joint=True)
+    assert joint.alpha_each == pytest.approx(alone.alpha / 4)
+    for a, b in zip(plan(alone), plan(joint), strict=True):
+        assert a.rank is not None
+        assert b.rank is None or b.rank >= a.rank
+        assert bounds.order_statistic_rank(1000, bounds.shifted_tail(0.9, a.eta, 0.05), 0.0025) == b.rank
+
+
+def test_certificate_repeats_and_describes_its_draws() -> None:
+    data = noise_images()
+    model = build("cnn", 3, 16, seed=1)
+    settings = CertificateSettings(etas=(0.0,), draws=60, sigma=0.1)
+    first, second = (certify(model, "plain", data, data, settings) for _ in range(2))
+    assert first.counts == second.counts
+    assert first.noisy_max == max(first.counts) / 50
+    assert first.noisy_median == float(np.median(first.counts)) / 50
+    assert first.curve[0].certified_learnability == sorted(first.counts)[first.curve[0].rank - 1] / 50  # type: ignore[operator]
+    other = certify(model, "plain", data, data, dataclasses.replace(settings, seed=1))
+    assert other.counts != first.counts
+
+
+def test_population_bound_lies_above_the_bound_on_the_images() -> None:
+    settings = CertificateSettings(q=0.9, sigma=0.05, etas=(0.0, 0.02, 0.05), draws=1000)
+    counts = np.random.default_rng(0).binomial(1000, 0.2, 1000).tolist()
+    alone, chosen = (curve(counts, 1000, settings, candidates=candidates) for candidates in (1, 5))
+    for point, more in zip(alone, chosen, strict=True):
+        assert point.certified_learnability is not None
+        assert point.population is not None
+        assert point.certified_learnability < point.population < point.certified_learnability + 0.08
+        assert more.population is not None
+        assert more.population > point.population
+        assert more.certified_learnability == point.certified_learnability
+
+
+@pytest.mark.parametrize("wrong", [{"q": 1.0}, {"sigma": 0.0}, {"alpha": 0.5}, {"draws": 0}, {"etas": (-1.0,)}])
+def test_out_of_range(wrong: dict[str, object]) -> None:
+    with pytest.raises(InputError):
+        CertificateSettings(**wrong)  # type: ignore[arg-type]

@@ -1,0 +1,120 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import noise_images
+
+from pueprotect.certify.draws import DrawLog, Workers, calibration_images, draw
+from pueprotect.errors import InputError, VaultError
+from pueprotect.learning.distributed import ALONE, Group
+from pueprotect.learning.draw_engine import DrawEngine
+from pueprotect.learning.models import build
+
+
+def test_calibration_is_fixed_by_the_seed() -> None:
+    data = noise_images(300)
+    assert torch.equal(calibration_images(data, 0), calibration_images(data, 0))
+    assert len(calibration_images(data, 0)) == 128
+    assert not torch.equal(calibration_images(data, 0), calibration_images(data, 1))
+
+
+KEY = {"sigma": 0.1, "seed": 4}
+
+
+@pytest.fixture(scope="module")
+def engine() -> DrawEngine:
+    stream = torch.Generator().manual_seed(2)
+    images = torch.randint(0, 256, (50, 3, 16, 16), generator=stream, dtype=torch.uint8)
+    return DrawEngine(build("cnn", 3, 16, seed=1), images, torch.arange(50) % 3, images[:8], sigma=0.1, seed=4)
+
+
+@pytest.fixture(scope="module")
+def whole(engine: DrawEngine) -> list[tuple[int, int]]:
+    log = DrawLog(None, {})
+    draw(engine, log, 34)
+    return log.first(34)
+
+
+def test_draws_are_the_engines(engine: DrawEngine, whole: list[tuple[int, int]]) -> None:
+    assert whole == [tuple(engine.draw(index).tolist()) for index in range(34)]
+
+
+def test_more_draws_add_to_those_that_are_there(
+    engine: DrawEngine, whole: list[tuple[int, int]], tmp_path: Path
+) -> None:
+    path = tmp_path / "vault" / "a.draws"
+    draw(engine, DrawLog(path, KEY), 13)
+    short = path.read_text()
+    again = DrawLog(path, KEY, resume=True)
+    assert again.missing(34) == list(range(13, 34))
+    draw(engine, again, 34)
+    assert path.read_text().startswith(short)
+    assert DrawLog(path, KEY, resume=True).first(34) == whole
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("cut", [1, 2, 5, 60, 90])
+def test_a_killed_writer_costs_at_most_the_last_line(
+    cut: int, engine: DrawEngine, whole: list[tuple[int, int]], tmp_path: Path
+) -> None:
+    path = tmp_path / "a.draws"
+    draw(engine, DrawLog(path, KEY), 34)
+    text = path.read_bytes()
+    path.write_bytes(text[:-cut])
+    log = DrawLog(path, KEY, resume=True)
+    assert len(log.missing(34)) == text[-cut - 1 :].count(b"\n") - (cut > 1 and text[-cut - 1 : -cut] == b"\n")
+    draw(engine, log, 34)
+    assert DrawLog(path, KEY, resume=True).first(34) == whole
+
+
+def test_a_log_cut_inside_its_header_starts_anew(engine: DrawEngine, tmp_path: Path) -> None:
+    path = tmp_path / "a.draws"
+    path.write_text(json.dumps(KEY)[:5])
+    draw(engine, DrawLog(path, KEY, resume=True), 3)
+    assert len(DrawLog(path, KEY, resume=True).first(3)) == 3
+
+
+def test_a_log_of_other_settings_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.draws"
+    DrawLog(path, KEY).add([(0, 1, 0)])
+    with pytest.raises(InputError, match=r"a\.draws .*sigma 0\.1 instead of 0\.2.*--resume"):
+        DrawLog(path, KEY | {"sigma": 0.2}, resume=True)
+    assert DrawLog(path, KEY, resume=True).first(1) == [(1, 0)]
+    assert DrawLog(path, KEY | {"sigma": 0.2}).missing(1) == [0], "without --resume it is replaced"
+
+
+def test_damage_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.draws"
+    path.write_text(json.dumps(KEY) + "\n0 1 0\n1 x 0\n")
+    with pytest.raises(VaultError, match="'1 x 0' is not a draw"):
+        DrawLog(path, KEY, resume=True)
+
+
+def test_ranks_share_the_draws_and_agree(engine: DrawEngine, whole: list[tuple[int, int]]) -> None:
+    """Three ranks in turn, each handed what the others would send."""
+    parts = [Group(rank, 3).share(list(range(34))) for rank in range(3)]
+    assert sorted(index for part in parts for index in part) == list(range(34))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    assert ALONE.gather(3) == [3]
+    assert ALONE.from_leader("x") == "x"
+    assert [tuple(engine.draw(index).tolist()) for index in parts[1]] == whole[1::3]
+
+
+@pytest.mark.parametrize("arch", ["cnn", "resnet8"])
+def test_threads_draw_what_one_draws(arch: str) -> None:
+    stream = torch.Generator().manual_seed(2)
+    images = torch.randint(0, 256, (50, 3, 16, 16), generator=stream, dtype=torch.uint8)
+    one = DrawEngine(build(arch, 3, 16, seed=1), images, torch.arange(50) % 3, images[:8], sigma=0.1, seed=4)
+    wanted = [one.draw(index).tolist() for index in (5, 0, 9, 2, 3)]
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        workers = Workers(one, 10)
+        assert len(workers.engines) == 3
+        assert workers.counts([5, 0, 9, 2, 3]) == wanted
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert len(Workers(one, 10).engines) == before
+    assert workers.counts([]) == []

@@ -1,0 +1,43 @@
+import pytest
+from helpers import RecordedRelease
+
+from pueprotect.check.evidence import read_evidence
+from pueprotect.errors import VaultError
+
+
+def test_recovered_lies_between_chance_and_the_clean_line(evidence: RecordedRelease) -> None:
+    by_name = {line.attack: line for line in read_evidence(evidence.out).lines}
+    assert by_name["pst"].recovered == pytest.approx((0.45 - 0.3) / (0.9 - 0.3))
+    evidence.attack("pst", accuracy=0.2)
+    evidence.attack("standard", accuracy=0.95)
+    by_name = {line.attack: line for line in read_evidence(evidence.out).lines}
+    assert (by_name["pst"].recovered, by_name["standard"].recovered) == (0.0, 1.0)
+    evidence.edit("audit/clean-line-resnet8.json", lambda data: data["key"].update(test_digest="sha256:" + "0" * 64))
+    assert all(line.recovered is None for line in read_evidence(evidence.out).lines), "measured on other images"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "part"),
+    [
+        ("certificate.json", '{"schema_version": 1}', "certify"),
+        ("certificate.json", "{", "not JSON"),
+        ("certificate.json", '{"schema_version": 9}', "schema_version 9"),
+        ("audit/pst-resnet8.json", '{"key": {}, "result": {}}', "key."),
+    ],
+)
+def test_damaged_evidence_is_an_error_that_names_the_file(
+    name: str, content: str, part: str, evidence: RecordedRelease
+) -> None:
+    (evidence.vault / name).write_text(content)
+    with pytest.raises(VaultError) as caught:
+        read_evidence(evidence.out)
+    assert name in str(caught.value)
+    if part != "certify":
+        assert part in str(caught.value)
+
+
+def test_evidence_without_chance_knows_no_recovered_share(evidence: RecordedRelease) -> None:
+    evidence.edit("audit/pst-resnet8.json", lambda data: data.pop("chance"))
+    found = {line.attack: line.recovered for line in read_evidence(evidence.out).lines}
+    assert found["pst"] is None
+    assert found["standard"] is not None

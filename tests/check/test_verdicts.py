@@ -1,0 +1,324 @@
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import RecordedRelease
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pueprotect.check.evidence import Evidence, Line, read_evidence
+from pueprotect.check.policy import AuditRules, Policy, Waiver
+from pueprotect.check.verdicts import (
+    FAIL,
+    INCONCLUSIVE,
+    PASS,
+    Verdict,
+    apply_waivers,
+    at_least,
+    at_most,
+    attack_verdicts,
+    exit_code,
+    judge,
+    only_regressions,
+)
+
+TODAY = date(2026, 6, 1)
+
+
+@pytest.mark.parametrize(("observed", "passed"), [(0.3, True), (0.31, False), (0.0, True), (None, None)])
+def test_a_figure_may_reach_its_limit_and_not_exceed_it(observed: float | None, passed: bool | None) -> None:
+    verdict = at_most("audit.max_accuracy", observed, 0.3, "accuracy of standard")
+    assert verdict.passed is passed
+    assert (verdict.rule, verdict.observed, verdict.limit) == ("audit.max_accuracy", observed, 0.3)
+    assert verdict.reason.startswith("accuracy of standard is ")
+
+
+@pytest.mark.parametrize(("observed", "passed"), [(0.3, True), (0.29, False), (1.0, True), (None, None)])
+def test_a_figure_may_fall_to_its_limit_and_not_below(observed: float | None, passed: bool | None) -> None:
+    assert at_least("images.min_coverage", observed, 0.3, "coverage").passed is passed
+
+
+@given(st.lists(st.sampled_from([True, False, None])))
+def test_a_failure_outweighs_a_missing_figure_and_that_a_pass(outcomes: list[bool | None]) -> None:
+    code = exit_code(Verdict("rule", outcome, None, 0.5, "") for outcome in outcomes)
+    if any(outcome is False for outcome in outcomes):
+        assert code == FAIL == 1
+    elif any(outcome is None for outcome in outcomes):
+        assert code == INCONCLUSIVE == 3
+    else:
+        assert code == PASS == 0
+
+
+def verdicts_on(records: Evidence, **sections: Any) -> dict[str, Verdict]:
+    policy = Policy.model_validate({"version": 1, **sections})
+    return {verdict.rule: verdict for verdict in judge(policy, records, TODAY)}
+
+
+def test_a_bound_at_a_larger_radius_and_share_counts(evidence: RecordedRelease) -> None:
+    def rising(data: Any) -> None:
+        for point, bound in zip(data["curve"], (0.3, 0.5), strict=True):
+            point["certified_learnability"] = bound
+
+    evidence.edit("certificate.json", rising)
+    records = read_evidence(evidence.out)
+
+    def bound(**rules: Any) -> Verdict:
+        return verdicts_on(records, certify={"max_learnability": 0.4, **rules})["certify.max_learnability"]
+
+    assert bound(eta=0.0).observed == 0.3
+    assert bound(eta=0.001).observed == 0.5, "the next larger radius speaks for a smaller one, not the next smaller"
+    assert bound().observed == 0.5, "without eta the largest radius counts"
+    assert bound(eta=0.0, q=0.8).passed is True
+    assert bound(eta=0.0).passed is True
+    assert bound(eta=0.003).passed is False
+
+
+@pytest.mark.parametrize(
+    ("rules", "part", "command"),
+    [
+        ({"eta": 0.5}, "does not reach eta 0.5", "--eta 0.5"),
+        ({"q": 0.99}, "covers q 0.9", "--q 0.99"),
+        ({"alpha": 0.001}, "probability 0.01", "--alpha 0.001"),
+    ],
+)
+def test_a_certificate_that_does_not_answer_the_policys_question_is_inconclusive(
+    rules: dict[str, float], part: str, command: str, evidence: RecordedRelease
+) -> None:
+    found = verdicts_on(read_evidence(evidence.out), certify={"max_learnability": 1.0, **rules})
+    verdict = found["certify.max_learnability"]
+    assert verdict.passed is None
+    assert part in verdict.reason
+    assert verdict.command is not None
+    assert verdict.command.startswith(f"pueprotect certify {evidence.out}")
+    assert command in verdict.command
+
+
+def test_abstention_names_the_draws_that_are_needed(evidence: RecordedRelease) -> None:
+    def abstain(data: Any) -> None:
+        data["curve"][-1].update(certified_learnability=None, rank=None, draws_needed=4321)
+
+    evidence.edit("certificate.json", abstain)
+    verdict = verdicts_on(read_evidence(evidence.out), certify={"max_learnability": 1.0})["certify.max_learnability"]
+    assert verdict.passed is None
+    assert verdict.command is not None
+    assert "--draws 4321" in verdict.command
+
+
+def test_a_policy_may_ask_for_the_bound_of_the_population(evidence: RecordedRelease) -> None:
+    def populate(data: Any) -> None:
+        for curve, figure in ((data["curve"], 0.6), (data["baseline"]["curve"], 0.9)):
+            for point in curve:
+                point["population"] = figure
+
+    rules = {"max_learnability": 0.5, "min_baseline": 0.85}
+    evidence.edit("certificate.json", populate)
+    records = read_evidence(evidence.out)
+    held = verdicts_on(records, certify=rules)
+    assert [held[f"certify.{name}"].observed for name in rules] == [0.42, 0.8]
+    held = verdicts_on(records, certify=rules | {"bound": "population"})
+    assert [held[f"certify.{name}"].passed for name in rules] == [False, True]
+    assert "for the population is 60.0%" in held["certify.max_learnability"].reason
+    evidence.edit("certificate.json", lambda data: [point.pop("population") for point in data["curve"]])
+    older = verdicts_on(read_evidence(evidence.out), certify=rules | {"bound": "population"})
+    assert older["certify.max_learnability"].passed is None, "a certificate without that bound says nothing of it"
+
+
+def test_draws_and_baseline_must_reach_their_limits(evidence: RecordedRelease) -> None:
+    rules = {"min_draws": 1000, "min_baseline": 0.8}
+    found = verdicts_on(read_evidence(evidence.out), certify=rules)
+    assert found["certify.min_draws"].passed is True
+    assert found["certify.min_baseline"].passed is True
+    evidence.edit("certificate.json", lambda data: data.update(draws=999, baseline=None))
+    found = verdicts_on(read_evidence(evidence.out), certify=rules)
+    assert found["certify.min_draws"].passed is None
+    assert found["certify.min_baseline"].passed is None
+    assert "--baseline" in str(found["certify.min_baseline"].command)
+
+
+def test_own_limits_replace_common_ones_and_the_worst_network_counts() -> None:
+    rules = AuditRules.model_validate({"max_accuracy": 0.5, "attacks": {"pst": {"max_accuracy": 0.3}}})
+    lines = [Line("pst", "cnn", 0.25, None, 15), Line("pst", "resnet8", 0.4, None, 15)]
+    (verdict,) = attack_verdicts(rules, lines)
+    assert (verdict.rule, verdict.observed, verdict.limit, verdict.passed) == (
+        "audit.pst.max_accuracy",
+        0.4,
+        0.3,
+        False,
+    )
+    assert "resnet8" in verdict.reason
+    (verdict,) = attack_verdicts(rules, [Line("standard", "cnn", 0.4, None, 15)])
+    assert verdict.passed is True
+
+
+def test_an_unknown_figure_of_one_network_is_not_outvoted_by_another() -> None:
+    rules = AuditRules(max_recovered=0.5)
+    lines = [Line("pst", "cnn", 0.2, None, 15), Line("pst", "resnet8", 0.2, 0.1, 15)]
+    (verdict,) = attack_verdicts(rules, lines)
+    assert verdict.passed is None
+
+
+def test_a_suite_must_be_whole(evidence: RecordedRelease) -> None:
+    whole = verdicts_on(read_evidence(evidence.out), audit={"suite": "quick"})
+    assert whole["audit.suite"].passed is True
+    (evidence.vault / "audit/pst-resnet8.json").unlink()
+    lacking = verdicts_on(read_evidence(evidence.out), audit={"suite": "quick"})
+    assert "audit.suite" not in lacking
+    assert lacking["audit.pst"].passed is None
+    assert lacking["audit.pst"].command == f"pueprotect audit {evidence.out} --suite quick --resume"
+    for path in (evidence.vault / "audit").iterdir():
+        path.unlink()
+    none = verdicts_on(read_evidence(evidence.out), audit={"suite": "quick", "attacks": {"jpeg": {"max_accuracy": 1}}})
+    assert [rule for rule in none if rule.startswith("audit")] == ["audit.suite"]
+    assert none["audit.suite"].passed is None
+
+
+def test_a_suite_asks_nothing_of_other_methods(evidence: RecordedRelease) -> None:
+    assert "audit.known-code" not in verdicts_on(read_evidence(evidence.out), audit={"suite": "standard-v2"})
+    hardened = replace(read_evidence(evidence.out), run={"method": "hardened"})
+    assert verdicts_on(hardened, audit={"suite": "standard-v2"})["audit.known-code"].passed is None
+
+
+def test_short_trainings_and_a_weak_clean_line_do_not_count(evidence: RecordedRelease) -> None:
+    rules = {"min_epochs": 15, "min_clean_accuracy": 0.9}
+    found = verdicts_on(read_evidence(evidence.out), audit=rules)
+    assert found["audit.min_epochs"].passed is True
+    assert found["audit.min_clean_accuracy"].passed is True
+    evidence.attack("pst", epochs=14.0)
+    evidence.attack("clean-line", accuracy=0.89)
+    found = verdicts_on(read_evidence(evidence.out), audit=rules)
+    assert found["audit.min_epochs"].passed is None
+    assert "--attack pst --epochs 15" in str(found["audit.min_epochs"].command)
+    assert found["audit.min_clean_accuracy"].passed is False
+
+
+def test_files_that_are_not_protected_lower_the_coverage(evidence: RecordedRelease) -> None:
+    rules = {"min_coverage": 1.0}
+    assert verdicts_on(read_evidence(evidence.out), images=rules)["images.min_coverage"].passed is True
+    (evidence.out / "cat/stray.png").write_bytes((evidence.out / "cat/000.png").read_bytes())
+    found = verdicts_on(read_evidence(evidence.out), images=rules)
+    assert found["images.min_coverage"].observed == pytest.approx(60 / 61)
+    assert found["images.min_coverage"].passed is False
+    assert "cat/stray.png" in found["images.min_coverage"].reason
+    assert found["data.digest"].passed is None
+
+
+def test_a_file_without_noise_is_not_covered(evidence: RecordedRelease) -> None:
+    records = read_evidence(evidence.out)
+    bare = records.rows[0].model_copy(update={"linf": 0})
+    changed = replace(records, rows=(bare, *records.rows[1:]))
+    assert verdicts_on(changed, images={"min_coverage": 1.0})["images.min_coverage"].passed is False
+
+
+@pytest.mark.parametrize(("rule", "field", "values", "limit"), [
+    ("max_linf", "linf", (8, 9), 8), ("min_ssim", "ssim", (0.9, 0.89), 0.9),
+])  # fmt: skip
+def test_the_worst_file_decides(
+    rule: str, field: str, values: tuple[float, float], limit: float, evidence: RecordedRelease
+) -> None:
+    records = read_evidence(evidence.out)
+    for value, passed in zip(values, (True, False), strict=True):
+        rows = tuple(row.model_copy(update={field: value if n == 7 else limit}) for n, row in enumerate(records.rows))
+        verdict = verdicts_on(replace(records, rows=rows), images={rule: limit})[f"images.{rule}"]
+        assert verdict.passed is passed
+    assert rows[7].path in verdict.reason
+    unmeasured = tuple(row.model_copy(update={field: None}) for row in records.rows)
+    assert verdicts_on(replace(records, rows=unmeasured), images={rule: limit})[f"images.{rule}"].passed is None
+
+
+def foreign_certificate(evidence: RecordedRelease) -> None:
+    evidence.edit("certificate.json", lambda data: data.update(data_digest="sha256:" + "a" * 64))
+
+
+def foreign_attacks(evidence: RecordedRelease) -> None:
+    for path in (evidence.vault / "audit").iterdir():
+        evidence.edit(f"audit/{path.name}", lambda data: data["key"].update(data_digest="sha256:" + "a" * 64))
+
+
+@pytest.mark.parametrize(("spoil", "rule", "command"), [
+    (foreign_certificate, "certify.max_learnability", "pueprotect certify"),
+    (foreign_attacks, "audit.suite", "pueprotect audit"),
+])  # fmt: skip
+def test_evidence_of_other_bytes_is_inconclusive_even_where_it_would_pass(
+    spoil: Callable[[RecordedRelease], None], rule: str, command: str, evidence: RecordedRelease
+) -> None:
+    spoil(evidence)
+    sections = {"certify": {"max_learnability": 1.0}, "audit": {"suite": "quick", "max_accuracy": 1.0}}
+    found = verdicts_on(read_evidence(evidence.out), **sections)
+    assert found[rule].passed is None
+    assert "other bytes" in found[rule].reason
+    assert str(found[rule].command).startswith(command)
+    assert exit_code(found.values()) == INCONCLUSIVE
+
+
+def test_a_vault_elsewhere_is_named_in_the_command(evidence: RecordedRelease, tmp_path: Path) -> None:
+    moved = evidence.vault.rename(tmp_path / "my vault")
+    (moved / "certificate.json").unlink()
+    found = verdicts_on(read_evidence(evidence.out, moved), certify={"max_learnability": 1.0})
+    assert f"--vault '{moved}'" in str(found["certify.max_learnability"].command)
+
+
+def waiver(rule: str, expires: date) -> Waiver:
+    return Waiver(rule=rule, reason="known", expires=expires)
+
+
+FAILED = Verdict("audit.jpeg.max_accuracy", False, 0.8, 0.4, "it fails", "at most")
+
+
+@pytest.mark.parametrize("rule", ["audit.jpeg.max_accuracy", "audit.jpeg", "audit"])
+@pytest.mark.parametrize("passed", [False, None])
+def test_a_living_waiver_passes_what_it_covers(rule: str, passed: bool | None) -> None:
+    verdict = replace(FAILED, passed=passed)
+    (found,) = apply_waivers([verdict], [waiver(rule, TODAY)], TODAY)
+    assert found.passed is True
+    assert found.waived == f"known (until {TODAY})"
+
+
+@pytest.mark.parametrize("rule", ["audit.jpe", "audit.jpeg.max_recovered", "certify"])
+def test_a_waiver_covers_no_other_rule(rule: str) -> None:
+    (found,) = apply_waivers([FAILED], [waiver(rule, TODAY)], TODAY)
+    assert found == FAILED
+
+
+def test_an_expired_waiver_fails_even_when_its_rule_passes() -> None:
+    passing = replace(FAILED, passed=True)
+    for verdict in (passing, FAILED):
+        found = apply_waivers([verdict], [waiver("audit.jpeg", date(2026, 5, 31))], TODAY)
+        assert found[0] == verdict
+        assert (found[1].rule, found[1].passed) == ("waivers.audit.jpeg", False)
+        assert exit_code(found) == FAIL
+
+
+def before(passed: bool | None, observed: float | None, rule: str = FAILED.rule) -> list[Verdict]:
+    return [Verdict(rule, passed, observed, 0.4, "")]
+
+
+@pytest.mark.parametrize(
+    ("previous", "passed"),
+    [
+        (before(False, 0.8), True),
+        (before(False, 0.9), True),
+        (before(False, 0.79), False),
+        (before(True, 0.3), False),
+        (before(None, None), False),
+        (before(False, 0.8, "audit.pst.max_accuracy"), False),
+    ],
+)
+def test_only_regressions_fail(previous: list[Verdict], passed: bool) -> None:
+    (found,) = only_regressions([FAILED], previous)
+    assert found.passed is passed
+    assert found.known is passed
+
+
+def test_worse_means_lower_for_a_figure_that_must_be_high() -> None:
+    low = Verdict(FAILED.rule, False, 0.2, 0.4, "", "at least")
+    assert only_regressions([low], before(False, 0.2))[0].passed is True
+    assert only_regressions([low], before(False, 0.3))[0].passed is False
+
+
+def test_a_baseline_excuses_no_missing_evidence() -> None:
+    unknown = replace(FAILED, passed=None, observed=None)
+    assert only_regressions([unknown], before(False, 0.9)) == (unknown,)
+    assert only_regressions([unknown], before(None, None)) == (unknown,)

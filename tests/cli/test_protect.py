@@ -1,0 +1,318 @@
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import AUDIT, TINY, Command, Release, files_of, refused, run_command, tree, write_photos
+from PIL import Image
+
+from pueprotect.errors import ImageError
+from pueprotect.images import encode
+from pueprotect.protect.methods import error_minimising
+from pueprotect.protect.methods import self_check as self_check_module
+from pueprotect.protect.presets import PRESETS
+
+
+def test_protect_prints_the_contract(release: Release) -> None:
+    data = release.outcome.data
+    assert set(data) >= {
+        "schema_version", "images", "classes", "train_images", "holdout_images", "method", "mode", "epsilon",
+        "realised", "surrogate", "self_check", "seconds", "vault", "data_digest",
+    }  # fmt: skip
+    assert (data["images"], data["classes"], data["train_images"], data["holdout_images"]) == (60, 3, 48, 12)
+    assert (data["method"], data["mode"], data["epsilon"]) == ("pue", "class-wise", pytest.approx(8 / 255))
+    assert set(data["realised"]) == {"linf_max", "psnr_mean", "ssim_mean"}
+    assert 0 < data["realised"]["linf_max"] <= 8
+    assert set(data["surrogate"]) == {"name", "size", "parameters", "train_accuracy_protected"}
+    assert set(data["self_check"]) >= {"arch", "epochs", "accuracy", "chance", "passed"}
+    assert set(data["seconds"]) == {"read", "optimise", "write", "total"}
+    assert data["vault"] == str(release.vault)
+    assert data["data_digest"].startswith("sha256:")
+
+
+def test_protect_shows_a_table_within_80_columns(photos: Path, tmp_path: Path, command: Command) -> None:
+    done = command("protect", photos, "--out", tmp_path / "out", *TINY, "--release-anyway")
+    assert done.code == 0
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    for word in ("surrogate", "60 in 3 classes", "L-inf", "self-check", "vault"):
+        assert word in done.stdout
+    assert f"pueprotect certify {tmp_path / 'out'}" in done.stderr
+
+
+def _missing(root: Path) -> tuple[list[object], tuple[str, ...]]:
+    return [root / "none", "--out", root / "out"], ("none", "no such folder")
+
+
+def _a_file(root: Path) -> tuple[list[object], tuple[str, ...]]:
+    (root / "file").write_bytes(b"")
+    return [root / "file", "--out", root / "out"], ("file", "is a file")
+
+
+def _empty(root: Path) -> tuple[list[object], tuple[str, ...]]:
+    (root / "src").mkdir()
+    return [root / "src", "--out", root / "out"], (str(root / "src"), "no images")
+
+
+def _no_classes(root: Path) -> tuple[list[object], tuple[str, ...]]:
+    Image.new("RGB", (8, 8)).save(write_photos(root / "src", 3) / "loose.png")
+    return [root / "src", "--out", root / "out"], ("loose.png", "--labels", "path,label")
+
+
+def _one_class(root: Path) -> tuple[list[object], tuple[str, ...]]:
+    src = write_photos(root / "src", 3)
+    shutil.rmtree(src / "cat")
+    shutil.rmtree(src / "dog")
+    return [src, "--out", root / "out"], ("'owl'", "at least two")
+
+
+def _small_class(root: Path) -> tuple[list[object], tuple[str, ...]]:
+    src = write_photos(root / "src", 3)
+    for name in ("000.png", "001.png"):
+        (src / "dog" / name).unlink()
+    return [src, "--out", root / "out"], ("'dog'", "at least two")
+
+
+def _full_out(root: Path) -> tuple[list[object], tuple[str, ...]]:
+    (root / "out").mkdir()
+    (root / "out/mine.txt").write_text("precious")
+    return [write_photos(root / "src", 3), "--out", root / "out"], ("--out", "not empty", "--overwrite")
+
+
+def _strangers_out(root: Path) -> tuple[list[object], tuple[str, ...]]:
+    write_photos(root / "out", 2, seed=5)
+    return [write_photos(root / "src", 3), "--out", root / "out", "--overwrite"], ("--out", "--overwrite leaves it")
+
+
+def _out_in_src(root: Path) -> tuple[list[object], tuple[str, ...]]:
+    return [write_photos(root / "src", 3), "--out", root / "src/out"], ("--out", "inside each other")
+
+
+def _src_in_out(root: Path) -> tuple[list[object], tuple[str, ...]]:
+    return [write_photos(root / "out/src", 3), "--out", root / "out"], ("--out", "inside each other")
+
+
+def _vault_in_out(root: Path) -> tuple[list[object], tuple[str, ...]]:
+    return [write_photos(root / "src", 3), "--out", root / "out", "--vault", root / "out/v"], (
+        "--vault",
+        "released with",
+    )
+
+
+def _vault_file(root: Path) -> tuple[list[object], tuple[str, ...]]:
+    (root / "v").write_bytes(b"")
+    return [write_photos(root / "src", 3), "--out", root / "out", "--vault", root / "v"], ("--vault", "is a file")
+
+
+def _strangers_vault(root: Path) -> tuple[list[object], tuple[str, ...]]:
+    (root / "v").mkdir()
+    (root / "v/letter.txt").write_text("private")
+    return [write_photos(root / "src", 3), "--out", root / "out", "--vault", root / "v"], ("--vault", "letter.txt")
+
+
+def _out_file(root: Path) -> tuple[list[object], tuple[str, ...]]:
+    (root / "out").write_bytes(b"")
+    return [write_photos(root / "src", 3), "--out", root / "out"], ("--out", "is a file")
+
+
+def _out_below_a_file(root: Path) -> tuple[list[object], tuple[str, ...]]:
+    (root / "file").write_bytes(b"")
+    return [write_photos(root / "src", 3), "--out", root / "file/out"], ("--out", "file is a file")
+
+
+def _unreadable(root: Path) -> tuple[list[object], tuple[str, ...]]:
+    src = write_photos(root / "src", 3)
+    whole = (src / "cat/001.png").read_bytes()
+    (src / "cat/001.png").write_bytes(whole[: len(whole) // 2])
+    return [src, "--out", root / "out"], ("cat/001.png",)
+
+
+PROTECT_REFUSES = [
+    _missing, _a_file, _empty, _no_classes, _one_class, _small_class, _full_out, _strangers_out, _out_in_src,
+    _src_in_out, _vault_in_out, _vault_file, _strangers_vault, _out_file, _out_below_a_file, _unreadable,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", PROTECT_REFUSES, ids=lambda case: case.__name__.strip("_"))
+def test_protect_refuses_folders(
+    case: Callable[[Path], tuple[list[object], tuple[str, ...]]], tmp_path: Path, command: Command
+) -> None:
+    arguments, parts = case(tmp_path)
+    before = tree(tmp_path)
+    refused(command("protect", *arguments, *TINY), 2, *parts)
+    assert tree(tmp_path) == before, "something was written"
+
+
+def test_a_release_is_not_protected_again(release: Release, tmp_path: Path, command: Command) -> None:
+    refused(command("protect", release.out, "--out", tmp_path / "out", *TINY), 2, "is itself a release")
+    mine = release.copy(tmp_path)
+    renamed = mine.out.rename(tmp_path / "renamed")
+    before = tree(tmp_path)
+    refused(command("protect", renamed, "--out", tmp_path / "new", *TINY), 2, str(renamed), "release already")
+    assert tree(tmp_path) == before
+
+
+def test_unknown_choices_are_usage_errors(photos: Path, tmp_path: Path, command: Command) -> None:
+    for wrong in (
+        ["--method", "magic"],
+        ["--mode", "pixel-wise"],
+        ["--preset", "huge"],
+        ["--format", "gif"],
+        ["--nope"],
+    ):
+        done = command("protect", photos, "--out", tmp_path / "out", *wrong)
+        assert done.code == 2
+        assert wrong[0] in done.stderr
+    assert tree(tmp_path) == {}
+
+
+@pytest.mark.parametrize("label", ["read originals", "optimise noise", "self-check", "write"])
+def test_an_interrupted_protect_leaves_nothing_and_resumes_to_the_same_bytes(
+    label: str,
+    release: Release,
+    tmp_path: Path,
+    command: Command,
+    interrupted_during: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    arguments = ("protect", release.src, "--out", tmp_path / "out", *TINY, "--release-anyway", "--json")
+    interrupted_during(label)
+    done = command(*arguments)
+    assert done.code == 130
+    assert done.stdout == ""
+    assert "--resume" in done.stderr
+    kept = {".out.pueprotect-partial"} if label == "write" else set()
+    assert set(path.name for path in tmp_path.iterdir()) <= {"out.vault", *kept}
+    assert not (tmp_path / "out.vault/run.json").exists()
+    if label == "write":
+        monkeypatch.setattr(error_minimising.Optimizer, "run", lambda *_, **__: pytest.fail("optimised again"))
+    resumed = command(*arguments, "--resume")
+    assert resumed.code == 0, resumed.stderr
+    assert files_of(tmp_path / "out") == files_of(release.out)
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "out.vault"}
+    assert (tmp_path / "out.vault/delta.safetensors").read_bytes() == (release.vault / "delta.safetensors").read_bytes()
+    assert resumed.data["data_digest"] == release.outcome.data["data_digest"]
+
+
+def test_a_draft_of_another_plan_is_not_resumed(
+    release: Release, tmp_path: Path, command: Command, interrupted_during: Callable[[str], None]
+) -> None:
+    arguments = ("protect", release.src, "--out", tmp_path / "out", *TINY, "--release-anyway")
+    interrupted_during("write")
+    assert command(*arguments, "--seed", 7).code == 130
+    assert command(*arguments, "--resume").code == 0
+    assert files_of(tmp_path / "out") == files_of(release.out)
+
+
+def test_a_failed_self_check_releases_nothing(
+    photos: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(self_check_module, "SELF_CHECK_MARGIN", -1.0)
+    arguments = ("protect", photos, "--out", tmp_path / "out", *TINY, "--json")
+    weak = command(*arguments)
+    assert weak.code == 3
+    check = weak.data["self_check"]
+    assert check["passed"] is False
+    assert len(check["attempts"]) == 2, "it must try further rounds first"
+    assert weak.data["rounds"] == 1 + PRESETS["quick"].extra_rounds
+    assert weak.data["realised"] is None
+    assert weak.data["data_digest"] is None
+    assert f"{check['accuracy']:.1%}" in weak.stderr
+    assert "--release-anyway" in weak.stderr
+    assert not (tmp_path / "out").exists()
+    assert set(files_of(tmp_path)) == {
+        f"out.vault/draft/{name}" for name in ("plan.json", "delta.safetensors", "surrogate.safetensors")
+    }
+    monkeypatch.setattr(error_minimising.Optimizer, "run", lambda *_, **__: pytest.fail("optimised again"))
+    assert command(*arguments, "--resume").code == 3
+    forced = command(*arguments, "--resume", "--release-anyway")
+    assert forced.code == 0
+    assert forced.data["self_check"] == check
+    assert len(list((tmp_path / "out").rglob("*.png"))) == 60
+    assert not (tmp_path / "out.vault/draft").exists()
+
+
+def test_overwrite_replaces_a_release_and_its_evidence(release: Release, tmp_path: Path, command: Command) -> None:
+    mine = release.copy(tmp_path)
+    (mine.vault / "audit").mkdir()
+    (mine.vault / "audit/standard-resnet8.json").write_text("{}")
+    (mine.vault / "certificate.json").write_text("{}")
+    arguments = ("protect", mine.src, "--out", mine.out, *TINY, "--release-anyway", "--seed", 3)
+    refused(command(*arguments), 2, "--overwrite")
+    refused(command(*arguments, "--resume"), 2, "--overwrite")
+    assert command(*arguments, "--overwrite").code == 0
+    assert files_of(mine.out).keys() == files_of(release.out).keys()
+    assert files_of(mine.out) != files_of(release.out)
+    assert command("verify", mine.out).code == 0
+    assert set(files_of(mine.vault)) == {"run.json", "manifest.jsonl", "delta.safetensors", "surrogate.safetensors"}
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "out.vault"}
+
+
+@pytest.mark.parametrize("failure", [ImageError("disk trouble"), KeyboardInterrupt()])
+def test_the_old_release_stays_until_the_new_one_is_complete(
+    failure: BaseException, release: Release, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = release.copy(tmp_path)
+    before, vault = files_of(mine.out), files_of(mine.vault)
+    write = encode.Encoder.write
+
+    def fail_late(self: encode.Encoder, source: Path, *rest: Any, **options: Any) -> Any:
+        if source.name == "015.png":
+            raise failure
+        return write(self, source, *rest, **options)
+
+    monkeypatch.setattr(encode.Encoder, "write", fail_late)
+    done = command("protect", mine.src, "--out", mine.out, *TINY, "--release-anyway", "--seed", 3, "--overwrite")
+    assert done.code == (130 if isinstance(failure, KeyboardInterrupt) else 2)
+    assert files_of(mine.out) == before
+    assert {name: data for name, data in files_of(mine.vault).items() if not name.startswith("draft/")} == vault
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "out.vault", ".out.pueprotect-partial"}
+    assert command("verify", mine.out).code == 0
+
+
+@pytest.mark.parametrize("change", ["extra", "changed"])
+def test_overwrite_spares_files_that_it_did_not_release(
+    change: str, release: Release, tmp_path: Path, command: Command
+) -> None:
+    mine = release.copy(tmp_path)
+    path = mine.out / ("holiday.jpg" if change == "extra" else "cat/003.png")
+    path.write_bytes(b"mine")
+    before = tree(tmp_path)
+    refused(command("protect", mine.src, "--out", mine.out, *TINY, "--overwrite"), 2, path.name, "leaves it alone")
+    assert tree(tmp_path) == before
+
+
+def test_another_releases_vault_is_no_licence_to_delete(release: Release, tmp_path: Path, command: Command) -> None:
+    stranger = write_photos(tmp_path / "album", 2, seed=9)
+    mine = release.copy(tmp_path)
+    before = tree(tmp_path)
+    done = command("protect", mine.src, "--out", stranger, "--vault", mine.vault, *TINY, "--overwrite")
+    refused(done, 2, "album", "leaves it alone")
+    assert tree(tmp_path) == before
+
+
+def test_labels_come_from_a_table(tmp_path: Path, command: Command) -> None:
+    rng = np.random.default_rng(0)
+    src = tmp_path / "src"
+    src.mkdir()
+    lines = ["path,label"]
+    for index in range(24):
+        Image.fromarray(rng.integers(0, 256, (16, 16, 3)).astype(np.uint8)).save(src / f"{index}.png")
+        lines.append(f"{index}.png,{'even' if index % 2 == 0 else 'odd'}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    done = command(
+        "protect",
+        src,
+        "--out",
+        tmp_path / "out",
+        "--labels",
+        tmp_path / "labels.csv",
+        *TINY,
+        "--release-anyway",
+        "--json",
+    )
+    assert done.code == 0, done.stderr
+    assert done.data["classes"] == 2
+    assert len(list((tmp_path / "out").glob("*.png"))) == 24
+    assert run_command("audit", tmp_path / "out", "--attack", "standard", *AUDIT).code == 0

@@ -1,0 +1,120 @@
+import hashlib
+
+import numpy as np
+import pytest
+from helpers import photo, put, two_classes
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pueprotect.errors import ImageError
+from pueprotect.images.folders import scan
+from pueprotect.images.working_copies import compacted, load, read_folder, twins, working_size
+
+
+def test_load_is_the_identity_where_the_size_fits_and_reduces_otherwise(tmp_path):
+    root = tmp_path / "r"
+    put(root / "ant" / "a.png", photo(16, 16))
+    put(root / "bee" / "b.png", np.full((100, 40, 3), (10, 200, 90), np.uint8))
+    checker = (np.indices((64, 64)).sum(axis=0) % 2 * 255).astype(np.uint8)
+    put(root / "bee" / "c.png", checker)
+    loaded = load(scan(root), 16)
+    assert loaded.shape == (3, 16, 16, 3)
+    assert loaded.dtype == np.uint8
+    assert np.array_equal(loaded[0], photo(16, 16))
+    assert (loaded[1] == (10, 200, 90)).all()
+    assert np.abs(loaded[2].astype(int) - 127).max() <= 3
+
+
+class Tally:
+    def __init__(self):
+        self.events = []
+
+    def start(self, label, total):
+        self.events.append((label, total))
+
+    def advance(self, parts=1, note=""):
+        self.events.append(parts)
+
+    def finish(self, note=""):
+        self.events.append("end")
+
+
+def test_load_reports_progress_whatever_the_number_of_workers(tmp_path):
+    folder = scan(two_classes(tmp_path))
+    tally = Tally()
+    one = load(folder, 8, workers=1, progress=tally, label="peek")
+    assert tally.events == [("peek", 6), *[1] * 6, "end"]
+    assert np.array_equal(one, load(folder, 8, workers=4))
+
+
+def test_load_names_all_unreadable_files_in_one_error(tmp_path):
+    root = two_classes(tmp_path, per_class=5)
+    for index in range(4):
+        path = root / "ant" / f"{index}.png"
+        path.write_bytes(path.read_bytes()[:-60])
+    with pytest.raises(ImageError) as caught:
+        load(scan(root), 8)
+    message = str(caught.value)
+    assert message.startswith("4 of 10 images")
+    assert all(f"{index}.png" in message for index in range(3))
+    assert "1 more" in message
+
+
+@pytest.mark.parametrize(("side", "expected"), [(32, 32), (48, 32), (49, 64), (500, 64)])
+def test_working_size_follows_the_short_side(tmp_path, side, expected):
+    for name in ("ant", "bee"):
+        put(tmp_path / name / "a.png", np.zeros((side, 700, 3), np.uint8))
+    size, why = working_size(scan(tmp_path))
+    assert size == expected
+    assert f"{side} px" in why
+
+
+def test_working_size_steps_over_damaged_files(tmp_path):
+    folder = scan(two_classes(tmp_path))
+    folder.path_of(folder.entries[0]).write_bytes(b"x")
+    assert working_size(folder)[0] == 32
+    for entry in folder.entries:
+        folder.path_of(entry).write_bytes(b"x")
+    with pytest.raises(ImageError):
+        working_size(folder)
+
+
+def test_large_sets_lie_in_a_file_that_has_no_name(tmp_path, monkeypatch):
+    folder = scan(two_classes(tmp_path / "src"))
+    (tmp_path / "cache").mkdir()
+    plain = read_folder(folder, 8, cache=tmp_path / "cache")
+    assert not isinstance(plain.pixels, np.memmap)
+    monkeypatch.setattr("pueprotect.images.working_copies.CACHE_ABOVE", 100)
+    mapped = read_folder(folder, 8, cache=tmp_path / "cache")
+    assert isinstance(mapped.pixels, np.memmap)
+    assert np.array_equal(mapped.pixels, plain.pixels)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_reading_once_gives_pixels_and_digests(tmp_path):
+    folder = scan(two_classes(tmp_path))
+    folder.path_of(folder.entries[1]).write_bytes(b"")
+    loaded = read_folder(folder, 8)
+    assert [path for path, _ in loaded.unusable] == [folder.entries[1].path]
+    assert loaded.digests == {
+        entry.path: hashlib.sha256(folder.path_of(entry).read_bytes()).hexdigest()
+        for entry in folder.entries
+        if entry is not folder.entries[1]
+    }
+
+
+def test_equal_pictures_of_other_classes_are_twins(tmp_path):
+    folder = scan(two_classes(tmp_path))
+    assert twins(folder, load(folder, 8)) == [(f"ant/{index}.png", f"bee/{index}.png") for index in range(3)]
+    put(tmp_path / "ant" / "0.png", photo(seed=9))
+    put(tmp_path / "ant" / "1.png", photo(seed=9))
+    assert twins(folder, load(folder, 8)) == [("ant/2.png", "bee/2.png")]
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=3000))
+def test_wanted_rows_move_together_where_they_lie(wanted):
+    pixels = np.arange(len(wanted), dtype=np.uint32)[:, None]
+    expected = pixels[np.array(wanted)]
+    found = compacted(pixels, wanted)
+    assert np.array_equal(found, expected)
+    assert np.shares_memory(found, pixels) or not any(wanted)

@@ -1,0 +1,152 @@
+import pytest
+import torch
+from helpers import random_images
+from torch.nn import functional
+
+from pueprotect.learning.augment import crop_padding, draw_crops
+from pueprotect.learning.data import ImageSet, Part
+from pueprotect.learning.models import build
+from pueprotect.learning.training import Schedule
+from pueprotect.protect.methods import error_minimising
+from pueprotect.protect.methods.base import NoiseSettings
+
+
+def optimised(**wanted: object) -> error_minimising.Optimizer:
+    optimizer = error_minimising.Optimizer(random_images(), NoiseSettings(**({"rounds": 3} | wanted)))  # type: ignore[arg-type]
+    optimizer.run(optimizer.settings.rounds)
+    return optimizer
+
+
+@pytest.mark.parametrize("mode", ["class-wise", "sample-wise"])
+def test_budget_shape_and_both_signs(mode: str) -> None:
+    optimizer = optimised(mode=mode, epsilon=6)
+    levels = optimizer.levels()
+    assert levels.shape == ((3 if mode == "class-wise" else 48), 16, 16, 3)
+    assert levels.dtype == torch.int8
+    assert int(levels.abs().max()) <= 6
+    assert 0.3 < float((levels < 0).float().mean()) < 0.7
+
+
+def test_same_seed_same_noise_and_another_seed_another() -> None:
+    assert torch.equal(optimised(seed=1).levels(), optimised(seed=1).levels())
+    assert not torch.equal(optimised(seed=1).levels(), optimised(seed=2).levels())
+
+
+@pytest.mark.parametrize("mode", ["class-wise", "sample-wise"])
+def test_pue_without_weight_noise_is_emn(mode: str) -> None:
+    pue, emn = optimised(method="pue", sigma=0.0, mode=mode), optimised(method="emn", mode=mode)
+    assert torch.equal(pue.levels(), emn.levels())
+
+
+def test_weight_noise_changes_the_noise_once_the_surrogate_fits() -> None:
+    data = random_images()
+    results = []
+    for sigma in (0.0, 0.1):
+        optimizer = error_minimising.Optimizer(data, NoiseSettings(sigma=sigma, rounds=2))
+        teacher = build("resnet8", 3, 16, seed=9)  # a teacher counts as fitted
+        optimizer.run(2, teacher=teacher)
+        results.append(optimizer.levels())
+    assert not torch.equal(*results)
+
+
+@pytest.mark.parametrize("size", [16, 56])
+def test_one_class_wise_step_equals_a_plain_loop(size: int) -> None:
+    """Autograd through crop and flip, image by image, against the batched adjoint and the product with labels."""
+    data = random_images(8, size)
+    chosen = NoiseSettings(method="emn", step_size=0.8)
+    optimizer = error_minimising.Optimizer(data, chosen)
+    start = optimizer.delta.clone()
+    crop = draw_crops(8, size, torch.Generator().manual_seed(3), "cpu")
+    reference = build("resnet8", 3, size, seed=0, purpose="surrogate").train()
+    trainer = error_minimising.Trainer(optimizer.surrogate, Schedule(), 10)
+    optimizer._step(trainer, torch.arange(8), crop, noisy=False)
+
+    noisy = torch.stack([data.images[n].permute(1, 2, 0).float() + start[data.labels[n]] for n in range(8)])
+    noisy.requires_grad_()
+    if size == 16:
+        padding = crop_padding(size)
+        inside = functional.pad(noisy, (0, 0, padding, padding, padding, padding))
+        rows, columns = crop.rows + padding, crop.columns + padding
+        shown = torch.stack([inside[n][rows[n, :, 0]][:, columns[n, 0]] for n in range(8)])
+    else:
+        shown = torch.stack([torch.einsum("sh,hwc,tw->stc", crop.rows[n], noisy[n], crop.columns[n]) for n in range(8)])
+    inputs = (shown.permute(0, 3, 1, 2).clamp(0, 255) / 255).detach().requires_grad_()
+    functional.cross_entropy(reference(inputs), data.labels).backward()
+    (carried,) = torch.autograd.grad(shown.permute(0, 3, 1, 2), noisy, error_minimising.fine(inputs.grad))
+    signs = carried.sign()
+    for label in range(3):
+        members = data.labels == label
+        expected = (start[label] - 0.8 * signs[members].mean(0)).clamp(-8, 8)
+        different = ((optimizer.delta[label] - expected).abs() > 1e-4).float().mean()
+        assert float(different) < 0.01  # signs of gradients near zero may flip with the order of summation
+
+
+@pytest.mark.parametrize("mode", ["class-wise", "sample-wise"])
+def test_protected_images_are_looked_at_with_their_noise(mode: str) -> None:
+    whole = random_images(60)
+    members = torch.arange(60)[torch.arange(60) % 4 != 1]
+    optimizer = error_minimising.Optimizer(Part(whole, members), NoiseSettings(rounds=3, mode=mode))
+    optimizer.run(3)
+    shown, levels, index = optimizer.protected(), optimizer.levels(), torch.tensor([7, 0, 44])
+    for number, frame in zip(index.tolist(), shown.frames(index), strict=True):
+        row = int(whole.labels[members[number]]) if mode == "class-wise" else number
+        expected = whole.images[members[number]].permute(1, 2, 0).int() + levels[row]
+        assert torch.equal(frame.int(), expected.clamp(0, 255))
+    assert torch.equal(shown.labels, whole.labels[members])
+    alone = error_minimising.Optimizer(whole.subset(members), NoiseSettings(rounds=3, mode=mode))
+    alone.run(3)
+    assert torch.equal(alone.levels(), levels), "where the images lie makes no difference"
+
+
+class Watched:
+    """Notes which images were asked for."""
+
+    def __init__(self, data: ImageSet) -> None:
+        self.data, self.asked = data, list[list[int]]()
+        self.labels, self.classes, self.size, self.device = data.labels, data.classes, data.size, data.device
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def frames(self, index: torch.Tensor) -> torch.Tensor:
+        self.asked.append(index.tolist())
+        return self.data.frames(index)
+
+
+@pytest.mark.parametrize("mode", ["class-wise", "sample-wise"])
+def test_in_shuffled_rounds_the_noise_alone_tells_the_class(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The noise and the label belong together in every round; the picture joins them later."""
+    watched, trained = Watched(random_images()), []
+    wanted = NoiseSettings(mode=mode, rounds=6, shuffled=0.5)  # type: ignore[arg-type]
+    optimizer = error_minimising.Optimizer(watched, wanted)
+    step = error_minimising.Trainer.step
+    monkeypatch.setattr(
+        error_minimising.Trainer, "step", lambda self, inputs, labels, **more: trained.append(labels.tolist())
+        or step(self, inputs, labels, **more),
+    )  # fmt: skip
+    optimizer.run(6)
+    visits = [labels for labels, again in zip(trained, [None, *trained], strict=False) if labels != again]
+    names = watched.labels.tolist()
+    matching = [[names[i] for i in asked] == labels for asked, labels in zip(watched.asked, visits, strict=True)]
+    first = round(0.5 * optimizer.settings.class_rounds)
+    assert matching == [False] * first + [True] * (6 - first)
+    assert all(sorted(asked) == list(range(48)) for asked in watched.asked)
+
+
+def test_fine_removes_what_is_smooth() -> None:
+    flat = torch.ones(1, 3, 16, 16)
+    assert float(error_minimising.fine(flat).abs().max()) < 1e-6
+    board = ((torch.arange(16)[:, None] + torch.arange(16)) % 2 * 2.0 - 1).expand(1, 3, -1, -1)
+    assert float((error_minimising.fine(board) * board).mean()) > 0.8
+
+
+def test_unseen_images_get_noise_within_budget_and_leave_the_surrogate_alone() -> None:
+    optimizer = optimised(mode="sample-wise")
+    before = {name: value.clone() for name, value in optimizer.surrogate.state_dict().items()}
+    unseen = random_images(9, seed=5)
+    noise = optimizer.noise_for(unseen, steps=3)
+    assert noise.shape == (9, 16, 16, 3)
+    assert 0 < int(noise.abs().max()) <= 8
+    assert all(torch.equal(before[name], value) for name, value in optimizer.surrogate.state_dict().items())
+    optimizer.surrogate.eval()
+    assert torch.equal(optimised().noise_for(unseen), optimised().levels())

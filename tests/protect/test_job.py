@@ -1,0 +1,168 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import (
+    CLASSES,
+    TINY,
+    Command,
+    Release,
+    manifest,
+    photo,
+    protected,
+    put,
+    release_all,
+    sentence,
+    tree,
+    write_photos,
+)
+from PIL import Image
+
+from pueprotect.learning.data import Labelled
+from pueprotect.protect.methods import error_minimising
+from pueprotect.protect.methods import self_check as self_check_module
+from pueprotect.protect.methods.base import Mode
+from pueprotect.protect.methods.self_check import SelfCheck, self_check
+
+
+def test_other_settings_of_writing_begin_anew(src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "pueprotect.protect.pipeline.publish", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left"))
+        )
+        with pytest.raises(OSError, match="No space"):
+            release_all(src, tmp_path / "out")
+    release_all(src, tmp_path / "out", resume=True, file_format="png")
+    assert {path.suffix for path in (tmp_path / "out").rglob("*.*")} == {".png"}
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "out.vault"}
+
+
+def test_a_finished_release_is_resumed_without_work(
+    src: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("protect", src, "--out", tmp_path / "out", *TINY, "--release-anyway", "--json")
+    first, before = command(*arguments), tree(tmp_path)
+    monkeypatch.setattr(error_minimising.Optimizer, "run", lambda *_, **__: pytest.fail("optimised again"))
+    again = command(*arguments, "--resume")
+    assert again.code == 0, again.stderr
+    assert again.data == first.data
+    assert tree(tmp_path) == before
+    other = command(*arguments, "--resume", "--seed", 5)
+    assert other.code == 2
+    assert "--overwrite" in other.stderr
+    (tmp_path / "out/cat/000.jpg").unlink()
+    assert command(*arguments, "--resume").code == 2
+
+
+def test_a_run_of_before_is_discarded_without_resume(
+    src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "pueprotect.protect.pipeline.publish", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left"))
+        )
+        with pytest.raises(OSError, match="No space"):
+            release_all(src, tmp_path / "out", seed=3)
+    release_all(src, tmp_path / "out")
+    release_all(src, tmp_path / "whole")
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("change", ["vanished", "changed"])
+def test_a_source_that_changes_meanwhile_ends_with_one_sentence_and_resumes(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    src = write_photos(tmp_path / "src", per_class=4)
+    victim, content = src / "dog/002.png", (src / "dog/002.png").read_bytes()
+    arguments = ("protect", src, "--out", tmp_path / "out", *TINY, "--release-anyway")
+    optimise = error_minimising.Optimizer.run
+
+    def meanwhile(*rest: Any, **named: Any) -> None:
+        optimise(*rest, **named)
+        victim.unlink(missing_ok=True)
+        if change == "changed":
+            put(victim, photo(seed=5))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(error_minimising.Optimizer, "run", meanwhile)
+        done = command(*arguments)
+    assert done.code == 2
+    assert "dog/002.png" in sentence(done)
+    assert not (tmp_path / "out").exists()
+    victim.write_bytes(content)
+    monkeypatch.setattr(error_minimising.Optimizer, "run", lambda *_, **__: pytest.fail("optimised again"))
+    assert command(*arguments, "--resume").code == 0
+
+
+def test_files_that_are_not_images_are_named_and_left_out(tmp_path: Path) -> None:
+    src = write_photos(tmp_path / "src", per_class=4)
+    (src / "cat/notes.txt").write_text("private")
+    report = protected(src, tmp_path / "out")
+    assert any("cat/notes.txt" in warning for warning in report.warnings)
+    assert not list((tmp_path / "out").rglob("*.txt"))
+
+
+@pytest.mark.parametrize("mode", ["class-wise", "sample-wise"])
+def test_the_holdout_is_never_seen_in_training(
+    mode: Mode, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Labelled] = []
+    checked: list[Labelled] = []
+    made, check = error_minimising.Optimizer.__post_init__, self_check
+
+    def spy(self: error_minimising.Optimizer) -> None:
+        seen.append(self.data)
+        made(self)
+
+    def frames(data: Labelled) -> torch.Tensor:
+        return data.frames(torch.arange(len(data)))
+
+    def spy_check(shown: Labelled, holdout: Labelled, *rest: Any, **named: Any) -> SelfCheck:
+        gap = (frames(shown).short() - frames(seen[0]).short()).abs()
+        assert 0 < int(gap.max()) <= 8, "the training images and their noise"
+        checked.append(holdout)
+        return check(shown, holdout, *rest, **named)
+
+    monkeypatch.setattr(error_minimising.Optimizer, "__post_init__", spy)
+    monkeypatch.setattr(self_check_module, "self_check", spy_check)
+    monkeypatch.setattr(self_check_module, "SELF_CHECK_MARGIN", 1.0)
+    protected(photos, tmp_path / "out", mode=mode, rounds=2)
+
+    def pictures(data: Labelled) -> set[bytes]:
+        return {image.numpy().tobytes() for image in frames(data)}
+
+    def originals(split: str) -> set[bytes]:
+        rows = [row for row in manifest(tmp_path / "out.vault") if row["split"] == split]
+        files = [Image.open(photos / row["source_path"]).convert("RGB") for row in rows]
+        resized = [image.resize((16, 16), Image.Resampling.LANCZOS, reducing_gap=3.0) for image in files]
+        return {np.asarray(image).tobytes() for image in resized}
+
+    assert pictures(seen[0]) == originals("train")
+    assert [pictures(data) for data in checked] == [originals("holdout")]
+    assert len(originals("train")) == 48
+    assert len(originals("holdout")) == 12
+
+
+def test_the_holdout_is_stratified_and_its_files_are_protected_too(release: Release) -> None:
+    rows = manifest(release.vault)
+    for name in CLASSES:
+        splits = [row["split"] for row in rows if row["class"] == name]
+        assert (splits.count("train"), splits.count("holdout")) == (16, 4)
+    assert all(row["released_sha256"] != row["source_sha256"] for row in rows)
+
+
+def test_a_draft_made_for_other_labels_is_not_resumed(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.png"))
+    for name, shift in (("first", 0), ("second", 1)):
+        rows = [f"{path},{'ab'[(number + shift * (number % 3)) % 2]}" for number, path in enumerate(paths)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["path,label", *rows]))
+    monkeypatch.setattr(self_check_module, "SELF_CHECK_MARGIN", -1.0)
+    weak = protected(photos, tmp_path / "out", labels=tmp_path / "first.csv", release_anyway=False)
+    assert not weak.released
+    protected(photos, tmp_path / "out", labels=tmp_path / "second.csv", resume=True)
+    protected(photos, tmp_path / "fresh", labels=tmp_path / "second.csv")
+    assert tree(tmp_path / "out") == tree(tmp_path / "fresh")

@@ -1,0 +1,91 @@
+import json
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import CLASSES, SMALL, Release, manifest, protected
+
+from pueprotect.learning.device import choose_device
+from pueprotect.protect.methods import error_minimising
+from pueprotect.protect.pipeline import protect_folder
+from pueprotect.release.digests import sha256_of
+from pueprotect.release.vault import Vault
+
+
+def test_the_vault_is_private(release: Release) -> None:
+    assert stat.S_IMODE(release.vault.stat().st_mode) == 0o700
+    files = [path for path in release.vault.rglob("*") if path.is_file()]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+
+
+def test_an_existing_empty_vault_folder_becomes_private(photos: Path, tmp_path: Path) -> None:
+    vault = tmp_path / "secret"
+    vault.mkdir(mode=0o755)
+    protect_folder(photos, tmp_path / "out", vault=vault, options=SMALL, device=choose_device("cpu"))
+    assert stat.S_IMODE(vault.stat().st_mode) == 0o700
+
+
+def test_the_vault_holds_what_the_contract_says(release: Release) -> None:
+    assert {path.name for path in release.vault.iterdir()} == {
+        "run.json", "manifest.jsonl", "delta.safetensors", "surrogate.safetensors",
+    }  # fmt: skip
+    run = json.loads((release.vault / "run.json").read_text())
+    assert set(run) >= {
+        "schema_version",
+        "settings",
+        "seed",
+        "environment",
+        "classes",
+        "split",
+        "timings",
+        "manifest_sha256",
+    }
+    assert run["classes"] == list(CLASSES)
+    assert run["manifest_sha256"] == sha256_of(release.vault / "manifest.jsonl")
+    assert set(run["settings"]) >= {"method", "mode", "epsilon", "sigma", "rounds", "preset", "holdout", "file_format"}
+    assert run["settings"]["rounds"] == 1
+    assert run["settings"]["surrogate"] == "resnet8", "what auto chose"
+    assert set(run["environment"]) >= {"torch", "torchvision", "python", "device"}
+    assert run["data_digest"] == release.outcome.data["data_digest"]
+
+    rows = manifest(release.vault)
+    assert len(rows) == 60
+    for row in rows:
+        assert set(row) == {
+            "path", "class", "split", "source_path", "source_sha256", "released_sha256", "linf", "psnr", "ssim",
+        }  # fmt: skip
+        assert row["source_sha256"] == sha256_of(release.src / row["source_path"])
+        assert row["released_sha256"] == sha256_of(release.out / row["path"])
+        assert row["psnr"] > 25
+        assert 0.5 < row["ssim"] < 1
+
+    delta = Vault(release.vault).read_tensors("delta.safetensors")["delta"]
+    assert (delta.shape, delta.dtype) == ((3, 16, 16, 3), np.int8)
+    assert np.abs(delta).max() <= 8
+
+
+def test_a_failed_rename_leaves_no_sealed_vault(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rename = Path.rename
+
+    def refuse(self: Path, target: Path) -> Path:
+        if self.name.endswith("-partial"):
+            raise OSError(16, "Device or resource busy")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(OSError, match="busy"):
+        protected(photos, tmp_path / "out")
+    assert {path.name for path in tmp_path.iterdir()} == {"out.vault", ".out.pueprotect-partial"}
+    assert not Vault(tmp_path / "out.vault").is_sealed
+    monkeypatch.undo()
+    monkeypatch.setattr(error_minimising.Optimizer, "run", lambda *_, **__: pytest.fail("optimised again"))
+    assert protected(photos, tmp_path / "out", resume=True).released
+
+
+def test_a_linked_out_is_released_where_it_points(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    protected(photos, tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert len(list((tmp_path / "real").rglob("*.png"))) == 60

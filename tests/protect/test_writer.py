@@ -1,0 +1,178 @@
+import errno
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import (
+    SMALL,
+    TINY,
+    Command,
+    Release,
+    manifest,
+    protected,
+    release_all,
+    sentence,
+    tree,
+    write_photos,
+)
+
+from pueprotect.errors import ImageError
+from pueprotect.images import encode
+from pueprotect.images.decode import decode_rgb
+from pueprotect.images.overlay import lay
+from pueprotect.learning.device import choose_device
+from pueprotect.protect import presets
+from pueprotect.protect.draft import sibling
+from pueprotect.protect.methods import error_minimising
+from pueprotect.protect.pipeline import protect_folder
+from pueprotect.protect.writer import SSIM_SAMPLE
+from pueprotect.release.vault import Vault
+from pueprotect.runtime import Silent
+
+
+def test_finished_files_are_not_written_again(src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, done = encode.Encoder.write, list[str]()
+
+    def until_tenth(self: encode.Encoder, source: Path, *rest: Any, **named: Any) -> Any:
+        if len(done) == 10:
+            raise ImageError("disk trouble")
+        done.append(source.name)
+        return write(self, source, *rest, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(encode.Encoder, "write", until_tenth)
+        with pytest.raises(ImageError, match="trouble"):
+            release_all(src, tmp_path / "out", workers=1)
+    site = sibling(tmp_path / "out", "partial")
+    files = sorted(path for path in site.rglob("*") if path.is_file())
+    assert len(files) == 10
+    files[0].write_bytes(b"damaged since")
+    (site / "stranger.jpg").write_bytes(b"never released")
+    again = list[str]()
+
+    def count(self: encode.Encoder, source: Path, *rest: Any, **named: Any) -> Any:
+        again.append(source.name)
+        return write(self, source, *rest, **named)
+
+    monkeypatch.setattr(encode.Encoder, "write", count)
+    monkeypatch.setattr(error_minimising.Optimizer, "run", lambda *_, **__: pytest.fail("optimised again"))
+    release_all(src, tmp_path / "out", resume=True)
+    assert len(again) == 15 - 9
+    monkeypatch.undo()
+    monkeypatch.setattr(presets, "FULL_SIZE", 1)
+    release_all(src, tmp_path / "whole")
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("failure", [errno.ENOSPC, errno.EACCES])
+def test_a_disk_that_fails_ends_with_one_sentence_and_resumes(
+    src: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch, failure: int
+) -> None:
+    arguments = ("protect", src, "--out", tmp_path / "out", *TINY, "--release-anyway")
+    replace = os.replace
+
+    def fail(source: Path, target: Path) -> None:
+        if Path(target).name == "003.jpg":
+            raise OSError(failure, os.strerror(failure))
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(encode.os, "replace", fail)
+        done = command(*arguments)
+    assert done.code == 2
+    assert sentence(done).count(os.strerror(failure)) == 1
+    assert "003.jpg" in sentence(done)
+    assert "--resume" in sentence(done)
+    monkeypatch.setattr(error_minimising.Optimizer, "run", lambda *_, **__: pytest.fail("optimised again"))
+    assert command(*arguments, "--resume").code == 0
+    assert len(tree(tmp_path / "out")) == 18
+
+
+def test_the_estimate_is_near_the_truth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    src = write_photos(tmp_path / "src", per_class=5)
+    asked = list[float]()
+    monkeypatch.setattr("pueprotect.protect.job.check_space", lambda _, needed, there: asked.append(needed))
+    release_all(src, tmp_path / "out")
+    written = sum(len(content) for content in tree(tmp_path / "out").values() if content)
+    assert written * 0.7 < asked[0] < written * 1.5
+
+
+def test_every_file_keeps_to_the_budget_as_read_back(release: Release) -> None:
+    largest = 0
+    for row in manifest(release.vault):
+        before = decode_rgb(release.src / row["source_path"]).astype(int)
+        gap = np.abs(decode_rgb(release.out / row["path"]).astype(int) - before).max()
+        assert 0 < gap <= 8, "protected, within 8 levels"
+        assert gap == row["linf"]
+        largest = max(largest, gap)
+    assert release.outcome.data["realised"]["linf_max"] == largest
+
+
+@pytest.mark.parametrize("epsilon", [1, 4])
+def test_a_smaller_budget_is_kept(epsilon: int, photos: Path, tmp_path: Path) -> None:
+    report = protected(photos, tmp_path / "out", epsilon=epsilon)
+    assert report.result["realised"]["linf_max"] <= epsilon
+    assert report.result["epsilon"] == epsilon / 255
+
+
+def test_jpeg_rounding_beyond_the_budget_is_said(tmp_path: Path) -> None:
+    src = write_photos(tmp_path / "src", per_class=4, suffix=".jpg")
+    kept = protected(src, tmp_path / "kept")
+    assert kept.result["realised"]["linf_max"] > 8, "else this test needs other pictures"
+    assert any("--format png" in warning for warning in kept.warnings)
+    png = protected(src, tmp_path / "png", file_format="png")
+    assert png.result["realised"]["linf_max"] <= 8
+    assert png.warnings == ()
+    assert {path.suffix for path in (tmp_path / "png").rglob("*.*")} == {".png"}
+
+
+def test_sample_wise_noise_belongs_to_its_own_image(photos: Path, tmp_path: Path) -> None:
+    protected(photos, tmp_path / "out", mode="sample-wise", rounds=3, file_format="png")
+    store = Vault(tmp_path / "out.vault")
+    delta = store.read_tensors("delta.safetensors")["delta"]
+    assert delta.shape == (60, 16, 16, 3)
+    for number, row in enumerate(store.read_manifest()):
+        before = decode_rgb(photos / row.source_path).astype(int)
+        noise = decode_rgb(tmp_path / "out" / row.path).astype(int) - before
+        assert np.array_equal(noise, lay(before.astype(np.uint8), delta[number], 8).astype(int) - before)
+
+
+def test_similarity_is_measured_on_a_sample(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pueprotect.protect.writer.SSIM_SAMPLE", 7)
+    protected(photos, tmp_path / "out")
+    rows = manifest(tmp_path / "out.vault")
+    assert sum(row["ssim"] is not None for row in rows) == 7 < SSIM_SAMPLE
+    assert all(row["psnr"] is not None for row in rows)
+
+
+def test_threads_that_the_pool_forgot_write_nothing_after_an_interruption(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pools: list[ThreadPoolExecutor] = []
+
+    class Forgetful(ThreadPoolExecutor):
+        def __exit__(self, *_: object) -> None:
+            pools.append(self)
+            self.shutdown(wait=False)
+
+    class Impatient(Silent):
+        label = ""
+
+        def start(self, label: str, total: int) -> None:
+            self.label = label
+
+        def advance(self, parts: int = 1, note: str = "") -> None:
+            if self.label == "write":
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr("pueprotect.protect.writer.ThreadPoolExecutor", Forgetful)
+    with pytest.raises(KeyboardInterrupt):
+        protect_folder(photos, tmp_path / "out", options=SMALL, device=choose_device("cpu"), progress=Impatient())
+    before = tree(tmp_path / ".out.pueprotect-partial")
+    for pool in pools:
+        pool.shutdown(wait=True)
+    assert tree(tmp_path / ".out.pueprotect-partial") == before
+    assert len(before) < 60

@@ -1,0 +1,153 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import CLASSES, Release, tree, write_photos
+from PIL import Image
+
+from pueprotect.errors import InputError, StaleDataError, VaultError
+from pueprotect.images.decode import decode_rgb
+from pueprotect.release.digests import data_digest
+from pueprotect.release.opened import open_release
+from pueprotect.release.vault import Vault
+
+
+def movable(release: Release, place: Path) -> Release:
+    """A copy whose originals may be changed too."""
+    mine = release.copy(place)
+    src = shutil.copytree(release.src, place / "src")
+    store = Vault(mine.vault)
+    store.seal(store.run() | {"source": str(src)})
+    return Release(src, mine.out, mine.vault, mine.outcome)
+
+
+def rows(release: Release, split: str) -> list[str]:
+    return [row.path for row in Vault(release.vault).read_manifest() if row.split == split]
+
+
+def test_the_attacker_gets_the_released_training_files_and_is_measured_on_clean_originals(release: Release) -> None:
+    opened = open_release(release.out)
+    assert opened.own
+    assert opened.classes == CLASSES
+    assert opened.size == 16
+    train, held = rows(release, "train"), rows(release, "holdout")
+    assert (len(opened.released), len(opened.test)) == (len(train), len(held)) == (48, 12)
+    assert opened.chance == pytest.approx(1 / 3)
+    assert opened.originals is not None
+    assert torch.equal(opened.originals.labels, opened.released.labels)
+    gap = (opened.originals.images.short() - opened.released.images.short()).abs()
+    assert int(gap.max()) > 0
+    assert opened.digest == release.outcome.data["data_digest"]
+
+
+def test_pixels_are_those_on_disk(tmp_path: Path) -> None:
+    foreign, test = write_photos(tmp_path / "foreign", 2), write_photos(tmp_path / "test", 2, seed=4)
+    for folder in (foreign, test):
+        for path in folder.rglob("*.png"):  # square, so that nothing is resampled
+            Image.fromarray(decode_rgb(path)[:20, :20]).save(path)
+    opened = open_release(foreign, test=test, size=20)
+    expected = [decode_rgb(foreign / name / f"{index:03d}.png") for name in CLASSES for index in range(2)]
+    assert np.array_equal(opened.released.images.permute(0, 2, 3, 1).numpy(), np.stack(expected))
+    assert opened.released.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert opened.default_arch == "resnet8"
+    assert opened.originals is None
+    assert opened.online_surrogate() is None
+
+
+def test_opening_writes_nothing(tmp_path: Path, release: Release) -> None:
+    foreign, test = write_photos(tmp_path / "foreign", 2), write_photos(tmp_path / "test", 2, seed=4)
+    before, vault = tree(tmp_path), tree(release.vault)
+    opened = open_release(foreign, test=test)
+    open_release(release.out)
+    assert tree(tmp_path) == before
+    assert tree(release.vault) == vault
+    opened.store("certificate.json", {"a": 1})
+    assert (tmp_path / "foreign.vault/certificate.json").is_file()
+
+
+def test_test_images_replace_the_holdout_and_free_it_for_the_attacker(release: Release, tmp_path: Path) -> None:
+    test = write_photos(tmp_path / "test", 3, seed=2)
+    shutil.rmtree(test / "cat")
+    opened = open_release(release.out, test=test)
+    assert len(opened.released) == 60
+    assert opened.test.labels.tolist() == [1, 1, 1, 2, 2, 2], "labels are the release's, not the test folder's"
+    assert opened.chance == 0.5
+
+
+@pytest.mark.parametrize("state", ["gone", "changed"])
+@pytest.mark.parametrize("split", ["train", "holdout"])
+def test_originals_are_checked_by_digest(state: str, split: str, release: Release, tmp_path: Path) -> None:
+    mine = movable(release, tmp_path)
+    path = mine.src / rows(release, split)[2]
+    path.unlink() if state == "gone" else path.write_bytes((mine.src / rows(release, split)[3]).read_bytes())
+    name = path.relative_to(mine.src).as_posix()
+    if split == "holdout":
+        with pytest.raises(StaleDataError, match=name):
+            open_release(mine.out)
+    else:
+        opened = open_release(mine.out)
+        with pytest.raises(StaleDataError, match=name):
+            _ = opened.originals
+
+
+@pytest.mark.parametrize("kind", ["missing", "extra", "changed"])
+def test_released_files_are_checked_first(kind: str, release: Release, tmp_path: Path) -> None:
+    mine = release.copy(tmp_path)
+    path = mine.out / ("cat/more.png" if kind == "extra" else "cat/000.png")
+    path.unlink() if kind == "missing" else path.write_bytes(b"x")
+    with pytest.raises(StaleDataError, match=rf"1 {kind} \({path.relative_to(mine.out).as_posix()}\)"):
+        open_release(mine.out)
+
+
+def test_the_online_surrogate_is_the_one_in_the_vault(release: Release, tmp_path: Path) -> None:
+    model = open_release(release.out).online_surrogate()
+    assert model is not None
+    stored = Vault(release.vault).read_tensors("surrogate.safetensors")
+    state = model.state_dict()
+    assert state.keys() == stored.keys()
+    assert all(np.array_equal(state[name].numpy(), value) for name, value in stored.items())
+
+    mine = release.copy(tmp_path)
+    Vault(mine.vault).write_tensors("surrogate.safetensors", {"other": np.zeros(3, np.float32)})
+    with pytest.raises(VaultError, match="resnet8"):
+        open_release(mine.out).online_surrogate()
+
+
+def test_results_are_remembered_for_the_same_question_only(release: Release, tmp_path: Path) -> None:
+    mine = release.copy(tmp_path)
+    opened = open_release(mine.out)
+    opened.remember("audit/x.json", {"seed": 0}, {"accuracy": 0.5})
+    assert opened.remembered("audit/x.json", {"seed": 0}) == {"accuracy": 0.5}
+    assert opened.remembered("audit/x.json", {"seed": 1}) is None
+    assert opened.remembered("audit/y.json", {"seed": 0}) is None
+    for seed in (2, 3):
+        other = open_release(mine.out, test=write_photos(tmp_path / f"test{seed}", 2, seed=seed))
+        assert other.remembered("audit/x.json", {"seed": 0}) is None, "other test images"
+        other.remember("audit/x.json", {"seed": 0}, {"accuracy": 0.6})
+    Vault(mine.vault).write_json("audit/x.json", {"unrelated": True})
+    assert opened.remembered("audit/x.json", {"seed": 0}) is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [({}, "--test"), ({"vault": "none"}, "--vault"), ({"vault": "file"}, "--vault"), ({"test": "none"}, "none")],
+)
+def test_what_cannot_be_opened(arguments: dict[str, str], part: str, tmp_path: Path) -> None:
+    foreign = write_photos(tmp_path / "foreign", 2)
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(InputError, match=part):
+        open_release(foreign, **{name: tmp_path / value for name, value in arguments.items()})  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="gone"):
+        open_release(tmp_path / "gone")
+
+
+def test_a_foreign_digest_depends_on_paths_and_bytes(tmp_path: Path) -> None:
+    foreign, test = write_photos(tmp_path / "foreign", 2), write_photos(tmp_path / "test", 2)
+    first = open_release(foreign, test=test).digest
+    assert first == open_release(foreign, test=test).digest
+    (foreign / "cat/000.png").rename(foreign / "cat/009.png")
+    assert open_release(foreign, test=test).digest != first
+    assert first.startswith("sha256:")
+    assert first != data_digest({})

@@ -26,7 +26,6 @@ from pueprotect.cli import app
 from pueprotect.images.decode import decode
 from pueprotect.images.encode import Encoder
 from pueprotect.learning.data import ImageSet
-from pueprotect.learning.device import choose_device
 from pueprotect.learning.training import Schedule
 from pueprotect.protect.options import Options
 from pueprotect.protect.pipeline import protect_folder
@@ -236,7 +235,7 @@ def options(**wanted: Any) -> Options:
 
 def protected(src: Path, out: Path, **wanted: Any) -> Report:
     """Protect a folder with the smallest useful effort, in this process."""
-    return protect_folder(src, out, options=options(**wanted), device=choose_device("cpu"))
+    return protect_folder(src, out, options=options(**wanted))
 
 
 def release_all(src: Path, out: Path, **wanted: Any) -> None:

@@ -25,7 +25,6 @@ from pueprotect.images.folders import ImageFolder
 from pueprotect.images.holdout import stratified_holdout
 from pueprotect.images.working_copies import empty_pixels, twins
 from pueprotect.learning.data import ImageSet, Part, image_set
-from pueprotect.learning.device import choose_device
 from pueprotect.learning.training import Schedule, accuracy, train
 from pueprotect.protect import job, presets
 from pueprotect.protect import pipeline as release
@@ -52,7 +51,7 @@ def photos(data: Path, count: int, size: int) -> None:
     presets.MOST_REPEATS = 1.0
     options = Options(preset="quick", rounds=1, size=size, release_anyway=True)
     with tempfile.TemporaryDirectory(dir=data.parent) as place:
-        release.protect_folder(data, Path(place) / "out", options=options, device=choose_device("cpu"))
+        release.protect_folder(data, Path(place) / "out", options=options)
 
 
 def cache(count: int, size: int) -> None:

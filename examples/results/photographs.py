@@ -61,7 +61,6 @@ def plan(wanted: argparse.Namespace) -> Iterator[Cell]:
 def release(place: Path, seed: int, wanted: argparse.Namespace) -> Path:
     """The released folder, made on first use."""
     from pueprotect.images.sample import write_sample
-    from pueprotect.learning.device import choose_device
     from pueprotect.protect.options import Options
     from pueprotect.protect.pipeline import protect_folder
 
@@ -72,7 +71,7 @@ def release(place: Path, seed: int, wanted: argparse.Namespace) -> Path:
         # Released even when the self-check fails: here the attack below is what is asked.
         options = Options(method=wanted.method, epsilon=wanted.epsilon, seed=seed, release_anyway=True)
         began = time.perf_counter()
-        made = protect_folder(photos, out, options=options, device=choose_device("cpu"))
+        made = protect_folder(photos, out, options=options)
         check = made.result["self_check"]
         print(f"protected in {time.perf_counter() - began:.0f} s; self-check {check['accuracy']:.1%}", end=", ")
         print(f"limit {check['limit']:.1%}, realised {json.dumps(made.result['realised'])}", flush=True)

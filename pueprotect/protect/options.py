@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pueprotect.errors import InputError
 from pueprotect.images.encode import FileFormat, Metadata
-from pueprotect.protect.methods.base import LARGEST_BUDGET, Mode, NoiseSettings, Visibility, find
+from pueprotect.protect.methods.base import LARGEST_BUDGET, METHODS, Mode, NoiseSettings, Visibility, find
 from pueprotect.protect.presets import FULL_SIZE, PRESETS, SHUFFLED
 
 
@@ -77,7 +77,10 @@ class Options:
             raise InputError(f"--epsilon {self.epsilon}/255 is outside 1/255 .. {LARGEST_BUDGET}/255.")
         for dial, moved in {"rounds": self.rounds is not None, "visibility": self.visibility != "standard"}.items():
             if moved and dial not in find(self.method).dials:
-                raise InputError(f"--{dial} does not apply to --method {self.method}; leave it out.")
+                having = " or ".join(name for name in METHODS if dial in find(name).dials)
+                raise InputError(
+                    f"--{dial} does not apply to --method {self.method}; leave it out, or use --method {having}."
+                )
         if self.workers < 0:
             raise InputError(f"--workers {self.workers} is below 0; 0 chooses.")
 

@@ -1,22 +1,28 @@
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from pueprotect.audit.attacks import AttackResult
-from pueprotect.audit.findings import AuditReport, Gates, Row, clean_row, judge
+from pueprotect.audit.findings import Gates, clean_row, in_order, judge, verdict, worst_of
+from pueprotect.release.records import AttackResult, AuditRow, AuditWorst
 
 
-def result(accuracy: float, attack: str = "standard", flags: tuple[str, ...] = (), **details: Any) -> AttackResult:
-    return AttackResult(attack, "resnet8", accuracy, accuracy + 0.01, 15, 2.0, flags, details)
+def result(
+    accuracy: float | None, attack: str = "standard", flags: tuple[str, ...] = (), **details: Any
+) -> AttackResult:
+    return AttackResult(
+        attack=attack,
+        arch="resnet8",
+        accuracy=accuracy,
+        best_accuracy=None if accuracy is None else accuracy + 0.01,
+        epochs=15,
+        seconds=2.0,
+        flags=flags,
+        details=details,
+    )
 
 
-def line(accuracy: float, **details: Any) -> Row:
+def line(accuracy: float, **details: Any) -> AuditRow:
     return clean_row((result(accuracy, **details),), 0.1)
-
-
-def report(rows: tuple[Row, ...], skipped: tuple[str, ...] = ()) -> AuditReport:
-    return AuditReport(None, 0.1, {"resnet8": line(0.6)}, rows, skipped, (), "sha256:0")
 
 
 @pytest.mark.parametrize(
@@ -61,7 +67,7 @@ def test_seeds_are_averaged_and_their_spread_is_shown() -> None:
         "accuracies": [0.2, 0.3, 0.4], "sd": pytest.approx(0.1), "lowest": 0.2, "highest": 0.4,
     }  # fmt: skip
     assert data["seconds"] == 6.0
-    assert "seeds" not in judge((result(0.2),), line(0.6), 0.1).as_json()
+    assert judge((result(0.2),), line(0.6), 0.1).as_json()["seeds"] is None
 
 
 def test_a_gate_within_the_spread_of_the_seeds_is_flagged() -> None:
@@ -73,29 +79,39 @@ def test_a_gate_within_the_spread_of_the_seeds_is_flagged() -> None:
 
 
 @pytest.mark.parametrize("flag", ["diverged", "failed"])
-def test_a_failed_attack_has_no_figure_and_makes_the_audit_incomplete(flag: str) -> None:
-    failed = judge((result(0.5), result(0.0, flags=(flag,))), line(0.6), 0.1)
+def test_a_failed_attack_has_no_figure(flag: str) -> None:
+    failed = judge((result(0.5), result(None, flags=(flag,))), line(0.6), 0.1)
     assert (failed.failed, failed.accuracy, failed.best_accuracy, failed.recovered) == (True, None, None, None)
     data = failed.as_json()
     assert data["accuracy"] is data["best_accuracy"] is data["recovered"] is None
+    assert data["flags"] == [flag]
     sound = judge((result(0.2),), line(0.6), 0.1)
-    assert not report((sound, failed)).complete
-    assert report((sound, failed)).worst is sound
-    assert report((failed,)).worst is None
-    assert report((failed,)).as_json()["worst"] == {
-        "attack": None, "arch": None, "accuracy": None, "recovered": None,
-    }  # fmt: skip
-    assert report((sound,)).complete
-    assert not report((sound,), ("recovery",)).complete
-    broken = replace(report((sound,)), clean={"resnet8": clean_row((result(0.6, flags=(flag,)),), 0.1)})
-    assert not broken.complete
+    assert worst_of((sound, failed)).accuracy == 0.2
+    assert worst_of((failed,)) == AuditWorst()
+    assert worst_of((failed,)).as_json() == {"attack": None, "arch": None, "accuracy": None, "recovered": None}
+    assert clean_row((result(None, flags=(flag,)),), 0.1).failed
 
 
 def test_the_worst_case_is_the_most_accurate_attack() -> None:
     rows = tuple(judge((result(a, name),), line(0.6), 0.1) for name, a in (("a", 0.2), ("b", 0.4), ("c", 0.3)))
-    found = report(rows)
-    assert found.worst is not None
-    assert found.worst.result.attack == "b"
-    data = found.as_json()
-    assert data["worst"] == {"attack": "b", "arch": "resnet8", "accuracy": 0.4, "recovered": pytest.approx(0.6)}
-    assert data["clean_accuracy"] == 0.6
+    worst = worst_of(rows)
+    assert worst.as_json() == {
+        "attack": "b", "arch": "resnet8", "accuracy": 0.4, "recovered": pytest.approx(0.6)
+    }  # fmt: skip
+
+
+def test_the_most_damaging_attack_comes_first_and_failed_ones_last() -> None:
+    clean = line(0.6)
+    rows = [judge((result(value, name),), clean, 0.1) for name, value in (("a", 0.2), ("b", None), ("c", 0.5))]
+    assert [row.attack for row in in_order(rows)] == ["c", "a", "b"]
+
+
+def test_the_verdict_fits_two_lines_and_names_what_was_measured() -> None:
+    worst = worst_of([judge((result(0.74, "class-mean"),), line(0.78), 0.2)])
+    text = verdict(worst, 0.78, 0.2, "removes the fine detail of each class's average image")
+    assert text.startswith(
+        "Worst case: class-mean with resnet8 reaches 74.0% (chance 20.0%, clean originals 78.0%), so 93%"
+    )
+    assert "class-mean removes the fine detail" in text
+    assert len(text) < 4 * 80
+    assert "shows nothing" in verdict(AuditWorst(), None, 0.2, "")

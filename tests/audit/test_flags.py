@@ -1,7 +1,7 @@
 import pytest
 
 from pueprotect.audit import flags
-from pueprotect.certify.flags import CERTIFICATE_FLAGS
+from pueprotect.certify.flags import FLAGS as CERTIFICATE_FLAGS
 
 
 def test_each_flag_names_a_cause_and_a_remedy() -> None:

@@ -22,9 +22,9 @@ class Trainer:
     def __init__(self, opened: OpenedRelease) -> None:
         self.opened, self.asked = opened, list[tuple[str, bool]]()
 
-    def __call__(self, recipe: str, sigma: float, data: ImageSet, start: Any, progress: Any) -> dict[str, Any]:
+    def __call__(self, recipe: str, arch: str, data: ImageSet, *_: Any, **__: Any) -> dict[str, Any]:
         self.asked.append((recipe, data is self.opened.originals))
-        model = build(self.opened.default_arch, data.classes, data.size, seed=0)
+        model = build(arch, data.classes, data.size, seed=0)
         return {recipe: train(model, self.opened.test, Schedule(epochs=40), seed=0) if recipe == "good" else model}
 
 
@@ -32,53 +32,68 @@ class Trainer:
 def certification(release: Release, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Certification:
     monkeypatch.setattr(pipeline, "SCREENING_DRAWS", 8)
     monkeypatch.setattr(pipeline, "candidates", len)  # which knows real recipes only
-    opened = open_release(release.copy(tmp_path).out, device="cpu")
-    return Certification(opened, Trainer(opened), {})
+    return Certification(open_release(release.copy(tmp_path).out))
 
 
-def test_the_most_learnable_recipe_is_certified_by_draws_that_did_not_choose_it(certification: Certification) -> None:
+@pytest.fixture
+def trainer(certification: Certification, monkeypatch: pytest.MonkeyPatch) -> Trainer:
+    made = Trainer(certification.release)
+    monkeypatch.setattr(pipeline, "train_surrogates", made)
+    return made
+
+
+def test_the_most_learnable_recipe_is_certified_by_draws_that_did_not_choose_it(
+    certification: Certification, trainer: Trainer
+) -> None:
     report = certify_release(certification, SETTINGS, ("weak", "good"), baseline=True)
-    assert report.certificate.recipe == "good"
-    assert report.certificate.noisy_median > 0.8
-    assert [(found.recipe, found.draws) for found in report.screenings] == [("weak", 8), ("good", 8)]
-    assert report.certificate.draws == 50
-    vault = certification.release.private("certify")
+    assert report.recipe == "good"
+    assert report.noisy_accuracy.median > 0.8
+    assert [(name, found.draws, found.screened) for name, found in report.recipes.items()] == [
+        ("weak", 8, True), ("good", 50, False)
+    ]  # fmt: skip
+    assert report.draws == 50
+    vault = certification.release.results.path("certify")
     logs = {path.name: path.read_text().splitlines() for path in vault.glob("*.draws")}
     assert set(logs) == {"good.draws", "good-screen.draws", "weak-screen.draws", "good-baseline.draws"}
     assert len(logs["good-screen.draws"]) == 1 + 8
     assert report.baseline is not None
-    assert certification.train.asked == [("weak", False), ("good", False), ("good", True)]  # type: ignore[attr-defined]
+    assert trainer.asked == [("weak", False), ("good", False), ("good", True)]
 
 
-def test_one_recipe_needs_no_screening(certification: Certification) -> None:
+def test_one_recipe_needs_no_screening(certification: Certification, trainer: Trainer) -> None:
     report = certify_release(certification, SETTINGS, ("good",))
-    assert report.screenings == ()
+    assert list(report.recipes) == ["good"]
+    assert not report.recipes["good"].screened
     assert report.baseline is None
     assert "informative-baseline-missing" in report.flags
 
 
-def test_the_screening_draws_other_noise(certification: Certification) -> None:
+def test_the_screening_draws_other_noise(certification: Certification, trainer: Trainer) -> None:
     """Large noise, so that two sets of draws differ in their counts."""
     loud = CertificateSettings(sigma=0.2, etas=(0.0,), draws=8)
-    assert certification.screen("good", loud).counts != certification.certify("good", loud).counts
+    assert certification.screen("good", loud).noisy_accuracy != certification.certify("good", loud).noisy_accuracy
 
 
-def test_what_needs_clean_originals_is_refused_before_any_training(tmp_path: Any) -> None:
+def test_what_needs_clean_originals_is_refused_before_any_training(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     foreign, test = write_photos(tmp_path / "foreign", 3), write_photos(tmp_path / "test", 3, seed=1)
-    opened = open_release(foreign, test=test, device="cpu")
-    refusing = Certification(opened, lambda *_: pytest.fail("trained"), {})
+    opened = open_release(foreign, test=test)
+    monkeypatch.setattr(pipeline, "train_surrogates", lambda *_, **__: pytest.fail("trained"))
+    refusing = Certification(opened)
     with pytest.raises(InputError, match="--baseline"):
         certify_release(refusing, SETTINGS, ("plain",), baseline=True)
     with pytest.raises(InputError, match="--sigma auto"):
-        informative_sigma(refusing, 0)
+        informative_sigma(refusing)
 
 
-def test_weights_are_taken_up_only_with_resume_and_for_the_same_settings(certification: Certification) -> None:
+def test_weights_are_taken_up_only_with_resume_and_for_the_same_settings(
+    certification: Certification, trainer: Trainer
+) -> None:
     first = certification.surrogate("weak", 0.01)
-    trainer = certification.train
     for resume, count in ((False, 2), (True, 2)):
-        again = Certification(certification.release, trainer, {}, resume=resume).surrogate("weak", 0.01)
-        assert len(trainer.asked) == count  # type: ignore[attr-defined]
+        again = Certification(certification.release, resume=resume).surrogate("weak", 0.01)
+        assert len(trainer.asked) == count
         assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
     with pytest.raises(InputError, match=r"weak\.json .*epochs None instead of 9.*--resume"):
-        Certification(certification.release, trainer, {"epochs": 9}, resume=True).surrogate("weak", 0.01)
+        Certification(certification.release, epochs=9, resume=True).surrogate("weak", 0.01)

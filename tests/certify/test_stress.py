@@ -1,14 +1,19 @@
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 
 from pueprotect.certify import stress
-from pueprotect.certify.certificate import Certificate, CertificateSettings, certify
+from pueprotect.certify.certificate import CertificateSettings, certify
 from pueprotect.certify.stress import stress_test
 from pueprotect.errors import CertificateError
 from pueprotect.learning.data import ImageSet
+from pueprotect.learning.device import HERE
 from pueprotect.learning.models import Classifier, build
 from pueprotect.learning.training import Schedule, train
 from pueprotect.learning.weights import trainable, weights_digest
+from pueprotect.release.records import RecipeFigures
 
 SETTINGS = CertificateSettings(sigma=0.02, etas=(0.0, 0.01, 5.0), draws=300)
 
@@ -28,22 +33,29 @@ def model(data: ImageSet) -> Classifier:
 
 
 @pytest.fixture(scope="module")
-def certificate(model: Classifier, data: ImageSet) -> Certificate:
+def opened(data: ImageSet) -> Any:
+    """As much of a release as the cross-check looks at."""
+    return SimpleNamespace(released=data, test=data, machine=HERE, originals=None)
+
+
+@pytest.fixture(scope="module")
+def certificate(model: Classifier, data: ImageSet) -> RecipeFigures:
     return certify(model, "plain", data, data, SETTINGS)
 
 
 def test_an_honest_bound_holds_on_the_sphere(
-    model: Classifier, data: ImageSet, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+    model: Classifier, opened: Any, certificate: RecipeFigures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stress, "DRAWS", 60)
     before = weights_digest(model)
     seen: list[float] = []
 
-    def attacked(start: Classifier, eta: float) -> list[torch.Tensor]:
+    def attacked(start: Classifier, eta: float, *_: object) -> list[torch.Tensor]:
         seen.append(eta)
         return [parameter.detach() + 1e-4 for parameter in trainable(start)]
 
-    found = stress_test(model, certificate, SETTINGS, data, data, attacked)
+    monkeypatch.setattr(stress, "recovery", attacked)
+    found = stress_test(model, certificate, SETTINGS, opened, None)
     assert found is not None
     assert found.eta == 0.01, "the largest radius that was certified, not the one that abstained"
     assert seen == [0.01]
@@ -53,14 +65,12 @@ def test_an_honest_bound_holds_on_the_sphere(
 
 
 def test_a_false_bound_is_an_error(
-    model: Classifier, data: ImageSet, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+    model: Classifier, opened: Any, certificate: RecipeFigures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dataclasses import replace
-
     monkeypatch.setattr(stress, "DRAWS", 60)
-    too_low = tuple(replace(point, certified_learnability=0.05) for point in certificate.curve)
+    too_low = [point.model_copy(update={"certified_learnability": 0.05}) for point in certificate.curve]
     with pytest.raises(CertificateError, match="contradicts"):
-        stress_test(model, replace(certificate, curve=too_low), SETTINGS, data, data, lambda *_: None)
+        stress_test(model, certificate.model_copy(update={"curve": too_low}), SETTINGS, opened, None)
 
 
 def test_centres_lie_on_the_sphere(model: Classifier) -> None:
@@ -72,7 +82,7 @@ def test_centres_lie_on_the_sphere(model: Classifier) -> None:
     assert not torch.equal(other[0], stress._direction(model, 0, 1)[0])
 
 
-def test_nothing_to_check_where_every_radius_abstains(model: Classifier, data: ImageSet) -> None:
+def test_nothing_to_check_where_every_radius_abstains(model: Classifier, data: ImageSet, opened: Any) -> None:
     few = CertificateSettings(sigma=0.02, etas=(0.0, 0.05), draws=50)
     found = certify(model, "plain", data, data, few)
-    assert stress_test(model, found, few, data, data, lambda *_: None) is None
+    assert stress_test(model, found, few, opened, None) is None

@@ -1,19 +1,27 @@
+from pathlib import Path
+
 import pytest
 from helpers import RecordedRelease
 
 from pueprotect.check.evidence import read_evidence
 from pueprotect.errors import VaultError
+from pueprotect.release.records import AuditRow
+
+
+def rows(out: Path) -> dict[str, AuditRow]:
+    """The recorded attacks on these files, of the first network."""
+    return {name: found[0] for name, found in read_evidence(out).rows_by_attack.items()}
 
 
 def test_recovered_lies_between_chance_and_the_clean_line(evidence: RecordedRelease) -> None:
-    by_name = {line.attack: line for line in read_evidence(evidence.out).lines}
+    by_name = rows(evidence.out)
     assert by_name["pst"].recovered == pytest.approx((0.45 - 0.3) / (0.9 - 0.3))
     evidence.attack("pst", accuracy=0.2)
     evidence.attack("standard", accuracy=0.95)
-    by_name = {line.attack: line for line in read_evidence(evidence.out).lines}
+    by_name = rows(evidence.out)
     assert (by_name["pst"].recovered, by_name["standard"].recovered) == (0.0, 1.0)
     evidence.edit("audit/clean-line-resnet8.json", lambda data: data["key"].update(test_digest="sha256:" + "0" * 64))
-    assert all(line.recovered is None for line in read_evidence(evidence.out).lines), "measured on other images"
+    assert all(row.recovered is None for row in rows(evidence.out).values()), "measured on other images"
 
 
 @pytest.mark.parametrize(
@@ -38,6 +46,6 @@ def test_damaged_evidence_is_an_error_that_names_the_file(
 
 def test_evidence_without_chance_knows_no_recovered_share(evidence: RecordedRelease) -> None:
     evidence.edit("audit/pst-resnet8.json", lambda data: data.pop("chance"))
-    found = {line.attack: line.recovered for line in read_evidence(evidence.out).lines}
+    found = {name: row.recovered for name, row in rows(evidence.out).items()}
     assert found["pst"] is None
     assert found["standard"] is not None

@@ -8,7 +8,7 @@ from helpers import Command, Recorded
 from jsonschema import Draft202012Validator
 
 from pueprotect.check.policy import Policy
-from pueprotect.check.schemas import ARTEFACTS
+from pueprotect.check.schemas import RECORDS
 
 POLICY = "version: 1\nimages: {max_linf: 8}\n"
 
@@ -41,7 +41,7 @@ SOURCES: dict[str, Callable[[Recorded, Command, Path], Any]] = {
 
 
 def test_every_artefact_has_a_source_here() -> None:
-    assert SOURCES.keys() == ARTEFACTS.keys()
+    assert SOURCES.keys() == RECORDS.keys()
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -64,5 +64,5 @@ def test_the_policys_schema_refuses_what_the_reader_refuses(command: Command) ->
     validator.validate({"version": 1, "certify": {"q": 0.9, "max_learnability": 0.25}, "waivers": []})
     assert not validator.is_valid({"version": 1, "image": {}})
     assert not validator.is_valid({"version": 1, "images": {"max_linf": 300}})
-    assert command("schema").stdout.split() == ["policy", *ARTEFACTS]
+    assert command("schema").stdout.split() == ["policy", *RECORDS]
     assert set(Policy.model_fields) == set(validator.schema["properties"])

@@ -9,12 +9,9 @@ from helpers import RecordedRelease
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pueprotect.check.evidence import Evidence, Line, read_evidence
+from pueprotect.check.evidence import Evidence, read_evidence
 from pueprotect.check.policy import AuditRules, Policy, Waiver
 from pueprotect.check.verdicts import (
-    FAIL,
-    INCONCLUSIVE,
-    PASS,
     Verdict,
     apply_waivers,
     at_least,
@@ -24,8 +21,17 @@ from pueprotect.check.verdicts import (
     judge,
     only_regressions,
 )
+from pueprotect.errors import ExitCode
+from pueprotect.release.records import AuditRow
 
 TODAY = date(2026, 6, 1)
+
+
+def row(attack: str, arch: str, accuracy: float, recovered: float | None) -> AuditRow:
+    return AuditRow(
+        attack=attack, arch=arch, accuracy=accuracy, best_accuracy=accuracy, epochs=15, seconds=1.0, details={},
+        recovered=recovered,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(("observed", "passed"), [(0.3, True), (0.31, False), (0.0, True), (None, None)])
@@ -45,11 +51,11 @@ def test_a_figure_may_fall_to_its_limit_and_not_below(observed: float | None, pa
 def test_a_failure_outweighs_a_missing_figure_and_that_a_pass(outcomes: list[bool | None]) -> None:
     code = exit_code(Verdict("rule", outcome, None, 0.5, "") for outcome in outcomes)
     if any(outcome is False for outcome in outcomes):
-        assert code == FAIL == 1
+        assert code == ExitCode.FAIL == 1
     elif any(outcome is None for outcome in outcomes):
-        assert code == INCONCLUSIVE == 3
+        assert code == ExitCode.INCONCLUSIVE == 3
     else:
-        assert code == PASS == 0
+        assert code == ExitCode.PASS == 0
 
 
 def verdicts_on(records: Evidence, **sections: Any) -> dict[str, Verdict]:
@@ -140,7 +146,7 @@ def test_draws_and_baseline_must_reach_their_limits(evidence: RecordedRelease) -
 
 def test_own_limits_replace_common_ones_and_the_worst_network_counts() -> None:
     rules = AuditRules.model_validate({"max_accuracy": 0.5, "attacks": {"pst": {"max_accuracy": 0.3}}})
-    lines = [Line("pst", "cnn", 0.25, None, 15), Line("pst", "resnet8", 0.4, None, 15)]
+    lines = [row("pst", "cnn", 0.25, None), row("pst", "resnet8", 0.4, None)]
     (verdict,) = attack_verdicts(rules, lines)
     assert (verdict.rule, verdict.observed, verdict.limit, verdict.passed) == (
         "audit.pst.max_accuracy",
@@ -149,13 +155,13 @@ def test_own_limits_replace_common_ones_and_the_worst_network_counts() -> None:
         False,
     )
     assert "resnet8" in verdict.reason
-    (verdict,) = attack_verdicts(rules, [Line("standard", "cnn", 0.4, None, 15)])
+    (verdict,) = attack_verdicts(rules, [row("standard", "cnn", 0.4, None)])
     assert verdict.passed is True
 
 
 def test_an_unknown_figure_of_one_network_is_not_outvoted_by_another() -> None:
     rules = AuditRules(max_recovered=0.5)
-    lines = [Line("pst", "cnn", 0.2, None, 15), Line("pst", "resnet8", 0.2, 0.1, 15)]
+    lines = [row("pst", "cnn", 0.2, None), row("pst", "resnet8", 0.2, 0.1)]
     (verdict,) = attack_verdicts(rules, lines)
     assert verdict.passed is None
 
@@ -250,7 +256,7 @@ def test_evidence_of_other_bytes_is_inconclusive_even_where_it_would_pass(
     assert found[rule].passed is None
     assert "other bytes" in found[rule].reason
     assert str(found[rule].command).startswith(command)
-    assert exit_code(found.values()) == INCONCLUSIVE
+    assert exit_code(found.values()) == ExitCode.INCONCLUSIVE
 
 
 def test_a_vault_elsewhere_is_named_in_the_command(evidence: RecordedRelease, tmp_path: Path) -> None:
@@ -288,7 +294,7 @@ def test_an_expired_waiver_fails_even_when_its_rule_passes() -> None:
         found = apply_waivers([verdict], [waiver("audit.jpeg", date(2026, 5, 31))], TODAY)
         assert found[0] == verdict
         assert (found[1].rule, found[1].passed) == ("waivers.audit.jpeg", False)
-        assert exit_code(found) == FAIL
+        assert exit_code(found) == ExitCode.FAIL
 
 
 def before(passed: bool | None, observed: float | None, rule: str = FAILED.rule) -> list[Verdict]:

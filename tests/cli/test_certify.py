@@ -19,7 +19,7 @@ def test_certify_prints_the_contract_and_gates(release: Release, tmp_path: Path,
         "schema_version", "q", "sigma", "draws", "alpha", "joint", "holdout_images", "classes", "chance", "max_eta",
         "recipes", "baseline", "flags", "seconds", "data_digest",
     }  # fmt: skip
-    assert set(data["noisy_accuracy"]) == {"mean", "median", "max", "histogram"}
+    assert set(data["noisy_accuracy"]) == {"mean", "median", "max", "quantile", "histogram"}
     assert sum(data["noisy_accuracy"]["histogram"]["draws"]) == 50
     assert [point["eta"] for point in data["curve"]] == [0, 0.003]
     assert set(data["curve"][0]) >= {"eta", "q_shifted", "rank", "certified_learnability", "draws_needed", "population"}

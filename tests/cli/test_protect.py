@@ -208,7 +208,7 @@ def test_a_draft_of_another_plan_is_not_resumed(
 def test_a_failed_self_check_releases_nothing(
     photos: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(self_check_module, "SELF_CHECK_MARGIN", -1.0)
+    monkeypatch.setattr(self_check_module, "SELF_CHECK_MARGIN", -0.45)
     arguments = ("protect", photos, "--out", tmp_path / "out", *TINY, "--json")
     weak = command(*arguments)
     assert weak.code == 3

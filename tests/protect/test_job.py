@@ -24,7 +24,7 @@ from pueprotect.learning.data import Labelled
 from pueprotect.protect.methods import error_minimising
 from pueprotect.protect.methods import self_check as self_check_module
 from pueprotect.protect.methods.base import Mode
-from pueprotect.protect.methods.self_check import SelfCheck, self_check
+from pueprotect.protect.methods.self_check import self_check
 
 
 def test_other_settings_of_writing_begin_anew(src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,14 +119,14 @@ def test_the_holdout_is_never_seen_in_training(
     def frames(data: Labelled) -> torch.Tensor:
         return data.frames(torch.arange(len(data)))
 
-    def spy_check(shown: Labelled, holdout: Labelled, *rest: Any, **named: Any) -> SelfCheck:
+    def spy_check(shown: Labelled, holdout: Labelled, *rest: Any, **named: Any) -> Any:
         gap = (frames(shown).short() - frames(seen[0]).short()).abs()
         assert 0 < int(gap.max()) <= 8, "the training images and their noise"
         checked.append(holdout)
         return check(shown, holdout, *rest, **named)
 
     monkeypatch.setattr(error_minimising.Optimizer, "__post_init__", spy)
-    monkeypatch.setattr(self_check_module, "self_check", spy_check)
+    monkeypatch.setattr(error_minimising, "self_check", spy_check)
     monkeypatch.setattr(self_check_module, "SELF_CHECK_MARGIN", 1.0)
     protected(photos, tmp_path / "out", mode=mode, rounds=2)
 

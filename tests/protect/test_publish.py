@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from helpers import CLASSES, SMALL, Release, manifest, protected
 
-from pueprotect.learning.device import choose_device
 from pueprotect.protect.methods import error_minimising
 from pueprotect.protect.pipeline import protect_folder
 from pueprotect.release.digests import sha256_of
@@ -22,7 +21,7 @@ def test_the_vault_is_private(release: Release) -> None:
 def test_an_existing_empty_vault_folder_becomes_private(photos: Path, tmp_path: Path) -> None:
     vault = tmp_path / "secret"
     vault.mkdir(mode=0o755)
-    protect_folder(photos, tmp_path / "out", vault=vault, options=SMALL, device=choose_device("cpu"))
+    protect_folder(photos, tmp_path / "out", vault=vault, options=SMALL)
     assert stat.S_IMODE(vault.stat().st_mode) == 0o700
 
 

@@ -23,7 +23,7 @@ from pueprotect.errors import ImageError
 from pueprotect.images import encode
 from pueprotect.images.decode import decode_rgb
 from pueprotect.images.overlay import lay
-from pueprotect.learning.device import choose_device
+from pueprotect.learning.device import Machine
 from pueprotect.protect import presets
 from pueprotect.protect.draft import sibling
 from pueprotect.protect.methods import error_minimising
@@ -114,17 +114,17 @@ def test_every_file_keeps_to_the_budget_as_read_back(release: Release) -> None:
 @pytest.mark.parametrize("epsilon", [1, 4])
 def test_a_smaller_budget_is_kept(epsilon: int, photos: Path, tmp_path: Path) -> None:
     report = protected(photos, tmp_path / "out", epsilon=epsilon)
-    assert report.result["realised"]["linf_max"] <= epsilon
-    assert report.result["epsilon"] == epsilon / 255
+    assert report.result.realised.linf_max <= epsilon
+    assert report.result.epsilon == epsilon / 255
 
 
 def test_jpeg_rounding_beyond_the_budget_is_said(tmp_path: Path) -> None:
     src = write_photos(tmp_path / "src", per_class=4, suffix=".jpg")
     kept = protected(src, tmp_path / "kept")
-    assert kept.result["realised"]["linf_max"] > 8, "else this test needs other pictures"
+    assert kept.result.realised.linf_max > 8, "else this test needs other pictures"
     assert any("--format png" in warning for warning in kept.warnings)
     png = protected(src, tmp_path / "png", file_format="png")
-    assert png.result["realised"]["linf_max"] <= 8
+    assert png.result.realised.linf_max <= 8
     assert png.warnings == ()
     assert {path.suffix for path in (tmp_path / "png").rglob("*.*")} == {".png"}
 
@@ -170,7 +170,7 @@ def test_threads_that_the_pool_forgot_write_nothing_after_an_interruption(
 
     monkeypatch.setattr("pueprotect.protect.writer.ThreadPoolExecutor", Forgetful)
     with pytest.raises(KeyboardInterrupt):
-        protect_folder(photos, tmp_path / "out", options=SMALL, device=choose_device("cpu"), progress=Impatient())
+        protect_folder(photos, tmp_path / "out", options=SMALL, machine=Machine(progress=Impatient()))
     before = tree(tmp_path / ".out.pueprotect-partial")
     for pool in pools:
         pool.shutdown(wait=True)

@@ -63,7 +63,7 @@ def test_opening_writes_nothing(tmp_path: Path, release: Release) -> None:
     open_release(release.out)
     assert tree(tmp_path) == before
     assert tree(release.vault) == vault
-    opened.store("certificate.json", {"a": 1})
+    opened.results.write("certificate.json", {"a": 1})
     assert (tmp_path / "foreign.vault/certificate.json").is_file()
 
 
@@ -113,21 +113,6 @@ def test_the_online_surrogate_is_the_one_in_the_vault(release: Release, tmp_path
     Vault(mine.vault).write_tensors("surrogate.safetensors", {"other": np.zeros(3, np.float32)})
     with pytest.raises(VaultError, match="resnet8"):
         open_release(mine.out).online_surrogate()
-
-
-def test_results_are_remembered_for_the_same_question_only(release: Release, tmp_path: Path) -> None:
-    mine = release.copy(tmp_path)
-    opened = open_release(mine.out)
-    opened.remember("audit/x.json", {"seed": 0}, {"accuracy": 0.5})
-    assert opened.remembered("audit/x.json", {"seed": 0}) == {"accuracy": 0.5}
-    assert opened.remembered("audit/x.json", {"seed": 1}) is None
-    assert opened.remembered("audit/y.json", {"seed": 0}) is None
-    for seed in (2, 3):
-        other = open_release(mine.out, test=write_photos(tmp_path / f"test{seed}", 2, seed=seed))
-        assert other.remembered("audit/x.json", {"seed": 0}) is None, "other test images"
-        other.remember("audit/x.json", {"seed": 0}, {"accuracy": 0.6})
-    Vault(mine.vault).write_json("audit/x.json", {"unrelated": True})
-    assert opened.remembered("audit/x.json", {"seed": 0}) is None
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-<<<<<<< HEAD:tests/whole/test_examples.py
 from helpers import RecordedRelease
-=======
-from helpers import RecordedRelease, Release
->>>>>>> tests:tests/test_examples.py
 
 import pueprotect
 from pueprotect.check.policyfile import read_policy

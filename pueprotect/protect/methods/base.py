@@ -247,7 +247,7 @@ def find(name: str) -> Method:
     if name in offered:
         plugged: Method = load_plugin(offered[name])()
         return plugged
-    raise InputError(f"Unknown method {name!r}; {did_you_mean(name, method_names())}")
+    raise InputError(f"--method {name!r} is unknown; {did_you_mean(name, method_names())}")
 
 
 def scheme_of(run: Mapping[str, Any]) -> Any:

@@ -4,9 +4,9 @@ import pytest
 from helpers import Release, run_command, stripes, target
 
 from pueprotect.audit.attacks import find
-from pueprotect.audit.attacks.known import code_book_of
 from pueprotect.audit.pipeline import AuditSettings, audit
 from pueprotect.errors import InputError
+from pueprotect.protect.methods.base import scheme_of
 from pueprotect.protect.methods.texture import code_book
 from pueprotect.release.opened import open_release
 
@@ -21,20 +21,20 @@ QUICKLY = {"suite": None, "archs": ("resnet8",), "epochs": 1.0}
 
 def test_an_attacker_who_knows_the_code_meets_hardened_releases_alone(release: Release, tmp_path: Path) -> None:
     names = ("standard", "known-code")
-    own = open_release(release.copy(tmp_path).out, device="cpu")
+    own = open_release(release.copy(tmp_path).out)
     with pytest.raises(InputError, match="known-code needs a code book"):
         audit(own, AuditSettings(attacks=names, **QUICKLY))  # type: ignore[arg-type]
     report = audit(own, AuditSettings(attacks=names, **(QUICKLY | {"suite": "standard-v2"})))  # type: ignore[arg-type]
-    assert [row.result.attack for row in report.rows] == ["standard"]
+    assert [row.attack for row in report.results] == ["standard"]
     assert report.complete, "there is no book to know"
     wanted = ("--method", "hardened", "--size", "16", "--preset", "quick", "--release-anyway")
     assert run_command("protect", release.src, "--out", tmp_path / "hard", *wanted).code == 0
-    hard = open_release(tmp_path / "hard", device="cpu")
-    found = code_book_of(hard)
+    hard = open_release(tmp_path / "hard")
+    found = scheme_of(hard.run)
     assert found is not None
     assert found.codes == code_book(3, 0)
     assert found.epsilon == 8
     report = audit(hard, AuditSettings(attacks=("known-code", "half-size"), **QUICKLY))  # type: ignore[arg-type]
-    rows = {row.result.attack: row.as_json() for row in report.rows}
+    rows = {row.attack: row.as_json() for row in report.results}
     assert rows["known-code"]["clean_accuracy_same_filter"] is None
     assert 0 <= rows["half-size"]["clean_accuracy_same_filter"] <= 1

@@ -40,7 +40,7 @@ def test_equalising_takes_away_what_marks_the_classes() -> None:
 
 def test_the_mid_notch_leaves_means_slopes_and_grain() -> None:
     data = grained(marked=((0, 3), (4, 1)))
-    left = spectrum(find("mid-notch").squeeze(data.images)[:, 1].float()).abs().mean((0, 1, 2))
+    left = spectrum(find("mid-notch").filter(target_of(data))(data.images)[:, 1].float()).abs().mean((0, 1, 2))
     assert float(left[:5, :5].flatten()[[2, 3, 4, 10, 24]].max()) < 3
     assert float(left[:2, :2].min()) > 5
     assert float(left[5:, 5:].min()) > 5

@@ -120,15 +120,15 @@ def test_a_limit_on_the_recovered_share_is_a_line_between_chance_and_clean(evide
         {"version": 1, "audit": {"max_recovered": 0.5, "attacks": {"pst": {"max_accuracy": 0.4}}}}
     )
     check = CheckReport(PolicyFile(Path("p"), policy, "", {}), "out", DIGEST, ())
-    gates = {bar.attack: bar.gate for bar in bars(read_evidence(evidence.out), check)}
+    gates = {bar.row.attack: bar.gate for bar in bars(read_evidence(evidence.out), check)}
     assert gates["standard"] == pytest.approx(0.3 + 0.5 * (0.9 - 0.3))
     assert gates["pst"] == 0.4, "the tighter one"
 
 
 def test_bars_are_sorted_and_know_their_gate(evidence: RecordedRelease) -> None:
     found = bars(read_evidence(evidence.out), None)
-    assert [bar.attack for bar in found[:3]] == ["pst", "recovery", "weight-noise"]
-    assert {bar.attack for bar in found[3:]} == {"class-mean", "colour", "jpeg-10", "standard"}
+    assert [bar.row.attack for bar in found[:3]] == ["pst", "recovery", "weight-noise"]
+    assert {bar.row.attack for bar in found[3:]} == {"class-mean", "colour", "jpeg-10", "standard"}
     assert found[0].clean == 0.9
     assert found[0].gate is None
 

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pueprotect.errors import InputError
-from pueprotect.protect.methods.base import NoiseSettings, apply
+from pueprotect.learning.data import apply
+from pueprotect.protect.methods.base import NoiseSettings
 
 
 @given(st.integers(1, 30), st.integers(0, 2**31))
@@ -24,7 +25,7 @@ def test_noise_is_signed_within_budget_and_clipped(epsilon: int, seed: int) -> N
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"epsilon": 0}, {"epsilon": 128}, {"sigma": -0.1}, {"sigma": float("nan")}, {"rounds": 0}, {"draws": 0}]
+    "wrong", [{"epsilon": 0}, {"epsilon": 256}, {"sigma": -0.1}, {"sigma": float("nan")}, {"rounds": 0}, {"draws": 0}]
 )
 def test_out_of_range(wrong: dict[str, float]) -> None:
     with pytest.raises(InputError):

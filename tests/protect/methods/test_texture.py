@@ -13,6 +13,7 @@ from pueprotect.images.overlay import lay
 from pueprotect.protect.methods import texture
 from pueprotect.protect.methods.base import Visibility
 from pueprotect.protect.methods.texture import Code, Scheme, code_book
+from pueprotect.protect.options import Options
 
 
 def pictures(count: int = 40, size: int = 32) -> np.ndarray:
@@ -160,7 +161,7 @@ def test_what_cannot_be_coded_is_refused(epsilon: int, classes: int, side: int, 
     put(tmp_path / "a.png", photo(side, side))
     folder = ImageFolder(tmp_path, tuple(map(str, range(classes))), (ImageEntry("a.png", 0),))
     with pytest.raises(InputError, match=message):
-        texture.refuse(folder, epsilon, 0)
+        texture.Hardened().check(folder, Options(method="hardened", epsilon=epsilon))
 
 
 def test_protect_writes_a_hardened_release(command: Command, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def main() -> None:
     share = random_set(wanted.images // 5, 10, wanted.size, 2, device)
     target = Target(
         data, wanted.arch, Schedule(epochs=wanted.epochs), 0, share, (0.5, 1.0, 2.0), originals=data,
-        known=Scheme(code_book(10, 0), 8),
+        scheme=Scheme(code_book(10, 0), 8),
     )  # fmt: skip
     print(f"torch {torch.__version__}, {device_name(device)}, {torch.get_num_threads()} threads")
     print(f"{wanted.arch}, {wanted.images} images of {wanted.size} pixels, {wanted.epochs:g} epochs\n")

@@ -7,8 +7,8 @@ Plain text at 80 columns. The first line names the version of Typer, which lays 
 
 from __future__ import annotations
 
+import argparse
 import os
-import sys
 from pathlib import Path
 
 os.environ |= {"COLUMNS": "80", "NO_COLOR": "1"}
@@ -39,10 +39,13 @@ def reference() -> str:
 
 def main() -> None:
     """Print, or write."""
-    if len(sys.argv) < 2:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("page", type=Path, nargs="?", help="the file to write; printed if left out")
+    page = parser.parse_args().page
+    if page is None:
         print(reference(), end="")
     else:
-        Path(sys.argv[1]).write_text(reference(), encoding="utf-8")
+        page.write_text(reference(), encoding="utf-8")
 
 
 if __name__ == "__main__":

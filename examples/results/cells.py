@@ -254,10 +254,10 @@ def protected(store: Path, source: Path, name: str, seed: int) -> Path:
 
 def on_disk(release: Path, test: Path, *, second_half: bool) -> OpenedRelease:
     """A released folder, measured on clean images, or on the half of them that no choice was made on."""
-    from pueprotect.learning.device import choose_device
+    from pueprotect.learning.device import Machine, choose_device
     from pueprotect.release.opened import open_release
 
-    found = open_release(release, test=test, device=choose_device().name)
+    found = open_release(release, test=test, machine=Machine(choose_device()))
     if second_half:
         found.test = found.test.subset(slice(1, None, 2))
     return found
@@ -287,16 +287,16 @@ def attacked(
         source: the release whose originals are the clean ones, where `found` was made from other than clean images.
     """
     from pueprotect.audit.attacks import Target
-    from pueprotect.audit.attacks.base import clean_share
-    from pueprotect.audit.attacks.known import code_book_of
+    from pueprotect.audit.attacks.base import CLEAN_SHARE, clean_share
     from pueprotect.learning.training import Schedule
+    from pueprotect.protect.methods.base import scheme_of
 
     originals = (source or found).originals
     assert originals is not None, "the originals of the release are no longer in their place"
-    share = clean_share(originals, 0.2, share_seed) if attack.needs == "a clean share" else None
+    share = clean_share(originals, 0.2, share_seed) if attack.needs == CLEAN_SHARE else None
     target = Target(
         originals if clean else found.released, arch, Schedule(epochs=epochs, augment=augment), seed, share,
-        (0.5, 1.0, 2.0), originals=None if clean else originals, known=None if clean else code_book_of(found),
+        (0.5, 1.0, 2.0), originals=None if clean else originals, scheme=None if clean else scheme_of(found.run),
     )  # fmt: skip
     return attack.run(target, found.test)
 
@@ -308,8 +308,7 @@ def measure(place: Place, cell: Cell) -> Cell:
     if cell.kind == "certificate":
         return _certified(found, cell, seed)
     from pueprotect.audit.attacks import find
-    from pueprotect.audit.attacks.base import AS_THEY_ARE, CLEAN_BEHIND_IT
-    from pueprotect.audit.attacks.recovery import ALONE
+    from pueprotect.release.records import AS_THEY_ARE, CLEAN_BEHIND_IT, CLEAN_SHARE_ALONE
 
     assert cell.attack is not None
     assert cell.arch is not None
@@ -320,7 +319,7 @@ def measure(place: Place, cell: Cell) -> Cell:
         augment=cell.setting.get("augment", True), clean=cell.release == CLEAN, source=source,
     )  # fmt: skip
     points = dict(result.details.get("points", {}))
-    filtered, alone, plain = (points.pop(name, None) for name in (CLEAN_BEHIND_IT, ALONE, AS_THEY_ARE))
+    filtered, alone, plain = (points.pop(name, None) for name in (CLEAN_BEHIND_IT, CLEAN_SHARE_ALONE, AS_THEY_ARE))
     return replace(
         cell, accuracy=result.accuracy, best=result.best_accuracy, clean_behind_filter=filtered, points=points,
         clean_share_alone=alone, test_images_as_they_are=plain, alarms=result.details.get("alarms"),
@@ -347,7 +346,9 @@ def _certified(found: OpenedRelease, cell: Cell, seed: int) -> Cell:
     made = certify(model, recipe, images, found.test, settings)
     bounds = {f"eta {point.eta:g}": point.certified_learnability for point in made.curve}
     points: dict[str, Figure] = {name: bound for name, bound in bounds.items() if bound is not None}
-    return replace(cell, accuracy=made.noisy_median, points=points | {"own accuracy": made.surrogate_clean_accuracy})
+    return replace(
+        cell, accuracy=made.noisy_accuracy.median, points=points | {"own accuracy": made.surrogate_clean_accuracy}
+    )
 
 
 def commit() -> str | None:

@@ -84,21 +84,22 @@ def worst_of(rows: Sequence[AuditRow]) -> AuditWorst:
     return AuditWorst(attack=top.attack, arch=top.arch, accuracy=top.accuracy, recovered=top.recovered)
 
 
-def verdict(worst: AuditWorst, clean: float | None, chance: float, about: str) -> str:
+def verdict(worst: AuditRow | None, clean: float | None, chance: float, about: str) -> str:
     """What the worst case says, and what it does not, in two lines of a terminal.
 
     Args:
-        worst: the worst attack.
+        worst: the worst attack; None when all failed.
         clean: accuracy of the clean line of its network, if known.
         chance: accuracy of the constant answer.
-        about: what the attack does, as a verb phrase.
+        about: what the attack does, see `Attack.about`.
     """
-    if worst.accuracy is None:
+    if worst is None or worst.accuracy is None:
         return "Every attack of this audit failed, so it shows nothing about these images."
     known = f", clean originals {clean:.1%}" if clean is not None else ""
     share = f", so {worst.recovered:.0%} is recovered" if worst.recovered is not None else ""
+    seeds = f", mean of {len(worst.seeds.accuracies)} seeds" if worst.seeds else ""
     return (
-        f"Worst case: {worst.attack} with {worst.arch} reaches {worst.accuracy:.1%} "
-        f"(chance {chance:.1%}{known}){share}. "
-        f"{worst.attack} {about}. Other attacks, networks or longer training may do better."
+        f"Worst case: {worst.attack} with {worst.arch} reaches {worst.accuracy:.1%}{seeds} "
+        f"(chance {chance:.1%}{known}){share}. {worst.attack} {about}. "
+        "Other attacks, networks or longer training may do better."
     )

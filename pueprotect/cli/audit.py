@@ -112,9 +112,9 @@ def _show(report: Audit, images: int, test_images: int) -> None:
     out.print(_figures(report))
     for row in report.results:
         _show_details(row)
-    worst = report.worst
-    line = report.clean_lines.get(worst.arch or "")
-    about = find(worst.attack).about if worst.attack else ""
+    worst = report.worst_row
+    line = report.clean_lines.get(worst.arch) if worst else None
+    about = find(worst.attack).about if worst else ""
     out.print(f"\n{escape(verdict(worst, line.accuracy if line else None, report.chance, about))}")
     if report.skipped:
         warn("left out", f"{', '.join(report.skipped)}: no clean training images at hand.")
@@ -140,8 +140,7 @@ def _figures(report: Audit) -> Table:
         )  # fmt: skip
 
     for row in report.results:
-        is_worst = (row.attack, row.arch) == (report.worst.attack, report.worst.arch)
-        add(row.attack, row, "bold" if is_worst else None, "red")
+        add(row.attack, row, "bold" if row is report.worst_row else None, "red")
     for line in report.clean_lines.values():
         add("clean originals", line, "dim", "green")
     rows.add_row("chance", "", percent(report.chance), "", "", "", "", style="dim")

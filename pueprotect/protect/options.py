@@ -8,7 +8,7 @@ from pathlib import Path
 from pueprotect.errors import InputError
 from pueprotect.images.encode import FileFormat, Metadata
 from pueprotect.protect.methods.base import LARGEST_BUDGET, METHODS, Mode, NoiseSettings, Visibility, find
-from pueprotect.protect.presets import FULL_SIZE, PRESETS, SHUFFLED
+from pueprotect.protect.presets import PRESETS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,7 @@ class Options:
             epsilon=method.budget or self.epsilon,
             sigma=self.sigma,
             rounds=preset.rounds if self.rounds is None else self.rounds,
-            shuffled=SHUFFLED if images < FULL_SIZE else 0.0,
+            shuffled=preset.shuffled,
             draws=preset.draws,
             surrogate=surrogate,
             seed=self.seed,

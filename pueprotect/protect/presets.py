@@ -20,12 +20,14 @@ class Preset:
         draws: weight draws averaged within one step.
         check_epochs: passes of the self-check.
         extra_rounds: further passes when the self-check learnt too much.
+        shuffled: share of the rounds in which images are exchanged, see `NoiseSettings`; for small sets only.
     """
 
     rounds: int
     draws: int
     check_epochs: int
     extra_rounds: int
+    shuffled: float = 0.0
 
     def for_images(self, images: int, size: int) -> Preset:
         """The same number of steps for a smaller set, within `MOST_REPEATS` times the passes.
@@ -38,7 +40,8 @@ class Preset:
         scales = 2 if size > RESIZED_ABOVE else 1
         rounds, extra = (round(scales * repeats * passes) for passes in (self.rounds, self.extra_rounds))
         checks = round(repeats * self.check_epochs)
-        return Preset(rounds=rounds, draws=self.draws, check_epochs=checks, extra_rounds=extra)
+        shuffled = SHUFFLED if images < FULL_SIZE else 0.0
+        return Preset(rounds, self.draws, checks, extra, shuffled)
 
 
 PRESETS = {

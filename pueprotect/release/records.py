@@ -402,6 +402,12 @@ class Audit(Record):
     flags: list[str]
     data_digest: Digest
 
+    @property
+    def worst_row(self) -> AuditRow | None:
+        """The row behind `worst`."""
+        place = self.worst.attack, self.worst.arch
+        return next((row for row in self.results if (row.attack, row.arch) == place), None)
+
 
 # Names of points in `details` that others look for.
 CLEAN_BEHIND_IT = "clean images behind the same filter"

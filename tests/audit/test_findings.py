@@ -107,11 +107,11 @@ def test_the_most_damaging_attack_comes_first_and_failed_ones_last() -> None:
 
 
 def test_the_verdict_fits_two_lines_and_names_what_was_measured() -> None:
-    worst = worst_of([judge((result(0.74, "class-mean"),), line(0.78), 0.2)])
+    worst = judge((result(0.74, "class-mean"),), clean_row((result(0.78),), 0.2), 0.2)
     text = verdict(worst, 0.78, 0.2, "removes the fine detail of each class's average image")
     assert text.startswith(
         "Worst case: class-mean with resnet8 reaches 74.0% (chance 20.0%, clean originals 78.0%), so 93%"
     )
     assert "class-mean removes the fine detail" in text
     assert len(text) < 4 * 80
-    assert "shows nothing" in verdict(AuditWorst(), None, 0.2, "")
+    assert "shows nothing" in verdict(None, None, 0.2, "")

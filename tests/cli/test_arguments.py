@@ -43,7 +43,6 @@ OUT_OF_RANGE = [
     ("certify", ["--alpha", "0"], "--alpha"),
     ("certify", ["--sigma", "0"], "--sigma"),
     ("certify", ["--sigma", "much"], "--sigma"),
-    ("certify", ["--precision", "fp8"], "--precision"),
     ("certify", ["--eta", "-1"], "--eta"),
     ("certify", ["--eta", "wide"], "--eta"),
     ("certify", ["--eta", ","], "--eta"),

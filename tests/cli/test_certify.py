@@ -108,3 +108,10 @@ def test_sigma_is_found_where_the_clean_baseline_still_knows(
     assert kept - chance >= 0.55 * (own - chance), "the rule asks for 0.7; twelve images are coarse"
     louder = command("certify", mine.out, *words, "--sigma", 4 * done.data["sigma"])
     assert louder.data["baseline"]["noisy_accuracy"]["median"] - chance < 0.7 * (own - chance)
+
+
+def test_an_unknown_precision_is_a_usage_error(release: Release, command: Command) -> None:
+    done = command("certify", release.out, "--precision", "fp8")
+    assert done.code == 2
+    assert "--precision" in done.stderr
+    assert "bf16" in done.stderr

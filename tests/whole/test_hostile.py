@@ -197,7 +197,7 @@ def test_one_picture_in_two_classes_is_reported(tmp_path: Path, command: Command
         image.save(src / "dog/same.bmp")  # the same pixels in another file
     done = command("protect", src, "--out", tmp_path / "out", *TINY, "--release-anyway")
     assert done.code == 0
-    assert "Pictures in two classes: 1, such as cat/001.png and dog/same.bmp" in done.stderr
+    assert "1 picture is in two classes, such as cat/001.png and dog/same.bmp" in done.stderr
 
 
 def test_what_cannot_be_released_is_listed_and_left_out_only_when_asked(tmp_path: Path, command: Command) -> None:

@@ -11,7 +11,7 @@ import typer
 
 import pueprotect
 from pueprotect.audit.flags import FLAGS
-from pueprotect.certify.flags import CERTIFICATE_FLAGS
+from pueprotect.certify.flags import FLAGS as CERTIFICATE_FLAGS
 from pueprotect.check.policyfile import read_policy
 from pueprotect.cli import COMMANDS, app
 

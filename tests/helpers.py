@@ -27,6 +27,8 @@ from pueprotect.images.decode import decode
 from pueprotect.images.encode import Encoder
 from pueprotect.learning.data import ImageSet
 from pueprotect.learning.training import Schedule
+from pueprotect.protect.methods.base import NoiseSettings
+from pueprotect.protect.methods.base import find as find_method
 from pueprotect.protect.options import Options
 from pueprotect.protect.pipeline import protect_folder
 from pueprotect.protect.report import Report
@@ -353,41 +355,23 @@ def noise(count: int = 64, size: int = 16, classes: int = 2, seed: int = 0) -> I
     return image_set(images, torch.arange(count) % classes, classes)
 
 
-def lsp(data: ImageSet, levels: float = 6, patch: int = 8, seed: int = 0) -> ImageSet:
-    """Linearly separable noise in blocks (Yu et al., "Availability Attacks Create Shortcuts", KDD 2022).
+def protected_by(method: str, data: ImageSet, seed: int = 0) -> ImageSet:
+    """Images with the noise that a method in closed form lays on them at 8/255."""
+    pixels, labels = data.images.permute(0, 2, 3, 1).numpy(), data.labels.numpy()
+    held = np.zeros(len(data), dtype=np.bool_)
+    made: Any = find_method(method)
+    noise = made.noise(pixels, labels, held, NoiseSettings(method=method, epsilon=made.budget or 8, seed=seed))
+    return image_set(data.images.float() + torch.from_numpy(noise).permute(0, 3, 1, 2), data.labels, data.classes)
 
-    One random sign for each channel of each patch and class, plus a little sample-wise noise on the patches, scaled to
-    the L2 norm of `levels` in every pixel: linearly separable, and constant within a patch of 8 pixels. On 2,000
-    CIFAR-10 photographs and 10 epochs of resnet8 plain training still reached 41.6 %.
-    """
-    stream = torch.Generator().manual_seed(seed)
-    grid = data.size // patch
-    centres = torch.randn((data.classes, 3, grid, grid), generator=stream).sign()
-    points = centres[data.labels] + 0.1 * torch.randn((len(data), 3, grid, grid), generator=stream)
-    points *= levels * points[0].numel() ** 0.5 / points.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
-    blocks = points.repeat_interleave(patch, 2).repeat_interleave(patch, 3)
-    return image_set(data.images.float() + blocks, data.labels, data.classes)
+
+def lsp(data: ImageSet) -> ImageSet:
+    """Linearly separable perturbations."""
+    return protected_by("lsp", data)
 
 
 def one_pixel_shortcut(data: ImageSet) -> ImageSet:
-    """One pixel of each class gets one colour at a corner of the cube (Wu et al., ICLR 2023).
-
-    Place and colour are those from which the class's images are farthest for their spread, none used twice. On 2,000
-    CIFAR-10 photographs and 10 epochs of resnet8 plain training still reached 40.6 %.
-    """
-    images, taken = data.images.clone(), set()
-    colours = torch.tensor([[r, g, b] for r in (0.0, 1.0) for g in (0.0, 1.0) for b in (0.0, 1.0)])
-    for label in range(data.classes):
-        members = torch.nonzero(data.labels == label).flatten()
-        shown = data.images[members].float() / 255
-        away = (shown[:, None] - colours[None, :, :, None, None]).abs().mean(2)  # (n, 8, H, W)
-        score = (away.mean(0) / away.std(0).clamp_min(1e-6)).flatten()
-        place = next(int(i) for i in score.argsort(descending=True) if int(i) not in taken)
-        taken.add(place)
-        colour, rest = divmod(place, data.size**2)
-        row, column = divmod(rest, data.size)
-        images[members, :, row, column] = (255 * colours[colour]).to(torch.uint8)
-    return image_set(images, data.labels, data.classes)
+    """One-pixel shortcuts."""
+    return protected_by("ops", data)
 
 
 def random_images(count: int = 48, size: int = 16, classes: int = 3, seed: int = 0) -> ImageSet:

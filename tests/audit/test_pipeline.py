@@ -85,7 +85,8 @@ def test_cheap_attacks_come_first_after_the_clean_lines_and_the_time_is_said(rel
     settings = AuditSettings(attacks=("cutout", "at-4", "weight-noise-short", "standard"), **QUICKLY)  # type: ignore[arg-type]
     audit(on(opened, progress=shown), settings)
     assert shown.labels == [
-        "read originals", "time a few steps", "train on the clean originals (resnet8)", "attack weight-noise-short (resnet8)",
+        "read originals", "time a few steps", "train on the clean originals (resnet8)",
+        "attack weight-noise-short (resnet8)",
         "attack cutout (resnet8)", "attack standard (resnet8)", "attack at-4 (resnet8)",
     ]  # fmt: skip
     assert shown.notes[1].startswith("5 trainings, about ")

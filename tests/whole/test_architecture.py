@@ -28,8 +28,6 @@ STRANGERS = {"images", "learning"}
 WITHOUT_TORCH = {"errors", "runtime", "images", "check"}
 LONGEST = 60
 TESTS = Path(__file__).parents[1]
-# Asked through the modules that use them.
-WITHOUT_TESTS = ("certify.report", "protect.noise", "protect.report")
 
 FILES = {path.relative_to(ROOT).with_suffix("").as_posix().replace("/", "."): path for path in ROOT.rglob("*.py")}
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items() if name != "__init__"}
@@ -123,9 +121,7 @@ def test_lengths_are_counted_from_def_to_end_without_the_docstring() -> None:
     assert (length(bare, signature=True), length(bare, signature=False)) == (2, 1)
 
 
-@pytest.mark.parametrize(
-    "module", [name for name in sorted(TREES) if name not in WITHOUT_TESTS and not name.split(".")[-1].startswith("__")]
-)
+@pytest.mark.parametrize("module", [name for name in sorted(TREES) if not name.split(".")[-1].startswith("__")])
 def test_a_module_has_a_test_file_of_its_name_in_the_same_room(module: str) -> None:
     *room, name = module.split(".")
     assert TESTS.joinpath(*room, f"test_{name}.py").is_file()

@@ -1,6 +1,7 @@
 """The examples do what they say: the workflow's commands are executed as they are written."""
 
 import os
+import runpy
 import shutil
 import stat
 import subprocess
@@ -9,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
-from helpers import RecordedRelease
+from helpers import RecordedRelease, Release
 
 import pueprotect
 from pueprotect.check.policyfile import read_policy
@@ -116,3 +118,39 @@ def test_the_benchmark_prints_medians_and_their_ratio() -> None:
     done = subprocess.run(words, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "check / sha256sum" in done.stdout.splitlines()[-1]
+
+
+def script(name: str, *words: object) -> str:
+    """What an example prints; it must succeed."""
+    command = [sys.executable, str(EXAMPLES / name), *map(str, words)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_quick_start_goes_from_a_sample_to_an_audit(tmp_path: Path) -> None:
+    said = script("quickstart.py", "--tiny", tmp_path)
+    assert "certified learnability at eta 0: " in said
+    assert "worst of the audit: standard reaches" in said
+    assert {path.name for path in tmp_path.iterdir()} == {"photos", "shared", "shared.vault"}
+
+
+def test_an_attack_of_ones_own_is_measured_like_any_other(release: Release, tmp_path: Path) -> None:
+    said = script("own_attack.py", release.copy(tmp_path).out, "--epochs", 1)
+    assert {line.split()[0] for line in said.splitlines()} == {"standard", "mosaic"}
+
+
+def test_the_example_attack_shows_four_pixels_as_one() -> None:
+    found = runpy.run_path(str(EXAMPLES / "own_attack.py"))["Mosaic"]()
+    images = torch.arange(2 * 3 * 4 * 4, dtype=torch.uint8).reshape(2, 3, 4, 4)
+    coarse = found.filter(None)(images)
+    assert coarse.shape == images.shape
+    assert torch.equal(coarse[..., 1::2, :], coarse[..., ::2, :])
+    assert torch.equal(coarse[..., 1::2], coarse[..., ::2])
+    assert torch.equal(coarse[..., ::2, ::2], images[..., ::2, ::2])
+
+
+def test_a_method_of_ones_own_protects(photos: Path, tmp_path: Path) -> None:
+    assert "released: True" in script("own_method.py", photos, tmp_path / "striped", "--tiny")
+    assert len(list((tmp_path / "striped").rglob("*.png"))) == len(list(photos.rglob("*.png")))

@@ -1,0 +1,42 @@
+import numpy as np
+import pytest
+import torch
+from helpers import Command, lsp, noise, write_photos
+
+from pueprotect.protect.methods.base import NoiseSettings
+from pueprotect.protect.methods.lsp import LSP
+
+
+def test_lsp_is_blocks_of_six_levels_that_separate_the_classes() -> None:
+    clean = noise(400, 32, classes=4)
+    change = lsp(clean).images.float() - clean.images.float()
+    assert float(change.pow(2).mean().sqrt()) == pytest.approx(6, abs=0.2)
+    blocks = change.view(400, 3, 4, 8, 4, 8)
+    assert float(blocks.std((3, 5)).mean()) < 0.6, "one level in a block, up to rounding"
+    codes = blocks.mean((3, 5)).flatten(1)
+    centres = torch.stack([codes[clean.labels == label].mean(0) for label in range(4)])
+    assert torch.equal(torch.cdist(codes, centres).argmin(1), clean.labels)
+
+
+def test_the_noise_follows_budget_size_and_seed() -> None:
+    labels = np.arange(6) % 3
+    pixels, held = np.zeros((6, 20, 20, 3), dtype=np.uint8), np.zeros(6, dtype=np.bool_)
+
+    def made(epsilon: int, seed: int) -> np.ndarray:
+        return LSP().noise(pixels, labels, held, NoiseSettings(method="lsp", epsilon=epsilon, seed=seed))
+
+    first = made(4, 0)
+    assert first.shape == pixels.shape, "a side that is no multiple of the patch is cut"
+    assert int(np.abs(first).max()) <= 4
+    assert np.array_equal(first, made(4, 0))
+    assert not np.array_equal(first, made(4, 1))
+    assert float(np.sqrt((made(12, 0).astype(float) ** 2).mean())) == pytest.approx(9, abs=0.5)
+
+
+def test_protect_writes_a_release(command: Command, tmp_path: object) -> None:
+    src = write_photos(tmp_path / "src", 6)  # type: ignore[operator]
+    words = ("--method", "lsp", "--size", "16", "--preset", "quick", "--release-anyway", "--json")
+    done = command("protect", src, "--out", tmp_path / "out", *words)  # type: ignore[operator]
+    assert done.code == 0, done.stderr
+    assert (done.data["method"], done.data["mode"], done.data["rounds"]) == ("lsp", "sample-wise", 0)
+    assert 4 <= done.data["realised"]["linf_max"] <= 8

@@ -1,1 +1,1 @@
-"""Recorded evidence against a policy. No torch."""
+"""Checks recorded evidence against a policy. No torch."""

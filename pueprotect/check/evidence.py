@@ -1,4 +1,4 @@
-"""The recorded evidence of one release, and which of it is for the files as they are. No torch."""
+"""Reads the recorded evidence of one release, and tells which of it is for the files as they are. No torch."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class Evidence:
 
     Attributes:
         out: the released folder.
-        vault: where the evidence lies.
-        own: whether pueprotect made the release, so that a manifest says what it must hold.
-        digest: of the released files: as recorded where a manifest is, else as they are.
+        vault: the folder of the evidence.
+        own: whether pueprotect made the release, so that there is a manifest.
+        digest: of the released files: the recorded one if there is a manifest, else that of the files as they are.
         difference: how the files differ from the manifest.
-        rows: the manifest; empty for a folder that pueprotect did not protect.
-        run: `run.json`; empty likewise.
-        certificate: of whatever bytes; None when there is none.
-        audit: every recorded attack, of whatever bytes, sorted by file name.
+        rows: the manifest; empty without one.
+        run: `run.json`; empty without a manifest.
+        certificate: may be for other files.
+        audit: every recorded attack sorted by file name; some may be for other files.
     """
 
     out: Path
@@ -44,33 +44,28 @@ class Evidence:
 
     @cached_property
     def fresh(self) -> tuple[AuditRecord, ...]:
-        """Recorded attacks on these very bytes, without the clean lines."""
+        """Recorded attacks on these very files, without the clean lines."""
         return tuple(r for r in self.audit if r.key.data_digest == self.digest and r.key.attack != CLEAN_LINE)
 
     @cached_property
     def clean_lines(self) -> tuple[AuditRecord, ...]:
-        """Plain trainings on the clean originals of these bytes."""
+        """Plain trainings on the clean originals of these files."""
         return tuple(r for r in self.audit if r.key.data_digest == self.digest and r.key.attack == CLEAN_LINE)
 
     def clean_line(self, record: AuditRecord) -> AuditRecord | None:
-        """The clean line that `record` is compared with: same network, epochs, test images, and seed if there is one.
+        """The clean line for `record`: the same network and test images; if possible the same epochs, then seed.
 
         An attack with a schedule of its own is compared with the longest clean training.
         """
-        lines = [
-            line
-            for line in self.clean_lines
-            if (line.key.arch, line.key.test_digest) == (record.key.arch, record.key.test_digest)
-        ]
-
-        def nearness(line: AuditRecord) -> tuple[bool, bool, float]:
-            return line.key.epochs == record.key.epochs, line.key.seed == record.key.seed, line.key.epochs
-
-        return max(lines, key=nearness) if lines else None
+        key = record.key
+        lines = [r for r in self.clean_lines if (r.key.arch, r.key.test_digest) == (key.arch, key.test_digest)]
+        return max(
+            lines, key=lambda r: (r.key.epochs == key.epochs, r.key.seed == key.seed, r.key.epochs), default=None
+        )
 
     @cached_property
     def rows_by_attack(self) -> dict[str, list[AuditRow]]:
-        """The fresh attacks with the share that each recovers, one row for each network."""
+        """The fresh attacks with their recovered share, one row for each network."""
         found: dict[str, list[AuditRow]] = {}
         for record in self.fresh:
             found.setdefault(record.key.attack, []).append(AuditRow.over([record.result], self.recovered(record)))
@@ -90,7 +85,7 @@ def read_evidence(out: Path, vault: Path | None = None, workers: int = 0) -> Evi
 
     Args:
         out: the released folder.
-        vault: its vault; None takes `OUT.vault`.
+        vault: None takes `OUT.vault`.
         workers: hashing threads; 0 chooses.
 
     Raises:
@@ -113,22 +108,10 @@ def read_evidence(out: Path, vault: Path | None = None, workers: int = 0) -> Evi
 
         difference = Verification((), (), ())
         digest = data_digest(digest_files(out, [entry.path for entry in scan(out).entries], workers))
+    certificate = _parsed(store, CERTIFICATE, Certificate) if (place / CERTIFICATE).is_file() else None
     names = sorted(path.name for path in (place / "audit").glob("*.json"))
-    return Evidence(
-        out=out,
-        vault=place,
-        own=own,
-        digest=digest,
-        difference=difference,
-        rows=rows,
-        run=run,
-        certificate=_optional(store, CERTIFICATE, Certificate),
-        audit=tuple(_parsed(store, f"audit/{name}", AuditRecord) for name in names),
-    )
-
-
-def _optional(store: Vault, name: str, model: type[Model]) -> Model | None:
-    return _parsed(store, name, model) if (store.path / name).is_file() else None
+    audit = tuple(_parsed(store, f"audit/{name}", AuditRecord) for name in names)
+    return Evidence(out, place, own, digest, difference, rows, run, certificate, audit)
 
 
 def _parsed(store: Vault, name: str, model: type[Model]) -> Model:
@@ -136,8 +119,8 @@ def _parsed(store: Vault, name: str, model: type[Model]) -> Model:
     version = data.get("schema_version", SCHEMA_VERSION)
     if version != SCHEMA_VERSION:
         raise VaultError(
-            f"{store.path / name} has schema_version {version!r} and this pueprotect reads {SCHEMA_VERSION}; use the "
-            "release that wrote it."
+            f"{store.path / name} has schema_version {version!r}, and this pueprotect reads {SCHEMA_VERSION}; use the "
+            "pueprotect that wrote it."
         )
     try:
         return model.model_validate(data)
@@ -145,6 +128,5 @@ def _parsed(store: Vault, name: str, model: type[Model]) -> Model:
         detail = error.errors()[0]
         where = ".".join(map(str, detail["loc"]))
         raise VaultError(
-            f"{store.path / name} does not hold what it should ({where}: {detail['msg']}); run the command that "
-            "writes it again."
+            f"{store.path / name} is damaged ({where}: {detail['msg']}); run the command that writes it again."
         ) from error

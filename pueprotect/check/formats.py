@@ -1,4 +1,4 @@
-"""The result of `check` as text, JSON, JUnit, SARIF 2.1.0 and GitHub annotations."""
+"""Formats the result of `check` as text, JSON, JUnit, SARIF 2.1.0 and GitHub annotations."""
 
 from __future__ import annotations
 
@@ -14,22 +14,15 @@ from pueprotect.check.verdicts import OUTCOMES, Verdict, exit_code
 from pueprotect.errors import ExitCode
 from pueprotect.release.vault import SCHEMA_VERSION
 
-# What GitHub shows of one step: further annotations of a kind are dropped without a word.
-ANNOTATIONS = 10
+ANNOTATIONS = 10  # GitHub drops further annotations of a kind from one step without a message
 LONGEST_MESSAGE = 4000
+WORDS = {ExitCode.PASS: "passes", ExitCode.FAIL: "fails", ExitCode.INCONCLUSIVE: "is inconclusive under"}
 MARKS = {True: "pass", False: "FAIL", None: "?"}
 
 
 @dataclass(frozen=True)
 class CheckReport:
-    """All verdicts of one check.
-
-    Attributes:
-        file: the policy and the lines of its keys.
-        out: the released folder, as it was named.
-        digest: of its files.
-        verdicts: in the order of the rules.
-    """
+    """All verdicts of one check in the order of the rules, with the folder as named and the digest of its files."""
 
     file: PolicyFile
     out: str
@@ -41,27 +34,23 @@ class CheckReport:
         """The exit code."""
         return exit_code(self.verdicts)
 
-    def count(self, passed: bool | None) -> int:
-        """How many verdicts have this outcome."""
-        return sum(verdict.passed is passed for verdict in self.verdicts)
-
     @property
     def summary(self) -> str:
-        """One sentence."""
-        rules, failed, unknown = len(self.verdicts), self.count(False), self.count(None)
-        waived = sum(verdict.waived is not None for verdict in self.verdicts)
-        known = sum(verdict.known for verdict in self.verdicts)
-        parts = [f"{failed} failed"] * bool(failed) + [f"{unknown} inconclusive"] * bool(unknown)
-        parts += [f"{waived} waived"] * bool(waived) + [f"{known} failed before and are no worse"] * bool(known)
-        words = {ExitCode.PASS: "passes", ExitCode.FAIL: "fails", ExitCode.INCONCLUSIVE: "is inconclusive under"}[
-            self.code
-        ]
-        detail = f": of {rules} rules {', '.join(parts)}." if parts else f": all {rules} rules hold."
-        return f"{self.out} {words} {self.file.path}{detail}"
+        """One sentence: the outcome, and how many rules have which."""
+        counts = {
+            "failed": sum(verdict.passed is False for verdict in self.verdicts),
+            "inconclusive": sum(verdict.passed is None for verdict in self.verdicts),
+            "waived": sum(verdict.waived is not None for verdict in self.verdicts),
+            "failed before and are no worse": sum(verdict.known for verdict in self.verdicts),
+        }
+        parts = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+        rules = len(self.verdicts)
+        detail = f"of {rules} rules {parts}." if parts else f"all {rules} rules hold."
+        return f"{self.out} {WORDS[self.code]} {self.file.path}: {detail}"
 
 
 def as_json(report: CheckReport) -> str:
-    """The object of the contract."""
+    """One JSON object, see `schemas.Check`."""
     data = {
         "schema_version": SCHEMA_VERSION,
         "passed": report.code == ExitCode.PASS,
@@ -74,7 +63,7 @@ def as_json(report: CheckReport) -> str:
 
 
 def remark(verdict: Verdict) -> str:
-    """The reason with the waiver or the mend."""
+    """The reason, with the waiver or the command to run."""
     text = verdict.reason
     if verdict.waived:
         text += f"; waived: {verdict.waived}"
@@ -86,7 +75,7 @@ def remark(verdict: Verdict) -> str:
 
 
 def as_text(report: CheckReport) -> str:
-    """One line for each rule, without colours, and the summary."""
+    """One line without colours for each rule, then the summary."""
     width = max((len(verdict.rule) for verdict in report.verdicts), default=0)
     lines = [f"{MARKS[verdict.passed]:4}  {verdict.rule:{width}}  {remark(verdict)}" for verdict in report.verdicts]
     return "\n".join([*lines, report.summary]) + "\n"
@@ -115,7 +104,7 @@ def as_junit(report: CheckReport) -> str:
 
 
 def as_sarif(report: CheckReport) -> str:
-    """SARIF 2.1.0: a result for each rule that did not pass by itself, at its line of the policy."""
+    """SARIF 2.1.0: a result for each rule that did not pass by itself, located at its line of the policy."""
     ids = list(dict.fromkeys(verdict.rule for verdict in report.verdicts))
     path = report.file.path
     uri = path.resolve().as_uri() if path.is_absolute() else quote(path.as_posix())
@@ -123,85 +112,58 @@ def as_sarif(report: CheckReport) -> str:
     for verdict in report.verdicts:
         if verdict.passed and not verdict.waived and not verdict.known:
             continue
+        place = {"artifactLocation": {"uri": uri}, "region": {"startLine": report.file.line_of(verdict.rule)}}
         result: dict[str, Any] = {
             "ruleId": verdict.rule,
             "ruleIndex": ids.index(verdict.rule),
             "kind": "fail",
             "level": "warning" if verdict.passed is None else "error",
             "message": {"text": remark(verdict)},
-            "locations": [
-                {
-                    "physicalLocation": {
-                        "artifactLocation": {"uri": uri},
-                        "region": {"startLine": report.file.line_of(verdict.rule)},
-                    }
-                }
-            ],
+            "locations": [{"physicalLocation": place}],
             "partialFingerprints": {"rule/v1": verdict.rule},
         }
         if verdict.waived:
-            result["suppressions"] = [
-                {"kind": "external", "status": "accepted", "justification": verdict.waived},
-            ]
+            result["suppressions"] = [{"kind": "external", "status": "accepted", "justification": verdict.waived}]
         if verdict.known:
             result["baselineState"] = "unchanged"
         results.append(result)
-    driver = {
-        "name": "pueprotect",
-        "version": __version__,
-        "rules": [{"id": name, "shortDescription": {"text": f"Rule {name} of the policy."}} for name in ids],
-    }
+    rules = [{"id": name, "shortDescription": {"text": f"Rule {name} of the policy."}} for name in ids]
     run = {
-        "tool": {"driver": driver},
+        "tool": {"driver": {"name": "pueprotect", "version": __version__, "rules": rules}},
         "invocations": [{"executionSuccessful": True, "exitCode": report.code}],
         "results": results,
         "properties": {"data_digest": report.digest},
     }
-    data = {
-        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
-        "version": "2.1.0",
-        "runs": [run],
-    }
+    data = {"$schema": "https://json.schemastore.org/sarif-2.1.0.json", "version": "2.1.0", "runs": [run]}
     return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
 
 
 def as_github(report: CheckReport) -> str:
-    """Workflow commands: errors for failures, warnings where inconclusive, ten of a kind, and a notice."""
+    """Workflow commands: an error for each failure, a warning for each inconclusive rule, and a notice.
+
+    Where there are more than ten of a kind, the tenth names those that are not shown.
+    """
     lines = []
     for kind, passed in (("error", False), ("warning", None)):
         found = [verdict for verdict in report.verdicts if verdict.passed is passed]
-        # The last place tells of those that are not shown.
         shown = found if len(found) <= ANNOTATIONS else found[: ANNOTATIONS - 1]
-        for verdict in shown:
-            lines.append(
-                _annotation(kind, report.file, report.file.line_of(verdict.rule), verdict.rule, remark(verdict))
-            )
-        if len(shown) < len(found):
-            rest = found[len(shown) :]
+        lines += [_annotation(kind, report, report.file.line_of(v.rule), v.rule, remark(v)) for v in shown]
+        if rest := found[len(shown) :]:
             names = ", ".join(verdict.rule for verdict in rest)
-            lines.append(_annotation(kind, report.file, 1, f"{len(rest)} more rules", names))
-    lines.append(_annotation("notice", report.file, 1, "pueprotect check", report.summary))
+            lines.append(_annotation(kind, report, 1, f"{len(rest)} more rules", names))
+    lines.append(_annotation("notice", report, 1, "pueprotect check", report.summary))
     return "\n".join(lines) + "\n"
 
 
-def _annotation(kind: str, file: PolicyFile, line: int, title: str, message: str) -> str:
+def _annotation(kind: str, report: CheckReport, line: int, title: str, message: str) -> str:
     text = message if len(message) <= LONGEST_MESSAGE else message[: LONGEST_MESSAGE - 3] + "..."
-    place = f"file={_property(file.path.as_posix())},line={line},title={_property(title)}"
-    return f"::{kind} {place}::{_data(text)}"
+    path, title = (_data(part).replace(":", "%3A").replace(",", "%2C") for part in (report.file.path.as_posix(), title))
+    return f"::{kind} file={path},line={line},title={title}::{_data(text)}"
 
 
 def _data(text: str) -> str:
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
-def _property(text: str) -> str:
-    return _data(text).replace(":", "%3A").replace(",", "%2C")
-
-
-FORMATS: dict[str, Callable[[CheckReport], str]] = {
-    "text": as_text,
-    "json": as_json,
-    "junit": as_junit,
-    "sarif": as_sarif,
-    "github": as_github,
-}
+FORMATS: dict[str, Callable[[CheckReport], str]]
+FORMATS = {"text": as_text, "json": as_json, "junit": as_junit, "sarif": as_sarif, "github": as_github}

@@ -1,10 +1,9 @@
-"""Reads a policy file; every error is one sentence with file, line and the allowed values."""
+"""Reads a policy file; an error message names the file, the line and the allowed values."""
 
 from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,21 +16,17 @@ from pueprotect.errors import InputError
 
 Place = tuple[str | int, ...]
 
-_SECTIONS: dict[str, type[BaseModel]] = {
-    "certify": CertifyRules,
-    "audit": AuditRules,
-    "images": ImageRules,
-    "waivers": Waiver,
-}
+_SECTIONS: dict[str, type[BaseModel]]
+_SECTIONS = {"certify": CertifyRules, "audit": AuditRules, "images": ImageRules, "waivers": Waiver}
 
 
 @dataclass(frozen=True)
 class PolicyFile:
-    """A policy and where each of its keys stands.
+    """A policy and the line of each of its keys.
 
     Attributes:
-        path: the file, as it was named.
-        policy: what it says.
+        path: as given on the command line.
+        policy: the parsed content.
         sha256: lower-case hex digest of the file.
         lines: 1-based line of each key by its place, such as ("certify", "q").
     """
@@ -42,7 +37,7 @@ class PolicyFile:
     lines: dict[Place, int]
 
     def line_of(self, rule: str) -> int:
-        """The line of the key behind a verdict's rule; 1 for rules that need no key."""
+        """The line of the key behind a verdict's rule; 1 for rules without a key."""
         group, _, rest = rule.partition(".")
         if group == "waivers":
             found = [n for n, waiver in enumerate(self.policy.waivers) if waiver.rule == rest]
@@ -57,7 +52,7 @@ def read_policy(path: Path) -> PolicyFile:
     """Read and check a policy file.
 
     Raises:
-        InputError: it cannot be read, is not YAML, or says what no policy can; the message names the line.
+        InputError: it cannot be read, is not YAML, or is not a valid policy; the message names the line.
     """
     try:
         content = path.read_bytes()
@@ -79,12 +74,12 @@ def read_policy(path: Path) -> PolicyFile:
         data = loader.construct_document(root)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-        last = text.rstrip().count("\n")  # what lacks at the end is said of the last line, not of the one after it
+        last = text.rstrip().count("\n")  # an error at the end is reported for the last line, not the one after it
         where = f", line {min(mark.line, last) + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "it cannot be parsed"
-        raise InputError(f"{path}{where}: not YAML ({problem}); mend the line.") from error
+        raise InputError(f"{path}{where}: not YAML ({problem}); fix the line.") from error
     except (ValueError, RecursionError) as error:  # a date such as 2027-02-31; an alias of itself
-        raise InputError(f"{path}: a value cannot be read ({error}); mend it.") from error
+        raise InputError(f"{path}: a value cannot be read ({error}); fix it.") from error
     if not isinstance(data, dict):
         raise InputError(f"{path}, line 1: not a policy; it starts with: version: 1")
     try:
@@ -95,18 +90,16 @@ def read_policy(path: Path) -> PolicyFile:
 
 
 def _locate(node: yaml.Node, place: Place, lines: dict[Place, int], path: Path) -> None:
-    """Note the line of every key and list entry below `node`; a key that stands twice is an error."""
+    """Note the line of every key and list entry below `node`; a repeated key is an error."""
     if isinstance(node, yaml.MappingNode):
-        seen: set[Hashable] = set()
         for key, value in node.value:
             line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode):
                 raise InputError(f"{path}, line {line}: a key is not a plain word; write one such as certify.")
             if value.tag.endswith(":null"):
                 raise InputError(f"{path}, line {line}: {key.value} is empty; give it a value or remove it.")
-            if key.value in seen:
-                raise InputError(f"{path}, line {line}: {key.value} stands twice; keep one of them.")
-            seen.add(key.value)
+            if (*place, key.value) in lines:
+                raise InputError(f"{path}, line {line}: {key.value} is there twice; keep one of them.")
             lines[*place, key.value] = line
             _locate(value, (*place, key.value), lines, path)
     elif isinstance(node, yaml.SequenceNode):
@@ -116,7 +109,7 @@ def _locate(node: yaml.Node, place: Place, lines: dict[Place, int], path: Path) 
 
 
 def _sentence(path: Path, error: ValidationError, lines: dict[Place, int]) -> str:
-    """The first thing that is wrong, by the order of the file."""
+    """The message for the first error in the file."""
 
     def line(detail: Any) -> int:
         places = (detail["loc"][:end] for end in range(len(detail["loc"]), 0, -1))
@@ -124,24 +117,20 @@ def _sentence(path: Path, error: ValidationError, lines: dict[Place, int]) -> st
 
     detail = min(error.errors(include_url=False), key=line)
     loc: Place = detail["loc"]
-    name, key = _dotted(loc), str(loc[-1]) if loc else ""
-    model = _model_at(loc)
-    where = f"{path}, line {line(detail)}"
+    name = "".join(f"[{part + 1}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
+    key, model = str(loc[-1]) if loc else "", _model_at(loc)
+    keys, where = ", ".join(model.model_fields), f"{path}, line {line(detail)}"
     if detail["type"] == "extra_forbidden":
         near = difflib.get_close_matches(key, model.model_fields, n=1)
         guess = f" (did you mean {near[0]}?)" if near else ""
-        return f"{where}: unknown key {name}{guess}; allowed here: {', '.join(model.model_fields)}."
+        return f"{where}: unknown key {name}{guess}; allowed here: {keys}."
     field = model.model_fields.get(key)
-    allowed = (field.description or "").rpartition(": ")[2] if field else f"keys {', '.join(model.model_fields)}"
+    allowed = (field.description or "").rpartition(": ")[2] if field else f"keys {keys}"
     if detail["type"] == "missing":
         return f"{where}: {name} is missing; give {allowed}."
     if detail["type"] == "value_error":
         return f"{where}: {name} {detail['ctx']['error']}."
     return f"{where}: {name} is {_shown(detail['input'])}; give {allowed}."
-
-
-def _dotted(loc: Place) -> str:
-    return "".join(f"[{part + 1}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
 
 
 def _shown(value: object) -> str:

@@ -1,4 +1,4 @@
-"""Every JSON output as a model: `RECORDS` names them, and the JSON Schemas come from here and nowhere else."""
+"""Lists every JSON output as a model (`RECORDS`); the JSON Schemas are made from these models."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Policy x recorded evidence -> verdicts. Pure: no files, no clock; the command line turns verdicts into exit codes.
+"""Applies a policy to recorded evidence. Pure: reads no files and no clock.
 
-The gates of `certify` and `audit` are policies of one rule. Evidence that is missing, or is for other files,
-never passes and never fails: it is inconclusive and names the command that would produce it.
+The gates of `certify` and `audit` are policies of one rule. Evidence that is missing or for other files neither passes
+nor fails: it is inconclusive, and the verdict names the command that produces it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pueprotect.release.vault import default_vault
 
 if TYPE_CHECKING:
     from pueprotect.check.evidence import Evidence
-    from pueprotect.release.records import AuditRow, Certificate, ManifestRow, Point, RecipeFigures
+    from pueprotect.release.records import AuditRow, Certificate, Point, RecipeFigures
 
 OUTCOMES = {ExitCode.PASS: "pass", ExitCode.FAIL: "fail", ExitCode.INCONCLUSIVE: "inconclusive"}
 DATA = "data.digest"
@@ -31,14 +31,12 @@ class Verdict:
 
     Attributes:
         rule: its name, such as `audit.pst.max_accuracy`.
-        passed: None where the evidence does not tell.
-        observed: the figure; None where unknown.
-        limit: what it is held against; None for rules without a number.
+        passed: None where the evidence is missing.
+        limit: None for rules without a number.
         reason: one sentence without its full stop.
-        comparison: on which side of the limit a figure passes.
-        command: what would produce the missing evidence.
+        command: produces the missing evidence.
         waived: the waiver that turned a failure into a pass.
-        known: a failure that the baseline has already, no worse now.
+        known: whether the baseline has the same failure and it is no worse now.
     """
 
     rule: str
@@ -77,7 +75,7 @@ def exit_code(verdicts: Iterable[Verdict]) -> ExitCode:
 
 
 def judge(policy: Policy, evidence: Evidence, today: date) -> tuple[Verdict, ...]:
-    """Every rule of `policy` applied to what is recorded, waivers included."""
+    """Apply every rule of `policy` and its waivers to the recorded evidence."""
     verdicts = [_data(evidence)]
     if policy.certify is not None:
         verdicts += _certify(policy.certify, evidence)
@@ -89,12 +87,11 @@ def judge(policy: Policy, evidence: Evidence, today: date) -> tuple[Verdict, ...
 
 
 def apply_waivers(verdicts: Iterable[Verdict], waivers: Iterable[Waiver], today: date) -> tuple[Verdict, ...]:
-    """Let living waivers pass what they cover; each expired one is a failure of its own."""
+    """Pass what valid waivers cover; each expired waiver is a failure of its own."""
     waivers = tuple(waivers)
-    living = [waiver for waiver in waivers if waiver.expires >= today]
 
     def waive(verdict: Verdict) -> Verdict:
-        found = next((waiver for waiver in living if waiver.covers(verdict.rule)), None)
+        found = next((waiver for waiver in waivers if waiver.expires >= today and waiver.covers(verdict.rule)), None)
         if verdict.passed or found is None:
             return verdict
         return replace(verdict, passed=True, waived=f"{found.reason} (until {found.expires})")
@@ -108,7 +105,7 @@ def apply_waivers(verdicts: Iterable[Verdict], waivers: Iterable[Waiver], today:
 
 
 def only_regressions(verdicts: Iterable[Verdict], previous: Iterable[Verdict]) -> tuple[Verdict, ...]:
-    """Let failures pass that an earlier check had too and that are no worse now; without evidence nothing passes."""
+    """Pass failures that an earlier check had too and that are no worse now; missing evidence stays inconclusive."""
     before = {verdict.rule: verdict for verdict in previous}
 
     def compare(verdict: Verdict) -> Verdict:
@@ -137,14 +134,22 @@ def command_of(name: str, evidence: Evidence, *options: str) -> str:
 
 def _data(evidence: Evidence) -> Verdict:
     if not evidence.own:
-        return Verdict(DATA, True, None, None, "no manifest: the evidence must speak of the files as they are")
+        return Verdict(DATA, True, None, None, "no manifest: the evidence must be for the files as they are")
     gap = evidence.difference
     if gap.ok:
         return Verdict(DATA, True, None, None, f"all {len(evidence.rows)} files are as released")
     kinds = {"missing": gap.missing, "added": gap.extra, "changed": gap.changed}
     parts = [f"{len(names)} {kind}, such as {names[0]}" for kind, names in kinds.items() if names]
-    reason = f"files are not as released ({'; '.join(parts)}), so the evidence speaks of other bytes; restore them"
+    reason = (
+        f"files are not as released ({'; '.join(parts)}), so the evidence is for other files than these; restore them"
+    )
     return Verdict(DATA, None, None, None, reason, command=command_of("verify", evidence))
+
+
+def _reached(rule: str, observed: float, limit: float, reason: str, command: str) -> Verdict:
+    """The verdict on an amount of work: too little is inconclusive, and `command` does more."""
+    enough = observed >= limit
+    return Verdict(rule, enough or None, observed, limit, reason, "at least", None if enough else command)
 
 
 def certificate_verdict(rules: CertifyRules, found: RecipeFigures, command: str | None = None) -> Verdict:
@@ -157,7 +162,7 @@ def certificate_verdict(rules: CertifyRules, found: RecipeFigures, command: str 
 
 
 def _bound(rules: CertifyRules, point: Point | None) -> float | None:
-    """The figure of a radius that the policy looks at."""
+    """The bound at one radius that the policy limits."""
     if point is None:
         return None
     return point.population if rules.bound == "population" else point.certified_learnability
@@ -168,27 +173,23 @@ def _certify(rules: CertifyRules, evidence: Evidence) -> Iterator[Verdict]:
     options = _certify_options(rules, found)
     command = command_of("certify", evidence, *options)
     if why := _not_counting(rules, found, evidence.digest):
-        limits = (rules.max_learnability, rules.min_draws, rules.min_baseline)
-        for name, limit in zip(("max_learnability", "min_draws", "min_baseline"), limits, strict=True):
-            if limit is not None:
-                yield Verdict(f"certify.{name}", None, None, limit, why, command=command)
+        for name, limit in rules.model_dump(include=set(rules.LIMITS), exclude_none=True).items():
+            yield Verdict(f"certify.{name}", None, None, limit, why, command=command)
         return
     assert found is not None
     if rules.max_learnability is not None:
         yield certificate_verdict(rules, found, command)
     if rules.min_draws is not None:
-        enough = found.draws >= rules.min_draws
         reason = f"the bound rests on {found.draws} draws, at least {rules.min_draws} wanted"
-        yield Verdict("certify.min_draws", True if enough else None, found.draws, rules.min_draws, reason, "at least",
-                      None if enough else command)  # fmt: skip
+        yield _reached("certify.min_draws", found.draws, rules.min_draws, reason, command)
     if rules.min_baseline is not None:
         point = found.baseline.at(rules.eta) if found.baseline else None
-        what = "the clean baseline's bound"
-        yield at_least("certify.min_baseline", _bound(rules, point), rules.min_baseline, what, command)
+        bound = _bound(rules, point)
+        yield at_least("certify.min_baseline", bound, rules.min_baseline, "the clean baseline's bound", command)
 
 
 def _certify_options(rules: CertifyRules, found: Certificate | None) -> list[str]:
-    """What `certify` must be told so that its result counts."""
+    """The options with which the result of `certify` counts."""
     needed = found.at(rules.eta) if found and found.sigma else None
     draws = max(rules.min_draws or 0, (needed.draws_needed or 0) if needed else 0)
     options = ["--q", f"{rules.q:g}"] if rules.q is not None else []
@@ -199,11 +200,11 @@ def _certify_options(rules: CertifyRules, found: Certificate | None) -> list[str
 
 
 def _not_counting(rules: CertifyRules, found: Certificate | None, digest: str) -> str | None:
-    """Why a certificate does not speak of what the policy asks; None when it does."""
+    """Why a certificate does not answer what the policy asks; None when it does."""
     if found is None:
         return "no certificate is recorded"
     if found.data_digest != digest:
-        return f"the certificate speaks of other bytes ({found.data_digest[:19]}, here {digest[:19]})"
+        return f"the certificate is for other files than these ({found.data_digest[:19]}, here {digest[:19]})"
     if rules.q is not None and found.q < rules.q:
         return f"the certificate covers q {found.q:g} of the classifiers, the policy asks for {rules.q:g}"
     if found.alpha > rules.alpha:
@@ -231,42 +232,38 @@ def _audit(rules: AuditRules, evidence: Evidence) -> Iterator[Verdict]:
     lacking = [name for name in wanted if name not in by_attack]
     whole = command_of("audit", evidence, *(["--suite", rules.suite] if rules.suite else []), "--resume")
     if not by_attack:
-        why = f"all {stale} recorded attacks speak of other bytes" if stale else "no attack is recorded"
+        why = f"all {stale} recorded attacks are for other files than these" if stale else "no attack is recorded"
         yield Verdict("audit.suite", None, 0, len(suite) or None, why, "at least", whole)
         return
-    if suite:
-        done = len(set(suite) - set(lacking))
-        reason = f"{done} of the {len(suite)} attacks of {rules.suite} are recorded"
-        if done == len(suite):
-            yield Verdict("audit.suite", True, done, len(suite), reason, "at least")
+    if suite and not set(suite) & set(lacking):
+        reason = f"all {len(suite)} attacks of {rules.suite} are recorded"
+        yield Verdict("audit.suite", True, len(suite), len(suite), reason, "at least")
     for name in lacking:
         command = whole if name in suite else command_of("audit", evidence, "--attack", name)
-        yield Verdict(f"audit.{name}", None, None, None, f"{name} is not recorded for these bytes", command=command)
+        yield Verdict(f"audit.{name}", None, None, None, f"{name} is not recorded for these files", command=command)
     for name, rows in by_attack.items():
         yield from attack_verdicts(rules, rows, command_of("audit", evidence, "--attack", name))
     yield from _validity(rules, evidence)
 
 
 def _validity(rules: AuditRules, evidence: Evidence) -> Iterator[Verdict]:
-    """Whether the audit's own figures are worth looking at."""
+    """Whether the trainings behind the figures were long and good enough to count."""
     if rules.min_epochs is not None:
         rows = (row for found in evidence.rows_by_attack.values() for row in found)
         shortest = min(rows, key=lambda row: row.epochs)
-        enough = shortest.epochs >= rules.min_epochs
         reason = f"{shortest.attack} trained for {shortest.epochs:g} epochs, at least {rules.min_epochs:g} wanted"
         command = command_of("audit", evidence, "--attack", shortest.attack, "--epochs", f"{rules.min_epochs:g}")
-        yield Verdict("audit.min_epochs", True if enough else None, shortest.epochs, rules.min_epochs, reason,
-                      "at least", None if enough else command)  # fmt: skip
+        yield _reached("audit.min_epochs", shortest.epochs, rules.min_epochs, reason, command)
     if rules.min_clean_accuracy is not None:
         known = [line.result.accuracy for line in evidence.clean_lines if line.result.accuracy is not None]
         what = "accuracy of plain training on the clean originals"
-        command = command_of("audit", evidence)
-        yield at_least("audit.min_clean_accuracy", min(known, default=None), rules.min_clean_accuracy, what, command)
+        yield at_least("audit.min_clean_accuracy", min(known, default=None), rules.min_clean_accuracy, what,
+                       command_of("audit", evidence))  # fmt: skip
 
 
 def _images(rules: ImageRules, evidence: Evidence) -> Iterator[Verdict]:
     if not evidence.own:
-        why = "pueprotect did not make this release, so nothing is recorded of its files"
+        why = "pueprotect did not make this release, so its files have no records"
         for name, limit in rules.model_dump(exclude_none=True).items():
             yield Verdict(f"images.{name}", None, None, limit, why)
         return
@@ -287,16 +284,11 @@ def _images(rules: ImageRules, evidence: Evidence) -> Iterator[Verdict]:
 
 
 def _coverage(limit: float, evidence: Evidence) -> Verdict:
-    """The share of the files that are in the folder, or should be, that are protected as recorded."""
+    """The share of all files, present or missing, that are protected as recorded."""
     gap = evidence.difference
-    bare = [row.path for row in evidence.rows if _is_bare(row)]
+    bare = [row.path for row in evidence.rows if row.linf == 0]  # not one pixel differs
     odd = sorted({*gap.extra, *gap.changed, *gap.missing, *bare})
     total = len(evidence.rows) + len(gap.extra)
     covered = (total - len(odd)) / total if total else 0.0
     verdict = at_least("images.min_coverage", covered, limit, "coverage")
     return replace(verdict, reason=f"{verdict.reason}: {odd[0]} is not protected as recorded") if odd else verdict
-
-
-def _is_bare(row: ManifestRow) -> bool:
-    """Whether a file left as it came: not one pixel differs."""
-    return row.linf == 0

@@ -55,8 +55,7 @@ def protect(
     rounds: Annotated[int | None, typer.Option(help="Passes over the images.", show_default="by preset")] = None,
     seed: Seed = 0,
     visibility: Annotated[
-        Literal["subtle", "standard", "strong"],
-        typer.Option(help="How much textures show in flat areas (hardened)."),
+        Literal["subtle", "standard", "strong"], typer.Option(help="How much textures show in flat areas (hardened).")
     ] = "standard",
     holdout: Annotated[float, typer.Option(help="Share of each class kept out of training, to measure with.")] = 0.2,
     labels: Annotated[

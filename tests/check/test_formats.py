@@ -46,11 +46,7 @@ def test_junit_counts_failures_errors_and_skipped() -> None:
     cases = {case.name: case for case in suite}
     assert cases.keys() == {verdict.rule for verdict in ALL}
     assert "60.0%" in cases["audit.pst.max_accuracy"].result[0].message
-    assert {case.classname for case in suite} == {
-        "pueprotect.data",
-        "pueprotect.audit",
-        "pueprotect.images",
-    }
+    assert {case.classname for case in suite} == {"pueprotect.data", "pueprotect.audit", "pueprotect.images"}
 
 
 def test_sarif_fits_the_official_schema() -> None:

@@ -4,14 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import (
-    CERTIFY,
-    GOOD,
-    Command,
-    RecordedRelease,
-    Release,
-    write_policy,
-)
+from helpers import CERTIFY, GOOD, Command, RecordedRelease, Release, write_policy
 
 import pueprotect
 

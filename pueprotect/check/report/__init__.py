@@ -1,1 +1,1 @@
-"""What was found, in the forms that people and machines read; no logic, no torch."""
+"""Draws the report page from recorded evidence. No torch."""

@@ -1,6 +1,6 @@
-"""Charts as inline SVG: coordinates and nothing else. Colours are classes of the page's style sheet.
+"""Draws charts as inline SVG. Colours are classes of the page's style sheet.
 
-Every chart names itself and says its figures in words (`title`, `desc`), so that it can be read aloud.
+Each chart has a title and a label with its figures in words, for screen readers.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Level:
-    """A horizontal line across a chart."""
+    """A line across a chart at one value."""
 
     name: str
     y: float
@@ -38,7 +38,7 @@ class Level:
 
 @dataclass(frozen=True)
 class _Frame:
-    """The plane of one chart: data coordinates to those of the picture."""
+    """Maps data coordinates of one chart to those of the picture."""
 
     x_low: float
     x_high: float
@@ -51,16 +51,18 @@ class _Frame:
     def y(self, value: float) -> float:
         return HEIGHT - BOTTOM - min(value, self.y_high) / self.y_high * (HEIGHT - TOP - BOTTOM)
 
+    def across(self, style: str, y: float) -> Markup:
+        return _line(style, LEFT, WIDTH - RIGHT, self.y(y), self.y(y))
+
+    def upright(self, style: str, x: float) -> Markup:
+        return _line(style, self.x(x), self.x(x), TOP, HEIGHT - BOTTOM)
+
     def axes(self, x_label: str, x_ticks: Iterable[float], percent: bool) -> list[Markup]:
         parts = []
         for step in range(TICKS + 1):
             value = self.y_high * step / TICKS
+            parts.append(self.across("grid", value))
             label = f"{100 * value:.0f} %" if percent else f"{value:.3g}"
-            parts.append(
-                Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(
-                    LEFT, WIDTH - RIGHT, self.y(value), self.y(value)
-                )
-            )
             parts.append(_text(LEFT - 5, self.y(value) + 4, label, "end"))
         parts += [_text(self.x(tick), HEIGHT - BOTTOM + 15, f"{tick:g}", "middle") for tick in x_ticks]
         parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, x_label, "middle"))
@@ -81,28 +83,14 @@ def line_chart(
     xs = [x for one in series for x, _ in one.points]
     frame = _Frame(min(xs, default=0.0), max(xs, default=1.0), y_high)
     parts = frame.axes(x_label, _ticks(xs), percent)
-    for x in alarms:
-        parts.append(
-            Markup('<line class="alarm" x1="{0:.1f}" x2="{0:.1f}" y1="{1}" y2="{2}"/>').format(
-                frame.x(x), TOP, HEIGHT - BOTTOM
-            )
-        )
-    for level in levels:
-        parts.append(
-            Markup('<line class="{}" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(
-                level.style, LEFT, WIDTH - RIGHT, frame.y(level.y), frame.y(level.y)
-            )
-        )
+    parts += [frame.upright("alarm", x) for x in alarms]
+    parts += [frame.across(level.style, level.y) for level in levels]
     for one in series:
         path = " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in one.points)
         parts.append(Markup('<polyline class="line {}" points="{}"/>').format(one.style, path))
-        if one.marks:
-            parts += [
-                Markup('<circle class="mark {}" cx="{:.1f}" cy="{:.1f}" r="3"/>').format(
-                    one.style, frame.x(x), frame.y(y)
-                )
-                for x, y in one.points
-            ]
+        for x, y in one.points if one.marks else ():
+            mark = Markup('<circle class="mark {}" cx="{:.1f}" cy="{:.1f}" r="3"/>')
+            parts.append(mark.format(one.style, frame.x(x), frame.y(y)))
     said = [f"{one.name}: {_said(one.points, percent)}" for one in series]
     said += [f"{level.name}: {_figure(level.y, percent)}" for level in levels]
     return _svg(title, ". ".join(said), parts)
@@ -113,11 +101,7 @@ def histogram(
 ) -> Markup:
     """Shares of the draws in 25 bins of accuracy from 0 to 1; `levels` are vertical lines here.
 
-    Args:
-        title: the accessible name.
-        groups: (name, accuracies, class of the style sheet).
-        x_label: what is on the x axis.
-        levels: accuracies to mark.
+    A group is a name, its accuracies and a class of the style sheet.
     """
     bins = 25
     shares = []
@@ -133,32 +117,17 @@ def histogram(
     for number, ((_, _, style), share) in enumerate(zip(groups, shares, strict=True)):
         for index, value in enumerate(share):
             if value:
-                parts.append(
-                    Markup('<rect class="fill {}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>').format(
-                        style,
-                        frame.x(index / bins) + number * width,
-                        frame.y(value),
-                        width,
-                        HEIGHT - BOTTOM - frame.y(value),
-                    )
-                )
-    for level in levels:
-        parts.append(
-            Markup('<line class="{0}" x1="{1:.1f}" x2="{1:.1f}" y1="{2}" y2="{3}"/>').format(
-                level.style, frame.x(level.y), TOP, HEIGHT - BOTTOM
-            )
-        )
-    said = [
-        f"{name}: {len(values)} draws from {min(values):.1%} to {max(values):.1%}"
-        for name, values, _ in groups
-        if values
-    ]
+                left, height = frame.x(index / bins) + number * width, HEIGHT - BOTTOM - frame.y(value)
+                bar = Markup('<rect class="fill {}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>')
+                parts.append(bar.format(style, left, frame.y(value), width, height))
+    parts += [frame.upright(level.style, level.y) for level in levels]
+    said = [f"{name}: {len(v)} draws from {min(v):.1%} to {max(v):.1%}" for name, v, _ in groups if v]
     said += [f"{level.name}: {level.y:.1%}" for level in levels]
     return _svg(title, ". ".join(said), parts)
 
 
 def nice(value: float) -> float:
-    """The next of 0.1, 0.2, 0.25, 0.5, 1, 2, 2.5, 5, ... that is not below `value`, for an axis with even labels."""
+    """The smallest of 0.1, 0.2, 0.25, 0.5, 1, 2, ... that is not below `value`, for an axis with even labels."""
     if value <= 0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
@@ -166,7 +135,7 @@ def nice(value: float) -> float:
 
 
 def _ticks(xs: Sequence[float]) -> list[float]:
-    """The x values themselves where there are at most seven and none too near another, else round figures."""
+    """The x values themselves if there are at most seven and none is too near another, else round figures."""
     found = sorted(set(xs))
     apart = all(12 * (right - left) > found[-1] - found[0] for left, right in pairwise(found))
     if len(found) <= 7 and apart:
@@ -174,6 +143,10 @@ def _ticks(xs: Sequence[float]) -> list[float]:
     step = nice((found[-1] - found[0]) / 6)
     first = math.ceil(found[0] / step)
     return [number * step for number in range(first, math.floor(found[-1] / step + 1e-9) + 1)]
+
+
+def _line(style: str, x1: float, x2: float, y1: float, y2: float) -> Markup:
+    return Markup('<line class="{}" x1="{:.1f}" x2="{:.1f}" y1="{:.1f}" y2="{:.1f}"/>').format(style, x1, x2, y1, y2)
 
 
 def _text(x: float, y: float, text: str, anchor: str) -> Markup:

@@ -1,7 +1,7 @@
-"""The report as one HTML file: everything inlined, no script, no network, light and dark, printable.
+"""Renders the report as one HTML file: no script, no network, light and dark, printable.
 
-By default it shows released files only; nothing in it helps to undo the protection. `with_originals` adds originals
-and the noise, and the page says that it must stay private.
+By default the page shows released files only, and nothing in it helps to undo the protection. `with_originals` adds
+originals and the noise, and the page says that it must stay private.
 """
 
 from __future__ import annotations
@@ -39,15 +39,14 @@ SIDE = 192
 NOISE_GAIN = 10
 WORST = 8
 PST = ("pst", "pst-colour")
-BALL = "eta "  # how the recovery attack names what it reached within a radius
+BALL = "eta "  # the recovery attack names its result within a radius so
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One released file; the other two only with originals. Each is a data URI."""
+    """Data URIs of one released file; the original and the noise only with originals."""
 
     path: str
-    class_name: str
     released: str
     original: str | None = None
     noise: str | None = None
@@ -55,7 +54,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Bar:
-    """One attack in the order of damage; `gate` is the accuracy at which the policy fails it."""
+    """One attack; `gate` is the largest accuracy that the policy passes."""
 
     row: AuditRow
     clean: float | None
@@ -66,31 +65,28 @@ class Bar:
 def render(
     evidence: Evidence, check: CheckReport | None, *, today: date, with_originals: bool = False, images: int = 12
 ) -> str:
-    """The page.
+    """Render the page.
 
     Args:
-        evidence: the evidence; its files must be as released.
-        check: the verdict to put first, if there is a policy.
+        evidence: its files must be as released.
+        check: the verdict at the top, if there is a policy.
         today: for the header.
-        with_originals: show originals and noise x 10 beside released files.
+        with_originals: also show originals and the noise x 10.
         images: how many pictures.
 
     Raises:
         ImageError: a released file cannot be decoded.
     """
+    loader = PackageLoader("pueprotect.check.report", ".")
     environment = Environment(
-        loader=PackageLoader("pueprotect.check.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["percent"] = percent
-    found = evidence.certificate
-    certificate = found if found and found.data_digest == evidence.digest else None
-    rows = _spread(evidence.rows, images)
+    certificate = evidence.certificate
+    if stale := certificate is not None and certificate.data_digest != evidence.digest:
+        certificate = None
     worst = sorted((row for row in evidence.rows if row.ssim is not None), key=lambda row: row.ssim or 0.0)[:WORST]
-    shown = bars(evidence, check)
+    details = [(record, record.result.details) for record in evidence.fresh]
     return environment.get_template("template.html").render(
         name=evidence.out.resolve().name,
         today=today,
@@ -99,21 +95,17 @@ def render(
         check=check,
         outcome=OUTCOMES[check.code] if check else None,
         certificate=certificate,
-        stale_certificate=found is not None and certificate is None,
+        stale_certificate=stale,
         curve=_curve(certificate, check) if certificate else None,
         surrogates=_surrogates(certificate) if certificate else (),
         draws=_draws(certificate) if certificate else None,
         certificate_flags=CERTIFICATE_FLAGS,
         audit_flags=FLAGS,
-        bars=shown,
+        bars=bars(evidence, check),
         stale_attacks=sum(record.key.data_digest != evidence.digest for record in evidence.audit),
-        pst=[
-            _pst(record) for record in evidence.fresh if record.key.attack in PST and record.result.details.get("trace")
-        ],
-        points=[
-            (record, _radii(record, certificate)) for record in evidence.fresh if record.result.details.get("points")
-        ],
-        pictures=[picture(evidence, row, with_originals) for row in rows],
+        pst=[_pst(record) for record, found in details if record.key.attack in PST and found.get("trace")],
+        points=[(record, _radii(record, certificate)) for record, found in details if found.get("points")],
+        pictures=[picture(evidence, row, with_originals) for row in _spread(evidence.rows, images)],
         with_originals=with_originals,
         worst_files=[(row, picture(evidence, row, False)) for row in worst],
         measured=sum(row.ssim is not None for row in evidence.rows),
@@ -131,27 +123,25 @@ def bars(evidence: Evidence, check: CheckReport | None) -> list[Bar]:
     rules = check.file.policy.audit if check else None
     found = []
     for record in evidence.fresh:
-        if record.result.failed:
-            continue
-        line = evidence.clean_line(record)
-        row = AuditRow.over([record.result], evidence.recovered(record))
-        gate = _gate(rules, record, line) if rules else None
-        found.append(Bar(row, line.result.accuracy if line else None, record.chance, gate))
+        if not record.result.failed:
+            line = evidence.clean_line(record)
+            clean = line.result.accuracy if line else None
+            row = AuditRow.over([record.result], evidence.recovered(record))
+            found.append(Bar(row, clean, record.chance, _gate(rules, record, clean) if rules else None))
     return sorted(found, key=lambda bar: (-(bar.row.accuracy or 0.0), bar.row.attack, bar.row.arch))
 
 
-def _gate(rules: AuditRules, record: AuditRecord, clean: AuditRecord | None) -> float | None:
-    """The accuracy at which the tighter of the two limits on an attack lies."""
+def _gate(rules: AuditRules, record: AuditRecord, clean: float | None) -> float | None:
+    """The tighter of the two limits on an attack, as an accuracy."""
     limits = rules.limits_of(record.key.attack)
     accuracies = [limits["max_accuracy"]] if "max_accuracy" in limits else []
-    top = clean.result.accuracy if clean else None
-    if "max_recovered" in limits and top is not None and record.chance is not None:
-        accuracies.append(record.chance + limits["max_recovered"] * (top - record.chance))
+    if "max_recovered" in limits and clean is not None and record.chance is not None:
+        accuracies.append(record.chance + limits["max_recovered"] * (clean - record.chance))
     return min(accuracies, default=None)
 
 
 def _curve(certificate: Certificate, check: CheckReport | None) -> tuple[Markup, list[tuple[str, str]]]:
-    """Certified bounds of protected data and the clean baseline over the radius, and the legend (style, name)."""
+    """The certified bounds of protected data and of the clean baseline by radius, and the legend (style, name)."""
     rules = check.file.policy.certify if check else None
 
     def line(name: str, figures: RecipeFigures, style: str, bound: str = "certified_learnability") -> Series:
@@ -169,11 +159,11 @@ def _curve(certificate: Certificate, check: CheckReport | None) -> tuple[Markup,
         levels.append(Level("policy's limit", rules.max_learnability, "gate"))
     drawn = [one for one in series if one.points]  # screened recipes have no bound
     chart = line_chart("Certified learnability by radius", drawn, x_label="radius eta (L2)", levels=levels)
-    return chart, [(one.style, one.name) for one in drawn] + [(level.style, level.name) for level in levels]
+    return chart, _legend(*drawn, *levels)
 
 
 def _surrogates(certificate: Certificate) -> list[tuple[str, RecipeFigures]]:
-    """Every network that was looked at; the one that counts and the clean baseline last."""
+    """Every surrogate by its label; the one that counts and the clean baseline come last."""
     found: list[tuple[str, RecipeFigures]] = []
     for name, figures in certificate.recipes.items():
         if name != certificate.recipe:
@@ -184,7 +174,7 @@ def _surrogates(certificate: Certificate) -> list[tuple[str, RecipeFigures]]:
 
 
 def _draws(certificate: Certificate) -> Markup | None:
-    """The histogram of the accuracies behind the certificate, where it is recorded."""
+    """The histogram of the accuracies behind the certificate; None if it was not recorded."""
     groups = []
     for figures, style in ((certificate, "protected"), (certificate.baseline, "clean")):
         if figures and (found := figures.noisy_accuracy.histogram):
@@ -199,57 +189,62 @@ def _draws(certificate: Certificate) -> Markup | None:
 
 def _pst(record: AuditRecord) -> dict[str, Any]:
     """Charts of one staged training: activation clusters, the alarm's quotient and accuracy."""
-    details = record.result.details
-    log = details["trace"]
-    steps = [float(entry["step"]) for entry in log]
+    log = record.result.details["trace"]
     stages = list(log[0]["acm"])
+    alarms = [float(entry["step"]) for entry in log if entry["alarm"]]
 
     def line(name: str, values: Iterable[float], style: str) -> Series:
-        return Series(name, tuple(zip(steps, values, strict=True)), style, marks=False)
+        points = zip((float(entry["step"]) for entry in log), values, strict=True)
+        return Series(name, tuple(points), style, marks=False)
 
-    acm = [
-        line(stage, (entry["acm"][stage] for entry in log), f"stage{number % 4}") for number, stage in enumerate(stages)
-    ]
+    def over_steps(title: str, series: Sequence[Series], *levels: Level) -> Markup:
+        top = nice(max((y for one in series for _, y in one.points), default=1.0))
+        return line_chart(
+            title, series, x_label="training step", y_high=top, percent=False, alarms=alarms, levels=levels
+        )
+
+    acm = [line(stage, (entry["acm"][stage] for entry in log), f"stage{n % 4}") for n, stage in enumerate(stages)]
     quotient = line("q", (float(entry["ratio"]) for entry in log), "protected")
-    alarms = [float(entry["step"]) for entry in log if entry["alarm"]]
-    accuracy = tuple((float(number), value) for number, value in enumerate(details.get("epoch_accuracy", ()), start=1))
-    chance = [Level("chance", record.chance, "chance")] if record.chance is not None else []
-
-    def top(*series: Series) -> float:
-        return nice(max((y for one in series for _, y in one.points), default=1.0))
-
+    passes = enumerate(record.result.details.get("epoch_accuracy", ()), start=1)
+    accuracy = Series("accuracy", tuple((float(number), value) for number, value in passes), "protected", marks=False)
+    shown = line_chart(
+        "Accuracy on clean test images", [accuracy], x_label="pass over the images, repeats included",
+        levels=_chance(record),
+    )  # fmt: skip
     return {
         "attack": record.key.attack,
         "arch": record.key.arch,
         "alarms": len(alarms),
         "stages": len(stages),
-        "acm": line_chart("ACM of each stage", acm, x_label="training step", y_high=top(*acm), percent=False,
-                          alarms=alarms),
-        "q": line_chart("Alarm quotient q", [quotient], x_label="training step", y_high=top(quotient), percent=False,
-                        alarms=alarms, levels=[Level("alarm", 1.5, "gate")]),
-        "accuracy": line_chart("Accuracy on clean test images", [Series("accuracy", accuracy, "protected", False)],
-                               x_label="pass over the images, repeats included", levels=chance)
-        if accuracy
-        else None,
-    }  # fmt: skip
+        "acm": over_steps("ACM of each stage", acm),
+        "q": over_steps("Alarm quotient q", [quotient], Level("alarm", 1.5, "gate")),
+        "accuracy": shown if accuracy.points else None,
+    }
+
+
+def _legend(*lines: Series | Level) -> list[tuple[str, str]]:
+    return [(line.style, line.name) for line in lines]
+
+
+def _chance(record: AuditRecord) -> list[Level]:
+    return [Level("chance", record.chance, "chance")] if record.chance is not None else []
 
 
 def _radii(record: AuditRecord, certificate: Certificate | None) -> tuple[Markup, list[tuple[str, str]]] | None:
-    """What fine-tuning inside each ball reached beside the certified curve, and the legend; None without balls."""
+    """The accuracy of fine-tuning by radius with the certified curve, and the legend; None without radii."""
     points = record.result.details["points"]
-    balls = {name: value for name, value in points.items() if name.startswith(BALL)}
+    balls = [(float(name.removeprefix(BALL)), value) for name, value in points.items() if name.startswith(BALL)]
     if not balls:
         return None
-    reached = tuple(sorted((float(name.removeprefix(BALL)), value) for name, value in balls.items()))
-    series = [Series(record.key.attack, reached, "other")]
+    series = [Series(record.key.attack, tuple(sorted(balls)), "other")]
     bounds = [(p.eta, p.certified_learnability) for p in certificate.curve] if certificate else []
     certified = tuple(sorted((eta, bound) for eta, bound in bounds if bound is not None))
     if certificate and certified:
         series.append(Series(f"certified around the {certificate.recipe} surrogate", certified, "protected"))
     levels = [Level(CLEAN_SHARE_ALONE, points[CLEAN_SHARE_ALONE], "clean")] if CLEAN_SHARE_ALONE in points else []
-    levels += [Level("chance", record.chance, "chance")] if record.chance is not None else []
+    levels += _chance(record)
     chart = line_chart("Recovery by radius", series, x_label="radius eta (L2)", levels=levels)
-    return chart, [(one.style, one.name) for one in series] + [(level.style, level.name) for level in levels]
+    return chart, _legend(*series, *levels)
 
 
 def _spread(rows: Sequence[ManifestRow], count: int) -> list[ManifestRow]:
@@ -261,27 +256,23 @@ def _spread(rows: Sequence[ManifestRow], count: int) -> list[ManifestRow]:
 
 
 def picture(evidence: Evidence, row: ManifestRow, with_originals: bool) -> Picture:
-    """A released file as a thumbnail; with originals, cut-outs of original, release and noise at native size."""
+    """A thumbnail of a released file; with originals, cut-outs of original, release and noise at native size."""
     after = decode_rgb(evidence.out / row.path)
     if not with_originals:
-        return Picture(row.path, row.class_name, _uri(_thumbnail(after)))
+        image = Image.fromarray(after)
+        image.thumbnail((SIDE, SIDE))
+        return Picture(row.path, _uri(image))
     source = Path(evidence.run["source"]) / row.source_path
     if not source.is_file() or sha256_of(source) != row.source_sha256:
-        return Picture(row.path, row.class_name, _uri(_centre(after)))
+        return Picture(row.path, _uri(_centre(after)))
     before = decode_rgb(source)
     gap = after.astype(np.int16) - before.astype(np.int16)
     noise = np.clip(128 + NOISE_GAIN * gap, 0, 255).astype(np.uint8)
-    return Picture(row.path, row.class_name, *(_uri(_centre(pixels)) for pixels in (after, before, noise)))
-
-
-def _thumbnail(pixels: Pixels) -> Image.Image:
-    image = Image.fromarray(pixels)
-    image.thumbnail((SIDE, SIDE))
-    return image
+    return Picture(row.path, *(_uri(_centre(pixels)) for pixels in (after, before, noise)))
 
 
 def _centre(pixels: Pixels) -> Image.Image:
-    """The middle at native size: scaling would wash the noise out."""
+    """The middle at native size, because scaling would hide the noise."""
     top, left = (max(0, (side - SIDE) // 2) for side in pixels.shape[:2])
     return Image.fromarray(np.ascontiguousarray(pixels[top : top + SIDE, left : left + SIDE]))
 
@@ -293,19 +284,14 @@ def _uri(image: Image.Image) -> str:
 
 
 def _settings(evidence: Evidence) -> dict[str, dict[str, str]]:
-    """What a reader needs to repeat the work; no paths, which name people and machines."""
-    run = evidence.run
+    """The facts needed to repeat the work, without paths, which may name people and machines."""
+    run, certificate = evidence.run, evidence.certificate
     left_out = {"labels", "overwrite", "resume", "workers", "release_anyway"}
-    made = {name: str(value) for name, value in run.get("settings", {}).items() if name not in left_out}
-    certificate = evidence.certificate
-    certified = certificate.model_dump(include={"q", "sigma", "draws", "alpha", "joint"}) if certificate else {}
-    digests = {"released data": evidence.digest}
-    if run:
-        digests["manifest"] = f"sha256:{run['manifest_sha256']}"
-    sections = {
-        "Protection": made,
-        "Certificate": {name: str(value) for name, value in certified.items()},
-        "Versions": {name: str(value) for name, value in run.get("environment", {}).items()},
-        "Digests": digests,
+    manifest = {"manifest": f"sha256:{run['manifest_sha256']}"} if run else {}
+    sections: dict[str, dict[str, Any]] = {
+        "Protection": {name: value for name, value in run.get("settings", {}).items() if name not in left_out},
+        "Certificate": certificate.model_dump(include={"q", "sigma", "draws", "alpha", "joint"}) if certificate else {},
+        "Versions": run.get("environment", {}),
+        "Digests": {"released data": evidence.digest} | manifest,
     }
-    return {name: values for name, values in sections.items() if values}
+    return {title: {name: str(v) for name, v in values.items()} for title, values in sections.items() if values}

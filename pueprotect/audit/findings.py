@@ -100,6 +100,5 @@ def verdict(worst: AuditRow | None, clean: float | None, chance: float, about: s
     seeds = f", mean of {len(worst.seeds.accuracies)} seeds" if worst.seeds else ""
     return (
         f"Worst case: {worst.attack} with {worst.arch} reaches {worst.accuracy:.1%}{seeds} "
-        f"(chance {chance:.1%}{known}){share}. {worst.attack} {about}. "
-        "Other attacks, networks or longer training may do better."
+        f"(chance {chance:.1%}{known}){share}. It {about}. Other attackers may do better."
     )

@@ -1,4 +1,4 @@
-"""The command line: one file for each command. Nothing heavy is imported until a command runs."""
+"""Builds the command line from one file for each command. Nothing heavy is imported until a command runs."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typer.core import TyperGroup
 from pueprotect import __version__
 from pueprotect.cli.exits import reported
 
-# In the order of use; each is a function of that name in the module of that name.
+# In the order of use; each names a module and the function in it.
 COMMANDS = ("sample", "protect", "certify", "audit", "check", "report", "verify", "schema", "attacks", "doctor")
 STYLE: dict[str, Any] = {
-    "rich_markup_mode": None,  # plain help: a third faster, and the same on a terminal as in a pipe
+    "rich_markup_mode": None,  # plain help is faster, and the same on a terminal as in a pipe
     "pretty_exceptions_show_locals": False,
     "context_settings": {"help_option_names": ["-h", "--help"]},
 }
 
 
 class _Commands(Mapping[str, Any]):
-    """The commands by name, each built when it is asked for: building all takes a tenth of the time of `check`."""
+    """The commands by name, each built on access, because building all of them would slow `check` down."""
 
     def __getitem__(self, name: str) -> Any:
         function = getattr(import_module(f"{__name__}.{name}"), name)
@@ -38,19 +38,13 @@ class _Commands(Mapping[str, Any]):
 
 
 class _Group(TyperGroup):
-    """The whole tool."""
+    """The program `pueprotect`."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings | {"commands": _Commands()})
 
 
-app = typer.Typer(
-    name="pueprotect",
-    cls=_Group,
-    help="Make labelled images unlearnable, certify how much could still be learnt, and audit the result.",
-    no_args_is_help=True,
-    **STYLE,
-)
+app = typer.Typer(name="pueprotect", cls=_Group, no_args_is_help=True, **STYLE)
 
 
 def _version(wanted: bool) -> None:

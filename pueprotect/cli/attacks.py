@@ -1,4 +1,4 @@
-"""`pueprotect attacks`."""
+"""Defines the command `pueprotect attacks`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,7 @@ def attacks(as_json: AsJson = False) -> int:
 
     if as_json:
         fields = ("name", "about", "needs", "source", "cost")
-        from pueprotect.release.vault import SCHEMA_VERSION
-
-        print_json(
-            {
-                "schema_version": SCHEMA_VERSION,
-                "attacks": [{field: getattr(attack, field) for field in fields} for attack in REGISTRY.values()],
-            }
-        )
+        print_json({"attacks": [{name: getattr(attack, name) for name in fields} for attack in REGISTRY.values()]})
         return 0
     for attack in REGISTRY.values():
         out.print(f"[bold]{attack.name}[/bold]")

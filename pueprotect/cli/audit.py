@@ -1,4 +1,4 @@
-"""`pueprotect audit`."""
+"""Defines the command `pueprotect audit`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pueprotect.errors import ExitCode
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from pueprotect.check.verdicts import Verdict
     from pueprotect.release.records import Audit, AuditRow
 
 BAR = 10
@@ -48,7 +49,7 @@ def audit(
     resume: Annotated[bool, typer.Option("--resume", help="Keep the attacks that are finished.")] = False,
     device: Device = "auto",
     seed: Seed = 0,
-    seeds: Annotated[int, typer.Option(help="Run everything with so many seeds: mean and spread.")] = 1,
+    seeds: Annotated[int, typer.Option(help="Run everything with this many seeds: mean and spread.")] = 1,
     as_json: AsJson = False,
 ) -> int:
     """Attack the released files and measure what attackers learn.
@@ -84,17 +85,15 @@ def audit(
 
 
 def _outcome(report: Audit, max_accuracy: float | None, max_recovered: float | None) -> ExitCode:
-    """The exit code of the gates, a policy of one rule; each failed one is said."""
+    """The exit code of the gates, a policy of one rule; each failed gate is reported."""
     from pueprotect.check.policy import AuditRules
     from pueprotect.check.verdicts import attack_verdicts, exit_code
 
-    verdicts = []
+    verdicts: list[Verdict] = []
     if max_accuracy is not None or max_recovered is not None:
         rules = AuditRules(max_accuracy=max_accuracy, max_recovered=max_recovered)
-        by_attack: dict[str, list[AuditRow]] = {}
-        for row in report.results:
-            by_attack.setdefault(row.attack, []).append(row)
-        verdicts = [verdict for rows in by_attack.values() for verdict in attack_verdicts(rules, rows)]
+        for name in dict.fromkeys(row.attack for row in report.results):
+            verdicts += attack_verdicts(rules, [row for row in report.results if row.attack == name])
     for verdict in verdicts:
         if not verdict.passed:
             note(f"gate {verdict.rule}: {verdict.reason}")
@@ -117,23 +116,22 @@ def _show(report: Audit, images: int, test_images: int) -> None:
     about = find(worst.attack).about if worst else ""
     out.print(f"\n{escape(verdict(worst, line.accuracy if line else None, report.chance, about))}")
     if report.skipped:
-        warn("left out", f"{', '.join(report.skipped)}: no clean training images at hand.")
+        warn("left out", f"{', '.join(report.skipped)}: no clean training images are available.")
     for flag in dict.fromkeys([*report.flags, *(flag for row in report.results for flag in row.flags)]):
         concerned = [f"{row.attack} ({row.arch})" for row in report.results if flag in row.flags]
-        warn(flag, f"{FLAGS[flag]}" + (f" Concerns: {', '.join(concerned)}." if concerned else ""))
+        warn(flag, str(FLAGS[flag]) + (f" Concerns: {', '.join(concerned)}." if concerned else ""))
 
 
 def _figures(report: Audit) -> Table:
-    """One line for each attack, the clean lines and chance; bars show the recovered share, else the accuracy."""
+    """One line each for attacks, clean lines and chance; bars show the recovered share, else the accuracy."""
     several = any(row.seeds for row in report.results)
     headers = ("attack", "network", "mean" if several else "end", "seeds" if several else "best", "recovered")
     rows = table(*headers, "seconds", "", left=(0, 1, 6))
 
     def add(name: str, row: AuditRow, style: str | None, colour: str) -> None:
         share = row.recovered if row.recovered is not None else row.accuracy
-        spread = percent(row.best_accuracy)
-        if row.seeds:
-            spread = f"{100 * row.seeds.lowest:.0f}-{100 * row.seeds.highest:.0f} %"
+        seeds = row.seeds
+        spread = f"{100 * seeds.lowest:.0f}-{100 * seeds.highest:.0f} %" if seeds else percent(row.best_accuracy)
         rows.add_row(
             name, row.arch, "failed" if row.failed else percent(row.accuracy), spread, percent(row.recovered),
             f"{row.seconds:.0f}", f"[{colour}]{'#' * round(BAR * (share or 0.0))}[/{colour}]", style=style,
@@ -148,7 +146,7 @@ def _figures(report: Audit) -> Table:
 
 
 def _show_details(row: AuditRow) -> None:
-    """The networks that recovery compares, and what PST noticed."""
+    """The networks that recovery compares, and the alarms of PST."""
     details, name = row.details, f"[bold]{row.attack}[/bold] ({row.arch})"
     if len(points := details.get("points", {})) > 1:
         out.print(f"\n{name}, clean test accuracy")

@@ -1,4 +1,4 @@
-"""`pueprotect certify`."""
+"""Defines the command `pueprotect certify`."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ def certify(
     eta: Annotated[str | None, typer.Option(help="L2 radii, comma-separated.", show_default="0.2 .. 1.2 sigma")] = None,
     draws: Annotated[int, typer.Option(help="Classifiers drawn around each surrogate.")] = 1000,
     alpha: Annotated[float, typer.Option(help="Failure probability of the bound.")] = 0.01,
-    joint: Annotated[bool, typer.Option("--joint", help="All radii hold together at alpha, not each alone.")] = False,
+    joint: Annotated[bool, typer.Option("--joint", help="All radii together hold at alpha, not each alone.")] = False,
     recipe: Annotated[
         str,
         typer.Option(
             "--surrogate-recipe",
-            help="online, plain, weight-noise, weight-noise-early, weight-noise-tuned, pst, or worst: of all but pst, "
-            "the most learnable.",
+            help="online, plain, weight-noise, weight-noise-early, weight-noise-tuned, pst, or worst: the most "
+            "learnable of all but pst.",
         ),
     ] = "worst",
     baseline: Annotated[
-        bool, typer.Option("--baseline", help="The same bound for the clean originals beside it.")
+        bool, typer.Option("--baseline", help="Also bound the clean originals, to compare with.")
     ] = False,
     max_learnability: Annotated[
         float | None, typer.Option(help="Gate: fail when the bound at the largest eta is above.", show_default=False)
@@ -69,9 +69,10 @@ def certify(
     Exit codes: 0 pass; 1 the gate failed; 2 unusable input; 3 abstained, or files changed since protection.
     """
     gate(max_learnability, "--max-learnability")
-    wanted = None if sigma == "auto" else _number(sigma, "--sigma")
     etas = None if eta is None else numbers(eta, "--eta")
-    _check(q=q, sigma=1.0 if wanted is None else wanted, alpha=alpha, draws=draws, etas=etas or (0.0,), epochs=epochs)
+    wanted = _checked_sigma(sigma, q=q, alpha=alpha, draws=draws, etas=etas or (0.0,))
+    if epochs is not None and not 0 < epochs <= 10_000:
+        raise InputError(f"--epochs {epochs:g} is outside (0, 10000].")
     with at_work(device) as machine:
         from pueprotect.certify.certificate import CertificateSettings, precision_on, usual_radii
         from pueprotect.certify.pipeline import Certification, certify_release, informative_sigma
@@ -99,24 +100,21 @@ def certify(
     return _outcome(found, max_learnability, asked=eta is not None, speak=machine.group.leads)
 
 
-def _number(text: str, option: str) -> float:
-    try:
-        return float(text)
-    except ValueError as error:
-        raise InputError(f"{option} {text!r} is neither a number such as 0.05 nor auto.") from error
-
-
-def _check(*, q: float, sigma: float, alpha: float, draws: int, etas: tuple[float, ...], epochs: float | None) -> None:
+def _checked_sigma(text: str, *, q: float, alpha: float, draws: int, etas: tuple[float, ...]) -> float | None:
+    """The value of --sigma, None for auto, after a check of all figures of the bound."""
     from pueprotect.certify import bounds
 
-    for radius in etas:
-        bounds.check(q=q, sigma=sigma, alpha=alpha, draws=draws, eta=radius)
-    if epochs is not None and not 0 < epochs <= 10_000:
-        raise InputError(f"--epochs {epochs:g} is outside (0, 10000].")
+    try:
+        sigma = None if text == "auto" else float(text)
+    except ValueError as error:
+        raise InputError(f"--sigma {text!r} is not a number; give one such as 0.05, or auto.") from error
+    for eta in etas:
+        bounds.check(q=q, sigma=1.0 if sigma is None else sigma, alpha=alpha, draws=draws, eta=eta)
+    return sigma
 
 
 def _outcome(found: Certificate, limit: float | None, *, asked: bool, speak: bool) -> ExitCode:
-    """The exit code: a radius asked for by name must be certified, of the usual ones at least one."""
+    """The exit code: every radius of --eta must be certified, but only one of the default radii."""
     from pueprotect.check.policy import CertifyRules
     from pueprotect.check.verdicts import certificate_verdict, exit_code
 
@@ -131,7 +129,7 @@ def _outcome(found: Certificate, limit: float | None, *, asked: bool, speak: boo
 
 
 def _announce(settings: CertificateSettings, *, automatic: bool) -> None:
-    """Before any work: what these draws can reach."""
+    """Write which radii these draws can reach, before any work."""
     from pueprotect.certify.certificate import plan
     from pueprotect.certify.pipeline import SIGMA_KEEPS
 
@@ -143,11 +141,11 @@ def _announce(settings: CertificateSettings, *, automatic: bool) -> None:
     reach = settings.max_eta
     note(
         f"{settings.draws} draws at sigma {settings.sigma:g}, q {settings.q:g}, alpha {settings.alpha_each:g} reach "
-        + (f"eta {reach:.4g} at most." if reach is not None else "no radius: every bound will abstain.")
+        + (f"eta {reach:.4g} at most." if reach is not None else "no radius; every bound will abstain.")
     )
     for point in plan(settings):
         if point.rank is None:
-            note(f"eta {point.eta:g} needs {point.draws_needed} draws: it will abstain.")
+            note(f"eta {point.eta:g} needs {point.draws_needed} draws; its bound will abstain.")
 
 
 def _show(found: Certificate) -> None:
@@ -168,25 +166,29 @@ def _show(found: Certificate) -> None:
     out.print(rows)
     out.print()
     out.print(_surrogates(found))
-    level = f"{1 - (found.alpha_each or found.alpha):.2%} confidence for each radius"
-    level = f"{1 - found.alpha:.0%} confidence for all radii together" if found.joint else level
-    out.print(
-        f"\nWith {level}: around any weights within eta of the {found.recipe} surrogate, at least {found.q:.0%} of "
-        f"the classifiers drawn with sigma {found.sigma:g} have at most this accuracy on these "
-        f"{found.holdout_images} clean images (population: on the distribution they came from). "
-        f"{found.draws} draws. It is a quantile over random draws near this surrogate, not a maximum over "
-        "attackers: those are measured by the audit. BatchNorm statistics are re-estimated for every draw and lie "
-        f"outside the ball.\n[dim]{found.data_digest}[/dim]"
-    )
-    if found.stress is not None:
-        worst = max(found.stress.above.values())
+    out.print(f"\n{_meaning(found)}\n[dim]{found.data_digest}[/dim]")
+    if stress := found.stress:
         out.print(
-            f"Cross-check: of {found.stress.draws} draws around each of {len(found.stress.above)} centres at eta "
-            f"{found.stress.eta:g} at most {worst} lie above the bound; more than {found.stress.limit} would "
-            "contradict it."
+            f"Cross-check: of {stress.draws} draws around each of {len(stress.above)} centres at eta {stress.eta:g}, "
+            f"at most {max(stress.above.values())} are above the bound; more than {stress.limit} would contradict it."
         )
     for flag in found.flags:
         warn(flag, str(FLAGS[flag]))
+
+
+def _meaning(found: Certificate) -> str:
+    """What the bounds say, and what they do not."""
+    if all(point.certified_learnability is None for point in found.curve):
+        return f"Every bound abstains: {found.draws} draws are too few. Use more --draws, or a smaller --eta."
+    level = f"{1 - (found.alpha_each or found.alpha):.2%} confidence for each radius"
+    level = f"{1 - found.alpha:.0%} confidence for all radii together" if found.joint else level
+    return (
+        f"With {level}: around any weights within eta of the {found.recipe} surrogate, at least {found.q:.0%} of the "
+        f"classifiers drawn with sigma {found.sigma:g} have at most this accuracy on these {found.holdout_images} "
+        f"clean images (population: on their distribution). It is a quantile over {found.draws} random draws near "
+        "this surrogate, not a maximum over attackers, which the audit measures. BatchNorm statistics are "
+        "re-estimated for every draw and are not part of the ball."
+    )
 
 
 def _surrogates(found: Certificate) -> Table:

@@ -1,4 +1,4 @@
-"""`pueprotect check`, `report` and `schema`: what CI and readers use. Nothing here imports torch."""
+"""Defines the command `pueprotect check`. No torch."""
 
 from __future__ import annotations
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 DEFAULT_POLICY = Path("pueprotect.yaml")
 COLOURS = {True: "green", False: "bold red", None: "yellow"}
-
-
 Format = Literal["text", "json", "junit", "sarif", "github"]
 
 
@@ -50,14 +48,14 @@ def check(
     ] = None,
     workers: Annotated[int, typer.Option(help="Threads that hash; 0 chooses.")] = 0,
 ) -> int:
-    """Hold a release's digests and evidence against a policy.
+    """Check a release against a policy.
 
-    Files are hashed; nothing else is computed anew.
+    Hashes the files and reads recorded results; trains nothing.
 
-    Exit codes: 0 pass; 1 a rule failed; 2 unusable policy or input; 3 evidence is missing, stale or foreign.
+    Exit codes: 0 pass; 1 a rule failed; 2 unusable policy or input; 3 evidence is missing or for other files.
     """  # fmt: skip
     if sign is not None and attest is None:
-        raise InputError("--sign signs the statement: name its file with --attest PATH.")
+        raise InputError("--sign needs a statement to sign; name its file with --attest PATH.")
     if workers < 0:
         raise InputError(f"--workers {workers} is below 0; 0 chooses.")
     targets = [_target(text) for text in reports or ()]
@@ -82,7 +80,7 @@ def check(
         write_file(attest, json.dumps(statement(found, evidence), indent=2, ensure_ascii=False) + "\n")
         if sign is not None:
             note(f"signed: {sign_statement(attest, sign)}")
-    if output == "text":
+    if output == "text" and out.is_terminal:
         _show(found)
     else:
         sys.stdout.write(FORMATS[output](found))
@@ -90,13 +88,10 @@ def check(
 
 
 def _show(found: CheckReport) -> None:
-    """A rule and its reason on lines of their own where somebody reads along, else the plain text."""
-    from pueprotect.check.formats import MARKS, as_text, remark
-
-    if not out.is_terminal:
-        sys.stdout.write(as_text(found))
-        return
+    """Write each rule and its reason on lines of their own, in colour."""
     from rich.padding import Padding
+
+    from pueprotect.check.formats import MARKS, remark
 
     for verdict in found.verdicts:
         colour = "dim" if verdict.waived or verdict.known else COLOURS[verdict.passed]
@@ -108,7 +103,7 @@ def _show(found: CheckReport) -> None:
 def _target(text: str) -> tuple[str, Path]:
     name, equals, path = text.partition("=")
     if not equals or not path or name not in get_args(Format):
-        raise InputError(f"--report {text!r} is not FMT=PATH with a format of {', '.join(get_args(Format))}.")
+        raise InputError(f"--report {text!r} is not FMT=PATH; the format is one of {', '.join(get_args(Format))}.")
     return name, Path(path)
 
 

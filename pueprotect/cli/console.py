@@ -1,6 +1,6 @@
-"""The terminal: progress and messages on stderr, data on stdout, errors as one sentence and an exit code.
+"""Writes to the terminal: messages on stderr, data on stdout.
 
-Rich is imported when something is first drawn: that takes as long as hashing 3,000 files.
+Rich is imported when something is first drawn, because the import would slow `check` and `verify` down.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ if TYPE_CHECKING:
 
 
 class Stream:
-    """A Rich console on stdout or stderr, made when it is first used."""
+    """A Rich console on stdout or stderr, made on first use."""
 
     def __init__(self, *, stderr: bool) -> None:
         self._stderr = stderr
 
     @cached_property
     def console(self) -> Console:
-        """The console itself."""
+        """The Rich console."""
         from rich.console import Console
 
         return Console(stderr=self._stderr, highlight=False)
 
     @property
     def is_terminal(self) -> bool:
-        """Whether somebody reads along, or FORCE_COLOR says so."""
+        """Whether this is a terminal or FORCE_COLOR is set."""
         stream = sys.stderr if self._stderr else sys.stdout
         return bool(stream.isatty() or os.environ.get("FORCE_COLOR")) and self.console.is_terminal
 
     def print(self, *things: Any, **how: Any) -> None:
-        """What `rich.console.Console.print` does."""
+        """See `rich.console.Console.print`."""
         self.console.print(*things, **how)
 
 
@@ -51,59 +51,61 @@ err = Stream(stderr=True)
 
 
 def escape(text: str) -> str:
-    """`text` with its square brackets as they are, not as markup."""
+    """`text` with its square brackets protected from being read as markup."""
     from rich.markup import escape as escaped
 
     return escaped(text)
 
 
 def printable(text: str) -> str:
-    """`text` on one line: control characters and bytes that are no Unicode, which file names may hold, as escapes."""
+    """`text` on one line: control characters and undecodable bytes of file names become escapes."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def say(markup: str) -> None:
-    """One message in Rich markup on stderr; of several processes the first one writes."""
-    if launched()[0] != 0:  # of several processes the first one speaks
-        return
-    # Where nobody reads on a terminal, a sentence stays on one line for grep.
-    err.print(printable(markup), soft_wrap=not err.is_terminal)
+    """Write one message in Rich markup on stderr; of several processes only the first writes."""
+    if launched()[0] == 0:
+        # Outside a terminal a sentence stays on one line, for grep.
+        err.print(printable(markup), soft_wrap=not err.is_terminal)
 
 
 def complain(sentence: str) -> None:
-    """One message about a failure, on stderr."""
+    """Write a message about a failure on stderr."""
     say(f"[bold red]error:[/bold red] {escape(sentence)}")
 
 
 def note(sentence: str) -> None:
-    """A plain remark on stderr."""
+    """Write a plain message on stderr."""
     say(escape(sentence))
 
 
 def warn(name: str, sentence: str) -> None:
-    """A named reason for doubt, on stderr."""
+    """Write a named reason for doubt on stderr."""
     say(f"[yellow]{escape(name)}[/yellow]: {escape(sentence)}")
 
 
 def hint(command: str, folder: Path, *options: str, **places: Path | None) -> None:
-    """What to run next, on stderr, quoted for a shell; `places` are options with a path, left out where None."""
+    """Write the next command on stderr, quoted for a shell; `places` are options with a path, left out where None."""
     words = ["pueprotect", command, str(folder)]
     words += [word for name, place in places.items() if place is not None for word in (f"--{name}", str(place))]
     say(f"Next: [bold]{escape(shlex.join([*words, *options]))}[/bold]")
 
 
 def print_json(data: dict[str, Any]) -> None:
-    """One JSON object on stdout."""
+    """Write one JSON object on stdout; it gets a schema_version if it has none."""
+    from pueprotect.release.vault import SCHEMA_VERSION
+
+    data = data if "schema_version" in data else {"schema_version": SCHEMA_VERSION, **data}
     text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
     try:
         text.encode()
-    except UnicodeEncodeError:  # a file name that is no Unicode
+    except UnicodeEncodeError:  # a file name that is not Unicode
         text = json.dumps(data, indent=2, allow_nan=False)
     sys.stdout.write(text + "\n")
 
 
 def table(*headers: str, left: tuple[int, ...] = (0,)) -> Table:
-    """A plain table: figures to the right, the columns numbered in `left` to the left."""
+    """A plain table, aligned to the right except for the columns numbered in `left`."""
     from rich.table import Table
 
     made = Table(box=None, pad_edge=False, header_style="bold")
@@ -113,7 +115,7 @@ def table(*headers: str, left: tuple[int, ...] = (0,)) -> Table:
 
 
 def indented(name: str, text: str, width: int = 8) -> Padding:
-    """A short name and a text that wraps beside it."""
+    """A short name and a text that wraps in a column of its own."""
     from rich.padding import Padding
     from rich.table import Table
 
@@ -130,13 +132,13 @@ def percent(value: float | None) -> str:
 
 
 def write_file(path: Path, text: str, *, private: bool = False) -> None:
-    """Write a whole file or none; a private one is readable by its owner alone."""
+    """Write a whole file or nothing; only its owner can read a private one."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         partial.touch(0o600 if private else 0o666)
         partial.write_text(text, encoding="utf-8")
         partial.replace(path)
     except OSError as error:
-        raise InputError(f"{path} cannot be written ({error.strerror}); check its folder.") from error
+        raise InputError(f"{path} cannot be written ({error.strerror}); check the folder.") from error
     finally:
         partial.unlink(missing_ok=True)

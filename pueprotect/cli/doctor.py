@@ -1,4 +1,4 @@
-"""`pueprotect doctor`."""
+"""Defines the command `pueprotect doctor`."""
 
 from __future__ import annotations
 
@@ -10,20 +10,19 @@ from pueprotect.errors import PlatformError
 
 
 def doctor(as_json: AsJson = False) -> int:
-    """Show versions, device, memory and what auto would choose.
+    """Show versions, device, memory and what auto chooses.
 
-    Also whether torchvision's operators load.
+    It also checks that torchvision's operators load.
 
-    Exit codes: 0 ready; 2 something is missing, with the mend.
+    Exit codes: 0 ready; 2 something is missing, and the message says how to fix it.
     """
     from pueprotect.learning.device import choose_device, environment
-    from pueprotect.release.vault import SCHEMA_VERSION
 
     try:
         device = choose_device("auto")
     except PlatformError as error:
         if as_json:
-            print_json({"schema_version": SCHEMA_VERSION, "ready": False, "mend": str(error)})
+            print_json({"ready": False, "mend": str(error)})
         raise
     from pueprotect.learning.models import choose_surrogate
 
@@ -38,7 +37,7 @@ def doctor(as_json: AsJson = False) -> int:
     if hasattr(os, "sysconf"):
         facts["memory"] = f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB"
     if as_json:
-        print_json({"schema_version": SCHEMA_VERSION, "ready": True, **facts})
+        print_json({"ready": True, **facts})
         return 0
     rows = table("what", "value", left=(0, 1))
     for name, value in facts.items():

@@ -1,4 +1,4 @@
-"""Every failure becomes one sentence and an exit code."""
+"""Turns every failure into one sentence and an exit code."""
 
 from __future__ import annotations
 
@@ -25,20 +25,17 @@ P = ParamSpec("P")
 
 
 def reported(command: Callable[P, int]) -> Callable[P, None]:
-    """Turn a command's result and every failure into an exit code of the contract.
-
-    A failure is one sentence; with PUEPROTECT_DEBUG=1 its traceback comes too.
-    """
+    """Turn a command's result and every failure into an exit code; PUEPROTECT_DEBUG=1 adds the traceback."""
 
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             with _terminable(), warnings.catch_warnings():
-                # About damaged metadata and large pictures; what matters becomes an error of ours.
+                # Pillow warns about damaged metadata and large pictures; what matters becomes an error of ours.
                 warnings.filterwarnings("ignore", module=r"PIL\.")
                 code: int = command(*args, **kwargs)
         except KeyboardInterrupt:
-            complain("interrupted; what was finished is kept, and the same command with --resume goes on.")
+            complain("interrupted; finished work is kept. Run the same command with --resume to go on.")
             code = ExitCode.INTERRUPTED
         except Exception as error:
             if os.environ.get(DEBUG) == "1":
@@ -52,7 +49,7 @@ def reported(command: Callable[P, int]) -> Callable[P, None]:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM does what Ctrl-C does: everything finished is kept."""
+    """Make SIGTERM do what Ctrl-C does: finished work is kept."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -69,12 +66,12 @@ def _terminable() -> Iterator[None]:
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """No search for cyclic garbage, not even at the exit: a quarter of the time of a command that makes none."""
+    """Switch off the search for cyclic garbage, which slows down a short command that makes none."""
     gc.disable()
     try:
         yield
     finally:
-        if "torch" not in sys.modules:  # whose bindings complain without the search at the exit
+        if "torch" not in sys.modules:  # torch reports leaks without the search at the exit
             gc.freeze()
         gc.enable()
 
@@ -87,4 +84,4 @@ def _sentence(error: Exception) -> str:
         return f"{what}; free memory, or choose a smaller --size or --surrogate."
     if isinstance(error, OSError):
         return f"{what}; check the path, its permissions and the space on the disk."
-    return f"unexpected {what}; run it again with {DEBUG}=1 for the traceback and report it."
+    return f"unexpected {what}; run the command again with {DEBUG}=1 and report the traceback."

@@ -1,4 +1,4 @@
-"""Progress bars on a terminal, lines elsewhere."""
+"""Shows progress: bars on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Bars:
-    """Draws the core's progress on a terminal; on anything else it writes one line for each finished part."""
+    """Draws progress on a terminal; elsewhere it writes one line for each finished piece of work."""
 
     def __init__(self, progress: Progress | None) -> None:
         self.progress = progress
@@ -39,7 +39,7 @@ class Bars:
             self.progress.update(self.task, advance=parts, note=escape(self.note))
 
     def finish(self, note: str = "") -> None:
-        """Replace the bar by a line with the time it took and its last reading."""
+        """Replace the bar by a line with its time and its last reading."""
         seconds = time.perf_counter() - self.began
         if self.progress is not None and self.task is not None:
             self.progress.remove_task(self.task)
@@ -50,13 +50,13 @@ class Bars:
 
 
 def speed(parts: float) -> str:
-    """Parts for each second; nothing for slow parts, such as steps and draws, whose number says little."""
+    """Parts per second; empty below 20, as for steps and draws, where the number says little."""
     return f"{parts:.0f}/s" if parts >= 20 else ""
 
 
 @contextmanager
 def bars(speak: bool = True) -> Iterator[ProgressProtocol]:
-    """Progress with the time left, drawn only when stderr is a terminal; one process of several speaks."""
+    """Progress with the time left, drawn only if stderr is a terminal; silent unless `speak`."""
     if not speak:
         yield SILENT
         return
@@ -84,10 +84,10 @@ def _columns() -> Progress:
 
 @contextmanager
 def at_work(device: str) -> Iterator[Machine]:
-    """The machine of a command: its device, the processes that torchrun started, and progress drawn by the first.
+    """The machine of a command: its device, the processes that torchrun started, and progress shown by the first.
 
     Raises:
-        PlatformError: the machine lacks what was asked for.
+        PlatformError: the device is not there.
     """
     from pueprotect.learning.device import Machine, choose_device
     from pueprotect.learning.distributed import joined, own_device

@@ -1,4 +1,4 @@
-"""`pueprotect protect`."""
+"""Defines the command `pueprotect protect`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def protect(
         str,
         typer.Option(
             help="pue: noise optimised under Gaussian weight noise; emn: without; hardened: textures along each "
-            "image; lsp and ops: methods of others, to compare with.",
+            "image; lsp and ops: methods of others, for comparison.",
             autocompletion=_methods,
         ),
     ] = "pue",
@@ -88,7 +88,8 @@ def protect(
     Exit codes: 0 released; 2 unusable input; 3 the self-check found the noise too weak and nothing was released;
     130 interrupted.
     """
-    chosen_size = _size(size)
+    if size != "auto" and not size.isdecimal():
+        raise InputError(f"--size {size!r} is not a number of pixels; give one, or auto.")
     levels = _levels(epsilon)
     with at_work(device) as machine:
         from pueprotect.protect.noise import assist
@@ -96,10 +97,11 @@ def protect(
         from pueprotect.protect.pipeline import protect_folder
 
         options = Options(
-            method=method, mode=mode, epsilon=levels, preset=preset, surrogate=surrogate, size=chosen_size,
-            sigma=sigma, rounds=rounds, seed=seed, visibility=visibility, holdout=holdout, labels=labels,
-            label_depth=label_depth, skip_unsupported=skip_unsupported, file_format=file_format, metadata=metadata,
-            overwrite=overwrite, resume=resume, release_anyway=release_anyway, workers=workers,
+            method=method, mode=mode, epsilon=levels, preset=preset, surrogate=surrogate,
+            size=None if size == "auto" else int(size), sigma=sigma, rounds=rounds, seed=seed, visibility=visibility,
+            holdout=holdout, labels=labels, label_depth=label_depth, skip_unsupported=skip_unsupported,
+            file_format=file_format, metadata=metadata, overwrite=overwrite, resume=resume,
+            release_anyway=release_anyway, workers=workers,
         )  # fmt: skip
         if not machine.group.leads:
             assist(method, machine)
@@ -122,40 +124,32 @@ def protect(
 
 
 def _outcome(report: Report, out_dir: Path, vault: Path | None) -> ExitCode:
-    """The exit code of the self-check, and what comes next."""
+    """Write the outcome of the self-check and the next command, and return the exit code."""
     check = report.result.self_check
     weak = f"The self-check learnt {check.accuracy:.1%} on the clean holdout (limit {check.limit:.1%})"
     if not report.released:
         complain(
-            f"{weak}, so nothing was released; the noise is kept in {report.result.vault}. Try --preset strong or a "
+            f"{weak}, so nothing was released; the noise is kept in {report.result.vault}. Use --preset strong or a "
             "larger --epsilon, or release it with --resume --release-anyway."
         )
         return ExitCode.INCONCLUSIVE
     if not check.passed:
-        note(f"note: {weak}; released all the same, as asked.")
+        note(f"note: {weak}; released because of --release-anyway.")
     hint("certify", out_dir, "--baseline", vault=vault)
     return ExitCode.PASS
 
 
 def _levels(epsilon: str) -> int:
-    """The budget in whole levels of 0..255, never more than asked."""
+    """The budget in whole levels of 0..255, rounded down."""
     from pueprotect.protect.methods.base import LARGEST_BUDGET
 
     budget = fraction(epsilon, "--epsilon")
     if not 1 / 255 - 1e-9 <= budget <= LARGEST_BUDGET / 255 + 1e-9:
         raise InputError(
-            f"--epsilon {epsilon} is outside 1/255 .. {LARGEST_BUDGET}/255: it is a share of the 8-bit range (8 levels "
+            f"--epsilon {epsilon} is outside 1/255 .. {LARGEST_BUDGET}/255. It is a share of the 8-bit range (8 levels "
             "are 8/255), and more than half of that hides the picture."
         )
     return int(budget * 255 + 1e-6)
-
-
-def _size(size: str) -> int | None:
-    if size == "auto":
-        return None
-    if not size.isdecimal():
-        raise InputError(f"--size {size!r} is neither auto nor a number of pixels.")
-    return int(size)
 
 
 def _show(report: Report) -> None:

@@ -1,4 +1,4 @@
-"""`pueprotect report`."""
+"""Defines the command `pueprotect report`."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def report(
         Path | None, typer.Option("--out", help="The HTML file to write.", show_default="report.html in the vault")
     ] = None,
     policy: Annotated[
-        Path | None, typer.Option(help="Policy whose verdict stands first.", show_default="pueprotect.yaml if there")
+        Path | None, typer.Option(help="Policy whose verdict comes first.", show_default="pueprotect.yaml if there")
     ] = None,
     with_originals: Annotated[
-        bool, typer.Option("--with-originals", help="Show originals and noise: such a report must stay private.")
+        bool, typer.Option("--with-originals", help="Show originals and noise; keep such a report private.")
     ] = False,
     images: Annotated[int, typer.Option(min=0, max=60, help="Pictures shown.")] = 12,
 ) -> int:
@@ -46,20 +46,20 @@ def report(
     evidence = read_evidence(folder, vault)
     if not evidence.difference.ok:
         raise StaleDataError(
-            f"Files in {folder} are not as released (pueprotect verify {folder} lists them): restore them first."
+            f"Files in {folder} are not as released; restore them. List them with: pueprotect verify {folder}"
         )
     today = datetime.now(UTC).date()
     found = None
     if file:
-        # The page goes to people who need not know where it was made.
+        # The page may be published, so it holds no paths of this machine.
         named = replace(file, path=Path(file.path.name))
         found = CheckReport(named, folder.resolve().name, evidence.digest, judge(file.policy, evidence, today))
-    place = out_file or evidence.vault / "report.html"
     page = render(evidence, found, today=today, with_originals=with_originals, images=images)
+    place = out_file or evidence.vault / "report.html"
     write_file(place, page, private=with_originals or out_file is None)
     err.print(f"Report: {escape(str(place))}", soft_wrap=True)
     if with_originals:
-        note("note: this report shows originals and noise; whoever has it can undo the protection of those images.")
+        note("note: this report shows originals and noise, which undo the protection of those images; keep it private.")
     if not chosen:
         hint("check", folder, vault=vault, policy=DEFAULT_POLICY)
     return 0

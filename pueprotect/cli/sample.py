@@ -1,4 +1,4 @@
-"""`pueprotect sample`."""
+"""Defines the command `pueprotect sample`."""
 
 from __future__ import annotations
 

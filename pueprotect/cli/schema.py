@@ -1,4 +1,4 @@
-"""`pueprotect schema`."""
+"""Defines the command `pueprotect schema`."""
 
 from __future__ import annotations
 

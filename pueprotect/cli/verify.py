@@ -1,7 +1,8 @@
-"""`pueprotect verify`."""
+"""Defines the command `pueprotect verify`."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -33,20 +34,22 @@ def verify(
     if signature is not None or public_key is not None:
         return _verify_signature(folder, vault, signature, public_key, as_json)
     from pueprotect.release.digests import verify as compare
-    from pueprotect.release.vault import SCHEMA_VERSION, Vault, default_vault
+    from pueprotect.release.vault import Vault, default_vault
 
     store = Vault.open(vault or default_vault(folder))
     store.run()
     rows = store.read_manifest()
     found = compare(folder, rows)
-    lists = {"missing": list(found.missing), "extra": list(found.extra), "changed": list(found.changed)}
     if as_json:
-        print_json({"schema_version": SCHEMA_VERSION, "ok": found.ok, "files": len(rows), **lists})
+        print_json({"ok": found.ok, "files": len(rows), **asdict(found)})
     else:
-        for kind, names in lists.items():
+        for kind, names in asdict(found).items():
             for name in names:
                 out.print(f"{kind:8} {escape(name)}", soft_wrap=True)
-        note(f"{len(rows)} files recorded; " + ("all as released." if found.ok else "differences above."))
+        note(
+            f"{len(rows)} files recorded; "
+            + ("all are as released." if found.ok else "the differences are listed above.")
+        )
     return ExitCode.PASS if found.ok else ExitCode.INCONCLUSIVE
 
 
@@ -54,13 +57,13 @@ def _verify_signature(
     folder: Path, vault: Path | None, signature: Path | None, public_key: Path | None, as_json: bool
 ) -> int:
     if signature is None or public_key is None:
-        raise InputError("--signature and --public-key belong together: give both.")
+        raise InputError("--signature and --public-key work together only; give both.")
     from pueprotect.check.attest import verify_statement
-    from pueprotect.release.vault import SCHEMA_VERSION, default_vault
+    from pueprotect.release.vault import default_vault
 
     found = verify_statement(folder, vault or default_vault(folder), signature, public_key)
     if as_json:
-        print_json({"schema_version": SCHEMA_VERSION, "ok": True, "statement": found})
+        print_json({"ok": True, "statement": found})
     else:
         note(f"{folder} is what was signed; the result of its check was {found['predicate']['result']}.")
     return 0

@@ -16,7 +16,7 @@ def policy(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_statement_is_in_totos_and_about_these_bytes(
+def test_the_statement_follows_in_toto_and_names_the_released_files(
     evidence: RecordedRelease, policy: Path, tmp_path: Path, command: Command
 ) -> None:
     target = tmp_path / "statement.json"
@@ -39,7 +39,7 @@ def test_the_statement_is_in_totos_and_about_these_bytes(
     (("waivers: []", "waivers: [{rule: audit, reason: x, expires: 9999-12-31}]"), "PASSED"),
     (("0.5}\nwaivers: []", "0.1}\nwaivers: [{rule: audit, reason: x, expires: 9999-12-31}]"), "WARNED"),
 ])  # fmt: skip
-def test_nothing_but_a_pass_is_a_pass(
+def test_the_result_is_passed_only_for_a_pass(
     change: tuple[str, str], result: str, evidence: RecordedRelease, policy: Path, tmp_path: Path, command: Command
 ) -> None:
     policy.write_text(GOOD.replace(*change))
@@ -47,7 +47,7 @@ def test_nothing_but_a_pass_is_a_pass(
     assert json.loads((tmp_path / "s.json").read_text())["predicate"]["result"] == result
 
 
-def test_a_key_needs_a_statement(evidence: RecordedRelease, policy: Path, tmp_path: Path, command: Command) -> None:
+def test_sign_needs_attest(evidence: RecordedRelease, policy: Path, tmp_path: Path, command: Command) -> None:
     done = command("check", evidence.out, "--policy", policy, "--sign", tmp_path / "key.pem")
     assert done.code == 2
     assert "--attest" in done.stderr
@@ -70,7 +70,7 @@ def flip(path: Path, position: int) -> None:
     path.write_bytes(bytes(content))
 
 
-def test_a_signature_covers_data_statement_and_evidence(
+def test_a_signature_covers_files_statement_and_evidence(
     evidence: RecordedRelease, policy: Path, tmp_path: Path, command: Command
 ) -> None:
     pytest.importorskip("model_signing", reason="the optional extra signing is not installed")
@@ -104,7 +104,7 @@ def test_a_signature_covers_data_statement_and_evidence(
     assert command(*verify).code == 0, "a receiver has no vault"
 
 
-def test_without_the_extra_it_says_how_to_get_it(
+def test_a_missing_extra_is_reported_with_its_install_command(
     evidence: RecordedRelease, policy: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import sys

@@ -44,7 +44,7 @@ def test_damaged_evidence_is_an_error_that_names_the_file(
         assert part in str(caught.value)
 
 
-def test_evidence_without_chance_knows_no_recovered_share(evidence: RecordedRelease) -> None:
+def test_evidence_without_chance_has_no_recovered_share(evidence: RecordedRelease) -> None:
     evidence.edit("audit/pst-resnet8.json", lambda data: data.pop("chance"))
     found = {name: row.recovered for name, row in rows(evidence.out).items()}
     assert found["pst"] is None

@@ -26,7 +26,7 @@ def reported(*verdicts: Verdict) -> CheckReport:
     return CheckReport(file, "out", DIGEST, verdicts)
 
 
-def test_text_has_a_line_for_each_rule_and_the_sum() -> None:
+def test_text_has_a_line_for_each_rule_and_a_summary() -> None:
     lines = as_text(reported(PASSED, FAILED, UNKNOWN, WAIVED)).splitlines()
     assert [line[:4].strip() for line in lines[:4]] == ["pass", "FAIL", "?", "pass"]
     assert lines[2].endswith("run: pueprotect audit out --attack jpeg")
@@ -59,7 +59,7 @@ def test_sarif_fits_the_official_schema() -> None:
     assert not validator.is_valid(broken), "the schema must be able to refuse"
 
 
-def test_sarif_points_at_the_policys_line_and_marks_what_is_accepted() -> None:
+def test_sarif_names_the_line_of_the_policy_and_marks_accepted_failures() -> None:
     run = json.loads(as_sarif(reported(*ALL)))["runs"][0]
     by_rule = {result["ruleId"]: result for result in run["results"]}
     assert by_rule.keys() == {verdict.rule for verdict in ALL} - {PASSED.rule}

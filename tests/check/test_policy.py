@@ -47,7 +47,7 @@ def test_a_policy_cannot_be_changed_once_it_is_read() -> None:
     ("rule", "covered"),
     [("audit.pst", True), ("audit.pst.max_accuracy", True), ("audit.pst-colour", False), ("audit", False)],
 )
-def test_a_waiver_covers_its_rule_and_what_lies_below(rule: str, covered: bool) -> None:
+def test_a_waiver_covers_its_rule_and_the_rules_below_it(rule: str, covered: bool) -> None:
     waiver = Waiver.model_validate({"rule": "audit.pst", "reason": "known", "expires": "2027-01-31"})
     assert waiver.expires == date(2027, 1, 31), "a quoted date is a date"
     assert waiver.covers(rule) is covered

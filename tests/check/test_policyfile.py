@@ -20,7 +20,7 @@ def write(place: Path, text: str) -> Path:
     return path
 
 
-def test_the_contracts_example_is_read_and_every_rule_knows_its_line(tmp_path: Path) -> None:
+def test_an_example_policy_is_read_with_the_line_of_each_rule(tmp_path: Path) -> None:
     file = read_policy(write(tmp_path, CONTRACT))
     policy = file.policy
     assert policy.certify is not None
@@ -65,7 +65,7 @@ BAD = [
     (changed("audit.jpeg", "data.digest"), 5, ("waivers[1].rule is 'data.digest'", "certify, audit or images")),
     (changed("version: 1", "version: 2"), 1, ("version is 2", "give 1")),
     (changed("version: 1\n", ""), 1, ("version is missing", "give 1")),
-    ("version: 1\nimages:\n  max_linf: 8\n  max_linf: 9\n", 4, ("max_linf stands twice",)),
+    ("version: 1\nimages:\n  max_linf: 8\n  max_linf: 9\n", 4, ("max_linf is there twice",)),
     ("version: 1\ncertify:\n", 2, ("certify is empty",)),
     ("version: 1\ncertify: {q: 0.9}\n", 2, ("certify sets no limit", "max_learnability")),
     ("version: 1\naudit: 3\n", 2, ("audit is 3", "keys")),

@@ -40,7 +40,7 @@ SOURCES: dict[str, Callable[[Recorded, Command, Path], Any]] = {
 }
 
 
-def test_every_artefact_has_a_source_here() -> None:
+def test_every_artefact_is_tested_here() -> None:
     assert SOURCES.keys() == RECORDS.keys()
 
 

@@ -48,7 +48,7 @@ def test_a_figure_may_fall_to_its_limit_and_not_below(observed: float | None, pa
 
 
 @given(st.lists(st.sampled_from([True, False, None])))
-def test_a_failure_outweighs_a_missing_figure_and_that_a_pass(outcomes: list[bool | None]) -> None:
+def test_a_failure_comes_before_a_missing_figure_and_that_before_a_pass(outcomes: list[bool | None]) -> None:
     code = exit_code(Verdict("rule", outcome, None, 0.5, "") for outcome in outcomes)
     if any(outcome is False for outcome in outcomes):
         assert code == ExitCode.FAIL == 1
@@ -75,7 +75,7 @@ def test_a_bound_at_a_larger_radius_and_share_counts(evidence: RecordedRelease) 
         return verdicts_on(records, certify={"max_learnability": 0.4, **rules})["certify.max_learnability"]
 
     assert bound(eta=0.0).observed == 0.3
-    assert bound(eta=0.001).observed == 0.5, "the next larger radius speaks for a smaller one, not the next smaller"
+    assert bound(eta=0.001).observed == 0.5, "a smaller radius takes the bound of the next larger one"
     assert bound().observed == 0.5, "without eta the largest radius counts"
     assert bound(eta=0.0, q=0.8).passed is True
     assert bound(eta=0.0).passed is True
@@ -129,7 +129,7 @@ def test_a_policy_may_ask_for_the_bound_of_the_population(evidence: RecordedRele
     assert "for the population is 60.0%" in held["certify.max_learnability"].reason
     evidence.edit("certificate.json", lambda data: [point.pop("population") for point in data["curve"]])
     older = verdicts_on(read_evidence(evidence.out), certify=rules | {"bound": "population"})
-    assert older["certify.max_learnability"].passed is None, "a certificate without that bound says nothing of it"
+    assert older["certify.max_learnability"].passed is None, "an older certificate does not have that bound"
 
 
 def test_draws_and_baseline_must_reach_their_limits(evidence: RecordedRelease) -> None:
@@ -166,7 +166,7 @@ def test_an_unknown_figure_of_one_network_is_not_outvoted_by_another() -> None:
     assert verdict.passed is None
 
 
-def test_a_suite_must_be_whole(evidence: RecordedRelease) -> None:
+def test_a_suite_must_be_complete(evidence: RecordedRelease) -> None:
     whole = verdicts_on(read_evidence(evidence.out), audit={"suite": "quick"})
     assert whole["audit.suite"].passed is True
     (evidence.vault / "audit/pst-resnet8.json").unlink()
@@ -181,7 +181,7 @@ def test_a_suite_must_be_whole(evidence: RecordedRelease) -> None:
     assert none["audit.suite"].passed is None
 
 
-def test_a_suite_asks_nothing_of_other_methods(evidence: RecordedRelease) -> None:
+def test_a_suite_leaves_out_attacks_on_other_methods(evidence: RecordedRelease) -> None:
     assert "audit.known-code" not in verdicts_on(read_evidence(evidence.out), audit={"suite": "standard-v2"})
     hardened = replace(read_evidence(evidence.out), run={"method": "hardened"})
     assert verdicts_on(hardened, audit={"suite": "standard-v2"})["audit.known-code"].passed is None
@@ -247,14 +247,14 @@ def foreign_attacks(evidence: RecordedRelease) -> None:
     (foreign_certificate, "certify.max_learnability", "pueprotect certify"),
     (foreign_attacks, "audit.suite", "pueprotect audit"),
 ])  # fmt: skip
-def test_evidence_of_other_bytes_is_inconclusive_even_where_it_would_pass(
+def test_evidence_for_other_files_is_inconclusive_even_if_it_would_pass(
     spoil: Callable[[RecordedRelease], None], rule: str, command: str, evidence: RecordedRelease
 ) -> None:
     spoil(evidence)
     sections = {"certify": {"max_learnability": 1.0}, "audit": {"suite": "quick", "max_accuracy": 1.0}}
     found = verdicts_on(read_evidence(evidence.out), **sections)
     assert found[rule].passed is None
-    assert "other bytes" in found[rule].reason
+    assert "for other files than these" in found[rule].reason
     assert str(found[rule].command).startswith(command)
     assert exit_code(found.values()) == ExitCode.INCONCLUSIVE
 
@@ -275,7 +275,7 @@ FAILED = Verdict("audit.jpeg.max_accuracy", False, 0.8, 0.4, "it fails", "at mos
 
 @pytest.mark.parametrize("rule", ["audit.jpeg.max_accuracy", "audit.jpeg", "audit"])
 @pytest.mark.parametrize("passed", [False, None])
-def test_a_living_waiver_passes_what_it_covers(rule: str, passed: bool | None) -> None:
+def test_a_valid_waiver_passes_the_rules_that_it_covers(rule: str, passed: bool | None) -> None:
     verdict = replace(FAILED, passed=passed)
     (found,) = apply_waivers([verdict], [waiver(rule, TODAY)], TODAY)
     assert found.passed is True

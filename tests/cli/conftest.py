@@ -1,4 +1,4 @@
-"""An interruption at a chosen moment."""
+"""Interrupts a command at a chosen moment."""
 
 from collections.abc import Callable, Iterator
 
@@ -9,7 +9,7 @@ from pueprotect.cli.progress import Bars
 
 @pytest.fixture
 def interrupted_during(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
-    """Raises KeyboardInterrupt in the main thread at the first or third step of the named work, once."""
+    """Raises KeyboardInterrupt once, at the first or third step of the named work."""
     advance = Bars.advance
 
     def install(label: str) -> None:

@@ -72,7 +72,7 @@ OUT_OF_RANGE = [
 
 
 @pytest.mark.parametrize(("name", "options", "part"), OUT_OF_RANGE, ids=lambda value: " ".join(value) if value else "")
-def test_options_out_of_range(
+def test_options_out_of_range_are_refused(
     name: str, options: list[str], part: str, release: Release, photos: Path, tmp_path: Path, command: Command
 ) -> None:
     place = [photos, "--out", tmp_path / "out", *TINY] if name == "protect" else [release.out, "--device", "cpu"]
@@ -101,7 +101,7 @@ def test_a_folder_without_vault_needs_test_images(name: str, tmp_path: Path, com
         ("audit", ["--arch", "resnet9"], "resnet8"),
     ],
 )
-def test_what_a_foreign_folder_cannot_have(
+def test_options_that_need_a_release_are_refused_on_a_foreign_folder(
     name: str, options: list[str], part: str, tmp_path: Path, command: Command
 ) -> None:
     foreign, test = write_photos(tmp_path / "foreign", 3), write_photos(tmp_path / "test", 3, seed=1)

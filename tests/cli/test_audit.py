@@ -5,7 +5,7 @@ import pytest
 from helpers import AUDIT, Command, Release, refused, write_photos
 
 
-def test_audit_prints_the_contract_and_gates(release: Release, tmp_path: Path, command: Command) -> None:
+def test_audit_prints_the_documented_json_and_applies_gates(release: Release, tmp_path: Path, command: Command) -> None:
     mine = release.copy(tmp_path)
     attacks = ("standard", "weight-noise", "pst", "recovery")
     chosen = [word for name in attacks for word in ("--attack", name)]
@@ -60,7 +60,7 @@ def test_audit_with_seeds_shows_mean_and_spread_within_80_columns(
         assert row["accuracy"] == pytest.approx(sum(row["seeds"]["accuracies"]) / 2)
 
 
-def test_audit_sorts_by_recovered_share_and_says_one_sentence(
+def test_audit_sorts_by_recovered_share_and_ends_with_a_conclusion(
     release: Release, tmp_path: Path, command: Command
 ) -> None:
     mine = release.copy(tmp_path)
@@ -97,7 +97,7 @@ def test_a_failed_attack_makes_the_audit_inconclusive(
     assert shown.code == 3
     assert "failed" in shown.stdout
     assert "failed: The attack broke off" in shown.stderr
-    assert command(*words, "--resume", "--max-accuracy", 0).code == 1, "a failed gate is said first"
+    assert command(*words, "--resume", "--max-accuracy", 0).code == 1, "a failed gate comes before an incomplete audit"
     assert command(*words, "--resume", "--max-accuracy", 1).code == 3
     alone = command("audit", mine.out, "--attack", "cutout", *AUDIT)
     assert alone.code == 3

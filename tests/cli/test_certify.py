@@ -9,7 +9,9 @@ from pueprotect.certify import pipeline, stress, surrogates
 from pueprotect.learning.draw_engine import DrawEngine
 
 
-def test_certify_prints_the_contract_and_gates(release: Release, tmp_path: Path, command: Command) -> None:
+def test_certify_prints_the_documented_json_and_applies_the_gate(
+    release: Release, tmp_path: Path, command: Command
+) -> None:
     mine = release.copy(tmp_path)
     done = command("certify", mine.out, *CERTIFY, "--baseline", "--json")
     assert done.code == 0, done.stderr
@@ -92,7 +94,7 @@ def test_certify_screens_recipes_and_certifies_the_most_learnable(
         assert word in shown.stdout
 
 
-def test_sigma_is_found_where_the_clean_baseline_still_knows(
+def test_sigma_auto_keeps_most_of_the_accuracy_of_the_clean_baseline(
     release: Release, tmp_path: Path, command: Command
 ) -> None:
     mine = release.copy(tmp_path)

@@ -5,7 +5,7 @@ import pytest
 from helpers import GOOD, Command, RecordedRelease, write_photos, write_policy
 
 WAIVER = "waivers: [{rule: audit.pst, reason: accepted for the preview, expires: %s}]\n"
-# (name, policy, exit code, parts of one line of what is said)
+# (name, policy, exit code, parts of one line of the output)
 TEN = [
     ("good", GOOD, 0, ["passes", "rules hold"]),
     ("bound", GOOD.replace("learnability: 0.5", "learnability: 0.4"), 1,
@@ -23,13 +23,13 @@ TEN = [
     ("wrong type", GOOD.replace("max_linf: 8", "max_linf: few"), 2, ["line 4", "images.max_linf is 'few'", "0 to 255"]),
     ("expired waiver", GOOD + WAIVER % "2026-01-31", 1,
      ["FAIL", "waivers.audit.pst", "expired on 2026-01-31: renew or remove it"]),
-    ("living waiver", GOOD.replace("max_accuracy: 0.46", "max_accuracy: 0.1") + WAIVER % "9999-12-31", 0,
+    ("valid waiver", GOOD.replace("max_accuracy: 0.46", "max_accuracy: 0.1") + WAIVER % "9999-12-31", 0,
      ["pass", "audit.pst.max_accuracy", "waived: accepted for the preview (until 9999-12-31)"]),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("text", "code", "parts"), [case[1:] for case in TEN], ids=[case[0] for case in TEN])
-def test_policies_give_their_code_and_sentence(
+def test_each_policy_gives_its_exit_code_and_message(
     text: str, code: int, parts: list[str], evidence: RecordedRelease, tmp_path: Path, command: Command
 ) -> None:
     done = command("check", evidence.out, "--policy", write_policy(tmp_path, text))
@@ -43,7 +43,7 @@ def test_policies_give_their_code_and_sentence(
         assert command("check", evidence.out, "--policy", tmp_path / "policy.yaml", "--format", output).code == code
 
 
-def test_the_json_is_that_of_the_contract(evidence: RecordedRelease, tmp_path: Path, command: Command) -> None:
+def test_the_json_has_the_documented_keys(evidence: RecordedRelease, tmp_path: Path, command: Command) -> None:
     done = command("check", evidence.out, "--policy", write_policy(tmp_path, GOOD), "--format", "json")
     assert (done.data["schema_version"], done.data["passed"], done.data["outcome"]) == (1, True, "pass")
     for verdict in done.data["verdicts"]:
@@ -75,7 +75,7 @@ def test_files_that_changed_make_everything_inconclusive(
     assert covered.code == 1, "an unprotected file in the folder is a failure where coverage is a rule"
 
 
-def test_reports_are_written_beside_the_output(evidence: RecordedRelease, tmp_path: Path, command: Command) -> None:
+def test_reports_are_written_next_to_the_output(evidence: RecordedRelease, tmp_path: Path, command: Command) -> None:
     names = ("text", "json", "junit", "sarif", "github")
     wanted = [word for name in names for word in ("--report", f"{name}={tmp_path / name}")]
     done = command("check", evidence.out, "--policy", write_policy(tmp_path, GOOD), *wanted)
@@ -114,7 +114,7 @@ def test_a_baseline_lets_only_regressions_fail(evidence: RecordedRelease, tmp_pa
     assert "--baseline" in refused.stderr
 
 
-def test_without_a_policy_file_or_vault_it_says_what_to_do(
+def test_a_missing_policy_file_or_vault_is_reported_with_the_option(
     evidence: RecordedRelease, tmp_path: Path, command: Command
 ) -> None:
     done = command("check", evidence.out, "--policy", tmp_path / "none.yaml")
@@ -126,7 +126,7 @@ def test_without_a_policy_file_or_vault_it_says_what_to_do(
     assert "--vault" in done.stderr
 
 
-def test_a_folder_of_another_tool_is_held_against_its_evidence_as_it_is(
+def test_a_folder_of_another_tool_is_checked_against_evidence_for_its_files(
     photos: Path, tmp_path: Path, command: Command
 ) -> None:
     foreign, test = write_photos(tmp_path / "foreign", 6), write_photos(tmp_path / "test", per_class=5, seed=1)

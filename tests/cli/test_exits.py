@@ -23,7 +23,7 @@ def test_changed_files_are_stale_and_listed(release: Release, tmp_path: Path, co
 
 
 @pytest.mark.parametrize("name", ["protect", "certify", "audit", "attacks", "doctor"])
-def test_a_torchvision_that_does_not_load(
+def test_a_torchvision_that_does_not_load_is_reported(
     name: str, release: Release, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torchvision", None)
@@ -32,7 +32,7 @@ def test_a_torchvision_that_does_not_load(
     assert tree(tmp_path) == {}
 
 
-def test_unexpected_failures_are_one_sentence(
+def test_unexpected_failures_are_one_line(
     photos: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -49,7 +49,7 @@ def test_unexpected_failures_are_one_sentence(
 
 
 @pytest.mark.parametrize("error", [MemoryError(), OSError(28, "No space left on device")])
-def test_exhausted_machines_are_one_sentence(
+def test_exhausted_memory_and_disks_are_one_line(
     error: Exception, photos: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:

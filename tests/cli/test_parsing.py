@@ -15,7 +15,7 @@ def test_fractions_and_decimals_are_read(top: int, bottom: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "eight", "8/", "/255", "8/0", "8/255/2", "1,5"])
-def test_what_is_no_number_is_refused_by_option_and_text(text: str) -> None:
+def test_text_that_is_not_a_number_is_refused_with_its_option(text: str) -> None:
     with pytest.raises(InputError) as caught:
         fraction(text, "--epsilon")
     assert f"--epsilon {text!r}" in str(caught.value)
@@ -37,7 +37,7 @@ def test_lists_of_anything_else_are_refused(text: str, part: str) -> None:
 
 @pytest.mark.parametrize(("value", "fine"), [(None, True), (0.0, True), (1.0, True), (1.01, False), (-0.1, False),
                                              (float("nan"), False)])  # fmt: skip
-def test_a_gate_lies_between_0_and_1(value: float | None, fine: bool) -> None:
+def test_a_gate_is_between_0_and_1(value: float | None, fine: bool) -> None:
     if fine:
         gate(value, "--max-accuracy")
     else:

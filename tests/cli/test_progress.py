@@ -7,13 +7,13 @@ from pueprotect.runtime import SILENT
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Seconds that a test moves on."""
+    """The time in seconds, which a test can change."""
     now = [0.0]
     monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
     return now
 
 
-def test_each_finished_part_is_one_line_with_its_last_reading(
+def test_finished_work_writes_one_line_with_its_last_reading(
     clock: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
     shown = Bars(None)
@@ -21,23 +21,21 @@ def test_each_finished_part_is_one_line_with_its_last_reading(
     shown.advance(note="40 %")
     shown.advance(2)
     clock[0] += 2.5
-    assert capsys.readouterr().err == "", "nothing before it has ended"
+    assert capsys.readouterr().err == "", "nothing is written before the end"
     shown.finish()
     found = capsys.readouterr()
     assert found.out == ""
     assert found.err == "   2.5 s  train [plain]: 40 %\n"
     shown.start("draw", 3)
     shown.finish()
-    assert capsys.readouterr().err == "", "the reading of before is forgotten"
+    assert capsys.readouterr().err == "", "the reading of earlier work is forgotten"
     shown.start("draw", 3)
     shown.advance(note="10 %")
     shown.finish("median 20 %")
-    assert capsys.readouterr().err == "   0.0 s  draw: median 20 %\n", "what it ends with comes first"
+    assert capsys.readouterr().err == "   0.0 s  draw: median 20 %\n", "the last reading replaces earlier ones"
 
 
-def test_short_parts_without_a_reading_are_not_worth_a_line(
-    clock: list[float], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_short_work_without_a_reading_writes_no_line(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     for seconds, line in ((0.9, ""), (2.0, "   2.0 s  read: 50/s\n")):
         shown = Bars(None)
         shown.start("read", 100)
@@ -48,11 +46,11 @@ def test_short_parts_without_a_reading_are_not_worth_a_line(
 
 
 @pytest.mark.parametrize(("parts", "shown"), [(19.9, ""), (20, "20/s"), (1234.4, "1234/s")])
-def test_slow_parts_have_no_speed(parts: float, shown: str) -> None:
+def test_slow_work_shows_no_speed(parts: float, shown: str) -> None:
     assert speed(parts) == shown
 
 
-def test_one_of_several_processes_speaks_and_bars_need_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_first_process_shows_progress_and_bars_need_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FORCE_COLOR", raising=False)
     with bars(speak=False) as silent:
         assert silent is SILENT

@@ -15,7 +15,7 @@ from pueprotect.protect.methods import self_check as self_check_module
 from pueprotect.protect.presets import PRESETS
 
 
-def test_protect_prints_the_contract(release: Release) -> None:
+def test_protect_prints_the_documented_json(release: Release) -> None:
     data = release.outcome.data
     assert set(data) >= {
         "schema_version", "images", "classes", "train_images", "holdout_images", "method", "mode", "epsilon",
@@ -272,7 +272,7 @@ def test_the_old_release_stays_until_the_new_one_is_complete(
 
 
 @pytest.mark.parametrize("change", ["extra", "changed"])
-def test_overwrite_spares_files_that_it_did_not_release(
+def test_overwrite_keeps_files_that_it_did_not_release(
     change: str, release: Release, tmp_path: Path, command: Command
 ) -> None:
     mine = release.copy(tmp_path)
@@ -283,7 +283,9 @@ def test_overwrite_spares_files_that_it_did_not_release(
     assert tree(tmp_path) == before
 
 
-def test_another_releases_vault_is_no_licence_to_delete(release: Release, tmp_path: Path, command: Command) -> None:
+def test_the_vault_of_another_release_does_not_allow_overwriting(
+    release: Release, tmp_path: Path, command: Command
+) -> None:
     stranger = write_photos(tmp_path / "album", 2, seed=9)
     mine = release.copy(tmp_path)
     before = tree(tmp_path)

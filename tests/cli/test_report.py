@@ -1,7 +1,7 @@
 from helpers import Command, RecordedRelease
 
 
-def test_a_release_without_evidence_has_a_page_too(evidence: RecordedRelease, command: Command) -> None:
+def test_a_release_without_evidence_gets_a_page(evidence: RecordedRelease, command: Command) -> None:
     (evidence.vault / "certificate.json").unlink()
     for path in (evidence.vault / "audit").iterdir():
         path.unlink()
@@ -14,7 +14,7 @@ def test_a_release_without_evidence_has_a_page_too(evidence: RecordedRelease, co
     assert (evidence.vault / "report.html").stat().st_mode & 0o077 == 0
 
 
-def test_changed_files_have_no_report(evidence: RecordedRelease, command: Command) -> None:
+def test_changed_files_get_no_report(evidence: RecordedRelease, command: Command) -> None:
     (evidence.out / "cat/000.png").write_bytes(b"x")
     done = command("report", evidence.out)
     assert done.code == 3

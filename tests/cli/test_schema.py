@@ -1,7 +1,7 @@
 from helpers import Command
 
 
-def test_the_schema_command_names_what_it_knows(command: Command) -> None:
+def test_an_unknown_schema_is_refused_with_the_known_names(command: Command) -> None:
     done = command("schema", "certificat")
     assert done.code == 2
     assert "certificate" in done.stderr

@@ -1,4 +1,4 @@
-"""The report in a real browser: no console errors, nothing wider than the screen, contrast and names."""
+"""Opens the report in a real browser: console errors, width, contrast and names."""
 
 import html
 import json
@@ -13,7 +13,7 @@ from helpers import PAGE_POLICY, RecordedRelease, run_command
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
-# Appended to a copy of the page whose content security policy, which forbids scripts, is taken out.
+# Added to a copy of the page without its content security policy, which forbids scripts.
 PROBE = """
 <script>
 function channel(v) { v /= 255; return v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; }
@@ -66,7 +66,7 @@ def page(evidence: RecordedRelease) -> Path:
 
 
 def browse(page: Path, place: Path, width: int) -> tuple[str, list[str]]:
-    """The document after loading, and what the console said."""
+    """The document after loading, and the console messages."""
     words = [str(BROWSER), "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
              f"--user-data-dir={place / 'profile'}", f"--window-size={width},900", "--enable-logging=stderr",
              "--v=0", "--dump-dom", page.as_uri()]  # fmt: skip
@@ -75,7 +75,7 @@ def browse(page: Path, place: Path, width: int) -> tuple[str, list[str]]:
 
 
 @pytest.mark.parametrize("words", [(), ("--with-originals",)])
-def test_the_page_as_it_is_loads_without_a_word_on_the_console(
+def test_the_page_loads_without_console_messages(
     words: tuple[str, ...], evidence: RecordedRelease, tmp_path: Path
 ) -> None:
     document, said = browse(written(evidence, *words), tmp_path, 1280)
@@ -83,7 +83,7 @@ def test_the_page_as_it_is_loads_without_a_word_on_the_console(
     assert "Fails the policy" in document
 
 
-def test_the_console_is_listened_to(tmp_path: Path) -> None:
+def test_console_messages_are_captured(tmp_path: Path) -> None:
     bad = tmp_path / "bad.html"
     bad.write_text("<!doctype html><title>t</title><script>nothing.here()</script>")
     assert any("ReferenceError" in line for line in browse(bad, tmp_path, 400)[1])
@@ -120,7 +120,7 @@ def test_the_page_is_readable(width: int, theme: str, page: Path, tmp_path: Path
     assert found["page"] == ("rgb(255, 255, 255)" if theme == "light" else "rgb(20, 23, 26)")
 
 
-def test_the_probe_sees_what_it_looks_for(page: Path, tmp_path: Path) -> None:
+def test_the_probe_finds_planted_faults(page: Path, tmp_path: Path) -> None:
     spoilt = page.read_text().replace("--soft: #4d5661", "--soft: #bbbbbb")
     spoilt = spoilt.replace("<main>", '<main><div style="width:800px">wide</div><img src="data:,">')
     found = probed(spoilt, 390, "light", tmp_path)

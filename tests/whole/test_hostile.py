@@ -1,4 +1,4 @@
-"""Folders as people have them: damaged files, odd names, traps."""
+"""Protects folders with damaged files, odd names and traps."""
 
 import json
 import os
@@ -26,7 +26,7 @@ NOISE = np.random.default_rng(0).integers(-8, 9, (16, 16, 3)).astype(np.int8)
 
 
 def seeds() -> list[bytes]:
-    """Twenty small files of every container and mode, with metadata."""
+    """Twenty small files: every container and mode, with metadata."""
     found: list[bytes] = []
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = 6, "Maker"
@@ -53,7 +53,7 @@ def seeds() -> list[bytes]:
 
 
 def corrupted(content: bytes, others: list[bytes], chance: random.Random) -> bytes:
-    """Bytes flipped, the end cut off, or a piece of another file put in."""
+    """`content` with bytes flipped, its end cut off, or a piece of another file inserted."""
     kind = chance.randrange(3)
     changed = bytearray(content)
     if kind == 0:
@@ -76,7 +76,7 @@ def variants(count: int) -> list[bytes]:
 
 
 def fuzzed(tmp_path: Path, command: Command, count: int) -> tuple[int, int]:
-    """Protect a folder of damaged files; how many were released and how many left out."""
+    """Protect a folder of damaged files and count those that were released and left out."""
     src = tmp_path / "src"
     for number, content in enumerate(variants(count)):
         folder = src / ("ant" if number % 2 else "bee")
@@ -102,14 +102,14 @@ def fuzzed(tmp_path: Path, command: Command, count: int) -> tuple[int, int]:
     return len(rows), len(skipped)
 
 
-def test_damaged_files_end_in_a_sentence_or_a_release(tmp_path: Path, command: Command) -> None:
+def test_each_damaged_file_is_released_or_reported(tmp_path: Path, command: Command) -> None:
     released, skipped = fuzzed(tmp_path, command, 60)
     assert released > 10
     assert skipped > 10
 
 
 @pytest.mark.slow
-def test_a_thousand_damaged_files(tmp_path: Path, command: Command) -> None:
+def test_each_of_a_thousand_damaged_files_is_released_or_reported(tmp_path: Path, command: Command) -> None:
     released, skipped = fuzzed(tmp_path, command, 1000)
     assert released > 100
     assert skipped > 100
@@ -173,7 +173,7 @@ def test_an_error_about_an_odd_name_is_one_line(tmp_path: Path, command: Command
     assert "--skip-unsupported" in done.stderr
 
 
-def test_classes_may_lie_deeper(tmp_path: Path, command: Command) -> None:
+def test_classes_may_be_deeper_folders(tmp_path: Path, command: Command) -> None:
     src = tmp_path / "src"
     for year in ("2023", "2024"):
         for name in ("cat", "dog"):
@@ -200,7 +200,7 @@ def test_one_picture_in_two_classes_is_reported(tmp_path: Path, command: Command
     assert "1 picture is in two classes, such as cat/001.png and dog/same.bmp" in done.stderr
 
 
-def test_what_cannot_be_released_is_listed_and_left_out_only_when_asked(tmp_path: Path, command: Command) -> None:
+def test_unusable_files_are_listed_and_left_out_only_on_request(tmp_path: Path, command: Command) -> None:
     src = write_photos(tmp_path / "src", 4)
     (src / "cat/phone.heic").write_bytes(b"ftypheic")
     (src / "cat/empty.jpg").write_bytes(b"")
@@ -231,7 +231,7 @@ def test_what_cannot_be_released_is_listed_and_left_out_only_when_asked(tmp_path
     assert len(run["skipped"]) == 5
 
 
-def test_a_class_of_which_nothing_is_left(tmp_path: Path, command: Command) -> None:
+def test_a_class_without_usable_files_is_left_out(tmp_path: Path, command: Command) -> None:
     src = write_photos(tmp_path / "src", 4)
     for path in (src / "owl").iterdir():
         path.write_bytes(b"")
@@ -240,7 +240,7 @@ def test_a_class_of_which_nothing_is_left(tmp_path: Path, command: Command) -> N
     assert done.data["classes"] == 2
 
 
-def test_a_bomb_is_refused_by_name_and_costs_nothing(tmp_path: Path, command: Command) -> None:
+def test_a_decompression_bomb_is_refused_by_name(tmp_path: Path, command: Command) -> None:
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
@@ -253,7 +253,7 @@ def test_a_bomb_is_refused_by_name_and_costs_nothing(tmp_path: Path, command: Co
     assert "cat/bomb.png has too many pixels" in done.stderr
 
 
-def test_a_large_photograph_is_no_bomb_to_the_command(
+def test_a_large_photograph_is_not_refused_as_a_bomb(
     tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     src = write_photos(tmp_path / "src", 3)
@@ -264,7 +264,7 @@ def test_a_large_photograph_is_no_bomb_to_the_command(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="git and links of Unix")
-def test_a_vault_that_git_would_take_along_is_reported(tmp_path: Path, command: Command) -> None:
+def test_a_vault_inside_a_git_work_tree_is_reported(tmp_path: Path, command: Command) -> None:
     subprocess.run(["git", "init", "-q", str(tmp_path / "site")], check=True)
     src = write_photos(tmp_path / "src", 3)
     arguments = ("protect", src, "--out", tmp_path / "site/photos", *TINY, "--release-anyway")

@@ -5,7 +5,7 @@ import pytest
 from pueprotect.check.report.charts import Level, Series, histogram, line_chart, nice
 
 
-def test_a_chart_says_its_figures_and_escapes_names() -> None:
+def test_a_chart_names_its_figures_in_words_and_escapes_names() -> None:
     chart = line_chart("A & B", [Series("<b>", ((0.0, 0.25), (0.1, 0.5)), "protected")], x_label="eta",
                        levels=[Level("chance", 0.1, "chance")])  # fmt: skip
     assert "&lt;b&gt;: 25.0% at 0, 50.0% at 0.1. chance: 10.0%" in chart

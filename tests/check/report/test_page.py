@@ -125,7 +125,7 @@ def test_a_limit_on_the_recovered_share_is_a_line_between_chance_and_clean(evide
     assert gates["pst"] == 0.4, "the tighter one"
 
 
-def test_bars_are_sorted_and_know_their_gate(evidence: RecordedRelease) -> None:
+def test_bars_are_sorted_and_have_no_gate_without_a_policy(evidence: RecordedRelease) -> None:
     found = bars(read_evidence(evidence.out), None)
     assert [bar.row.attack for bar in found[:3]] == ["pst", "recovery", "weight-noise"]
     assert {bar.row.attack for bar in found[3:]} == {"class-mean", "colour", "jpeg-10", "standard"}
@@ -142,7 +142,7 @@ def test_by_default_only_released_pixels_are_shown(evidence: RecordedRelease, co
         name, _, kind = str(image["alt"]).partition(", ")
         assert kind == "released"
         assert np.array_equal(pixels(str(image["src"])), released[name])
-    assert str(evidence.release.src) not in text, "paths name people and machines"
+    assert str(evidence.release.src) not in text, "paths may name people and machines"
     assert "--with-originals" not in text
 
 
@@ -159,17 +159,17 @@ def test_with_originals_the_noise_is_ten_times_the_difference(evidence: Recorded
     assert np.array_equal(shown["noise ten times amplified"], np.clip(128 + 10 * gap, 0, 255))
 
 
-def test_evidence_of_other_bytes_is_left_out_and_said(evidence: RecordedRelease, command: Command) -> None:
+def test_evidence_for_other_files_is_left_out_and_reported(evidence: RecordedRelease, command: Command) -> None:
     other = "sha256:" + "a" * 64
     evidence.edit("audit/pst-resnet8.json", lambda data: data["key"].update(data_digest=other))
     evidence.edit("certificate.json", lambda data: data.update(data_digest=other))
     text = page_of(evidence, command)
     assert "<b>pst</b> (resnet8)" not in text
-    assert "1 recorded results speak of other files" in text
-    assert "The recorded certificate speaks of other files" in text
+    assert "Left out, because they are for other files: 1 recorded result." in text
+    assert "The recorded certificate is for other files" in text
 
 
-def test_names_cannot_smuggle_markup(evidence: RecordedRelease) -> None:
+def test_names_cannot_inject_markup(evidence: RecordedRelease) -> None:
     records = read_evidence(evidence.out)
     records.run["settings"]["<script>alert(1)</script>"] = "<img src=x>"
     text = render(records, None, today=date(2026, 1, 1), images=1)

@@ -37,7 +37,7 @@ class Mosaic(Plain):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path, help="a released folder with its vault beside it")
+    parser.add_argument("out", type=Path, help="a released folder with its vault next to it")
     parser.add_argument("--epochs", type=float, help="passes of each training; by default chosen by size")
     chosen = parser.parse_args()
     for row in audit(chosen.out, attacks=("standard", "mosaic"), epochs=chosen.epochs).results:

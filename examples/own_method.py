@@ -19,7 +19,7 @@ from pueprotect.protect.methods.base import ClosedForm, Noise, NoiseSettings, re
 
 @register
 class Stripes(ClosedForm):
-    """Noise in closed form; the base class checks with a fresh network whether it keeps anybody from learning."""
+    """Noise in closed form; the base class checks with a fresh network whether the noise prevents learning."""
 
     name = "stripes"
     about = "adds stripes whose direction and width tell the class"

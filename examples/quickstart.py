@@ -1,4 +1,4 @@
-"""Sample data through protection, certificate and audit, from Python: about five minutes on two CPU cores.
+"""Protects, certifies and audits sample data from Python: about five minutes on two CPU cores.
 
     python examples/quickstart.py [FOLDER]
 

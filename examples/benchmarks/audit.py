@@ -2,9 +2,9 @@
 
     python examples/benchmarks/audit.py [--images 1280] [--epochs 2] [--arch resnet8] [--attack NAME ...] [--threads 1]
 
-Images are random: cost does not depend on what they show, only PST's does (an alarm restarts it; none rises here,
-so its checks alone are measured). Every attack runs once, with a plain training before and after it. Beside wall time
-stands the processor's, which other work on the machine disturbs less; on a GPU only wall time means anything.
+Images are random, because only PST's cost depends on what they show (an alarm restarts it; there is none here, so its
+checks alone are measured). Every attack runs once, with a plain training before and after it. Processor time is
+printed next to wall time: other work on the machine changes it less. On a GPU only wall time counts.
 """
 
 from __future__ import annotations

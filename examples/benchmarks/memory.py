@@ -6,8 +6,8 @@
 `photos` runs the whole of `protect` on photographs of DATA, with one round and a short self-check. Run it with
 several counts: the difference is what an image costs. `cache` makes a working cache of that many images on disk, as
 `protect` does for sets that take more than 512 MiB, and takes a few steps of everything that `protect` does with
-it: how many steps there are does not change what is held. All pages of the cache count, for it was written here,
-though the system may drop them when memory is short.
+it: how many steps there are does not change what is held. All pages of the cache count,
+because it was written here, although the system may drop them when memory is short.
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@
 DATA holds train/<class>/* and test/<class>/* of 32 px images. Cost is counted in forward+backward passes of one
 image. The published PUE schedule (Wang et al., NDSS 2025; class-wise): in each round 20 batches of 128 for the
 surrogate and one step of 0.8/255 for the noise on every image, both under weight noise of 0, 0.05 ... 0.25 once the
-surrogate knows half of the protected images, with 100 and 10 draws for each level; it ends when the surrogate's error
+surrogate fits half of the protected images, with 100 and 10 draws for each level; it ends when the surrogate's error
 is at most 0.1. All those draws take hours on a CPU: `--draw-share` makes fewer of them and counts the passes that all
-would have taken. Networks are trained plainly on what is reached after fewer rounds and at the end, and, for the
+would have taken. Networks are trained plainly on the images after fewer rounds and at the end, and, for the
 published schedule, when its weight noise begins and at the end; they are measured on clean test images.
 
 `--scale` times one round on 5,000 and on 50,000 random images, alternating, and compares the cost of an image.

@@ -1,4 +1,4 @@
-"""Prints how many images the texture code protects in a second, beside its floor and a plain loop.
+"""Prints how many images the texture code protects in a second, next to its floor and a plain loop.
 
     OMP_NUM_THREADS=1 python examples/benchmarks/texture.py [--images 5000] [--size 32] [--classes 10]
 

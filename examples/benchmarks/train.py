@@ -2,7 +2,7 @@
 
     python examples/benchmarks/train.py [--arch resnet8] [--images 1280] [--rounds 5] [--device auto] [--threads 1]
 
-Prints medians of one pass over the images. The bare step repeats one batch that lies ready as floats: no crop, no flip,
+Prints medians of one pass over the images. The bare step repeats one batch of prepared floats: no crop, no flip,
 no gradient norm, no schedule. `research loop` crops, flips and converts picture by picture in a data loader, keeps
 images in the order of channels, height and width, and asks for `.item()` after each step. The images are random.
 """

@@ -202,10 +202,10 @@ def stored(store: Path, name: str) -> list[Cell]:
 
 
 def collect(store: Path, name: str) -> list[str]:
-    """Put the cells of STORE into a page's JSON; says which had to wait.
+    """Put the cells of STORE into a page's JSON, and return those that had to wait.
 
-    A transcribed cell gives way once as many seeds have been measured as it stands for. Until then the measured ones
-    stay in STORE, so that figures of two kinds are never mixed.
+    A transcribed cell is replaced once as many seeds have been measured as it was made from. Until then the measured
+    cells stay in STORE, so that figures of two kinds are never mixed.
     """
     book, fresh, waiting = read_book(name), stored(store, name), []
     kept = {(cell.what, cell.seeds): cell for cell in book.cells}

@@ -1,4 +1,4 @@
-"""EMN and PUE on a CIFAR-10 subset: attacks, certificates, and what each attack costs on clean images.
+"""Measures EMN and PUE on a CIFAR-10 subset: attacks, certificates, and what each attack costs on clean images.
 
     python examples/results/cifar10.py run DATA STORE [--seeds 0 1 2] [--only ROW ...]
     python examples/results/cifar10.py collect STORE
@@ -114,7 +114,7 @@ BEFORE = {
 5,000 CIFAR-10 photographs (500 of each class) were protected with the default preset as PNG. Accuracy is measured on
 1,000 test photographs (100 of each class) at the end of training; chance is 10 %. Every attack reads the released
 files, and the attackers' seeds are not the owner's. The 45,000 PNG files of the nine releases differ from their
-originals by 8 levels at most; the mean PSNR of a release lies between 32.0 and 34.2 dB.
+originals by 8 levels at most; the mean PSNR of a release is between 32.0 and 34.2 dB.
 
 Plain training learns nothing from class-wise noise, on the network of the optimisation (resnet8) and on one without
 BatchNorm (cnn). Sample-wise noise is weaker: one seed of three left the cnn at 28 %.""",
@@ -153,7 +153,7 @@ TRUST = """
 The 3x3 mean of the optimisation, the training schedule and PST's stages were chosen on these same 1,000 test images,
 with other seeds. Expect some optimism.
 
-Small sets are harder: a surrogate soon knows the pictures by heart, and the noise stops mattering. Below 4,000
+Small sets are harder: a surrogate soon memorises the pictures, and the noise has no effect. Below 4,000
 training images half of the rounds therefore exchange images within a batch. With the default preset the first
 self-check then fell from 43.5 to 15.5 % on 1,000 photographs of ten CIFAR-10 classes (limit 20.8 %), and from 32.0
 to 23.3 % on the sample (chance 20 %, limit 29.6 %; seed 0 each). With all rounds of that kind it was 45.5 % on the

@@ -1,4 +1,4 @@
-"""A drawn data set of many classes, and what plain training learns of it when it is protected.
+"""Draws a data set of many classes, and measures what plain training learns from it when it is protected.
 
     python examples/results/many_classes.py draw DATA [--classes 100] [--per-class 50] [--own-colours 0.4]
     python examples/results/many_classes.py run DATA STORE --own-colours 0.4 [--seeds 0] [--attacks standard colour]

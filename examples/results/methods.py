@@ -1,4 +1,4 @@
-"""Every method of protection against the attacks of standard-v2, on a CIFAR-10 subset.
+"""Measures every method of protection against the attacks of standard-v2, on a CIFAR-10 subset.
 
     python examples/results/methods.py run DATA STORE [--methods hardened pue ...] [--attacks notch ...] [--seeds 0 1 2]
     python examples/results/methods.py collect STORE
@@ -208,7 +208,7 @@ def page(book: Book) -> str:
 MEASURED = """
 The same 5,000 CIFAR-10 photographs as [EMN and PUE on CIFAR-10](cifar10.md), 15 passes of resnet8 unless said,
 chance 10 %. Accuracy is measured on the 500 test images that no choice was made on. A cell shows percent of clean
-test images: end of training / best pass. In brackets stands what clean images give behind the same filter; for
+test images: end of training / best pass. Brackets hold what clean images give behind the same filter; for
 `recovery` it is what the attacker's fifth of the clean images gives alone. `clean` trains on the originals in the
 same way. A range in round brackets is over keys 0 to 2 (the owner's seeds); a single figure is key 0.
 """

@@ -1,11 +1,11 @@
-"""What an attacker's notch recovers against what it costs the picture: one row for each number of indices taken out.
+"""Measures what an attacker's notch recovers and what it costs the picture: one row for each number of removed indices.
 
     python examples/results/notches.py RELEASE [RELEASE ...] --test DIR [--indices 0 5 10 20 30 45] [--seeds 0]
         [--arch resnet8] [--store STORE]
 
 The attack `notch` takes out the indices of the block DCT that tell the released classes apart more than natural
 images do. Here it takes out as many as asked for, the most telling first, and blurs blue; with 30 it is
-`wide-notch`. Next to each figure stands the same training on the clean originals behind the same filter. Accuracy
+`wide-notch`. The figure next to each is the same training on the clean originals behind the same filter. Accuracy
 is measured on every second image of DIR, as by methods.py. Several releases (keys), or seeds of the attacker, give
 mean and range.
 

@@ -1,4 +1,4 @@
-"""Attacks on protected photographs at their full size, as a user of the files would train on them.
+"""Attacks protected photographs at their full size, as a user of the files would train on them.
 
     python examples/results/photographs.py run PLACE [--method pue] [--epsilon 8] [--epochs 60] [--archs resnet8 cnn]
         [--attacks plain colour jpeg-10] [--images released clean]

@@ -1,4 +1,4 @@
-"""How visible the textures of `--method hardened` are: PSNR, SSIM, and a sheet to look at.
+"""Measures how visible the textures of `--method hardened` are: PSNR, SSIM, and a sheet to look at.
 
     python examples/results/visibility.py DATA SHEET.png [--store STORE]
 

@@ -1,6 +1,6 @@
 """Make labelled images unlearnable, certify how much could still be learnt, and audit the result.
 
-The command line does all of this (`pueprotect --help`). The same from Python:
+The command line does this (`pueprotect --help`), and so do three functions:
 
     from pueprotect import audit, certify, protect
 
@@ -8,9 +8,9 @@ The command line does all of this (`pueprotect --help`). The same from Python:
     print(certify("shared").curve)
     print(audit("shared", attacks=("standard", "pst")).worst)
 
-Each room is a package, and imports only from those before it: errors, runtime, images and learning, release, protect,
-audit, certify, check, cli. Core functions take tensors, paths and frozen settings, return frozen results and print
-nothing. Torch is imported when the work starts.
+Each room is a package and imports only from the rooms before it: errors, runtime, images and learning, release,
+protect, audit, certify, check, cli. Below cli, functions take tensors, paths and frozen settings, return frozen results
+and print nothing. Torch is imported when the work starts.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ def audit(out: str | Path, **settings: Any) -> Audit:
 
 
 class _Room(ModuleType):
-    """A room that can be called: importing a room binds its name here, where the function of that name was."""
+    """A package that can be called, because its import replaces the function of the same name here."""
 
     def __call__(self, *args: Any, **options: Any) -> Any:
-        return _TOUR[self.__name__.rpartition(".")[2]](*args, **options)
+        return _FUNCTIONS[self.__name__.rpartition(".")[2]](*args, **options)
 
 
-_TOUR: dict[str, Any] = {"protect": protect, "certify": certify, "audit": audit}
-for _name in _TOUR:
+_FUNCTIONS: dict[str, Any] = {"protect": protect, "certify": certify, "audit": audit}
+for _name in _FUNCTIONS:
     import_module(f"{__name__}.{_name}")
     sys.modules[f"{__name__}.{_name}"].__class__ = _Room

@@ -1,4 +1,4 @@
-"""`python -m pueprotect`."""
+"""Runs the command line: `python -m pueprotect`."""
 
 from pueprotect.cli import app
 

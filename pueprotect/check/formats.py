@@ -89,12 +89,11 @@ def as_junit(report: CheckReport) -> str:
     suite.add_property("data_digest", report.digest)
     for verdict in report.verdicts:
         case = TestCase(verdict.rule, classname=f"pueprotect.{verdict.rule.partition('.')[0]}", time=0.0)
+        text = remark(verdict)
         if verdict.waived or verdict.known:
-            case.result = [Skipped(remark(verdict))]
-        elif verdict.passed is False:
-            case.result = [Failure(remark(verdict), "policy")]
-        elif verdict.passed is None:
-            case.result = [Error(remark(verdict), "inconclusive")]
+            case.result = [Skipped(text)]
+        elif not verdict.passed:
+            case.result = [Error(text, "inconclusive") if verdict.passed is None else Failure(text, "policy")]
         suite.add_testcase(case)
     document = JUnitXml("pueprotect")
     document.add_testsuite(suite)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-Released = Annotated[Path, typer.Argument(metavar="OUT", help="The released folder.", show_default=False)]
+Released = Annotated[Path, typer.Argument(metavar="OUT", help="The released folder.")]
 VaultPath = Annotated[Path | None, typer.Option(help="Its vault.", show_default="OUT.vault")]
 TestImages = Annotated[Path | None, typer.Option(help="Clean labelled images to measure on.", show_default="holdout")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda[:i].")]

@@ -41,10 +41,10 @@ def audit(
     clean_fraction: Annotated[float, typer.Option(help="Clean share of attacks that need clean images.")] = 0.2,
     eta: Annotated[str, typer.Option(help="Radii of the recovery attack, comma-separated.")] = "0.5,1,2",
     max_accuracy: Annotated[
-        float | None, typer.Option(help="Gate: fail when an attack ends above this accuracy.", show_default=False)
+        float | None, typer.Option(help="Gate: fail when an attack ends above this accuracy.")
     ] = None,
     max_recovered: Annotated[
-        float | None, typer.Option(help="Gate: fail when an attack recovers more than this share.", show_default=False)
+        float | None, typer.Option(help="Gate: fail when an attack recovers more than this share.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Keep the attacks that are finished.")] = False,
     device: Device = "auto",

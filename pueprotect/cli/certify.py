@@ -43,7 +43,7 @@ def certify(
         bool, typer.Option("--baseline", help="Also bound the clean originals, to compare with.")
     ] = False,
     max_learnability: Annotated[
-        float | None, typer.Option(help="Gate: fail when the bound at the largest eta is above.", show_default=False)
+        float | None, typer.Option(help="Gate: fail when the bound at the largest eta is above.")
     ] = None,
     epochs: Annotated[
         float | None, typer.Option(help="Passes of each surrogate's training.", show_default="by size")

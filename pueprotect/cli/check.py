@@ -31,20 +31,12 @@ def check(
     policy: Annotated[Path, typer.Option(help="Policy file; see: pueprotect schema policy.")] = DEFAULT_POLICY,
     output: Annotated[Format, typer.Option("--format", help="What is written to stdout.")] = "text",
     reports: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--report", metavar="FMT=PATH", help="Write a format to a file too; repeatable.", show_default=False
-        ),
+        list[str] | None, typer.Option("--report", metavar="FMT=PATH", help="Write a format to a file too; repeatable.")
     ] = None,
-    baseline: Annotated[
-        Path | None, typer.Option(help="JSON of an earlier check: fail on regressions only.", show_default=False)
-    ] = None,
-    attest: Annotated[
-        Path | None, typer.Option(help="Write the result as an in-toto statement.", show_default=False)
-    ] = None,
+    baseline: Annotated[Path | None, typer.Option(help="JSON of an earlier check: fail on regressions only.")] = None,
+    attest: Annotated[Path | None, typer.Option(help="Write the result as an in-toto statement.")] = None,
     sign: Annotated[
-        Path | None,
-        typer.Option(metavar="KEY", help="Sign the statement with this private key (PEM).", show_default=False),
+        Path | None, typer.Option(metavar="KEY", help="Sign the statement with this private key (PEM).")
     ] = None,
     workers: Annotated[int, typer.Option(help="Threads that hash; 0 chooses.")] = 0,
 ) -> int:

@@ -26,10 +26,8 @@ def _methods(incomplete: str) -> list[str]:
 
 
 def protect(
-    src: Annotated[
-        Path, typer.Argument(help="Folder with one sub-folder of images for each class.", show_default=False)
-    ],
-    out_dir: Annotated[Path, typer.Option("--out", help="The released folder to make.", show_default=False)],
+    src: Annotated[Path, typer.Argument(help="Folder with one sub-folder of images for each class.")],
+    out_dir: Annotated[Path, typer.Option("--out", help="The released folder to make.")],
     vault: Annotated[
         Path | None, typer.Option(help="Private folder of this release.", show_default="OUT.vault")
     ] = None,

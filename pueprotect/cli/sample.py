@@ -12,7 +12,7 @@ from pueprotect.cli.console import escape, hint, out
 
 
 def sample(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make.", show_default=False)],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make.")],
     per_class: Annotated[int, typer.Option(help="Images of each class.")] = 150,
     size: Annotated[int, typer.Option(help="Side in pixels.")] = 32,
     seed: Seed = 0,

@@ -17,12 +17,9 @@ def verify(
     folder: Released,
     vault: VaultPath = None,
     signature: Annotated[
-        Path | None,
-        typer.Option(metavar="SIG", help="A signed statement of check --attest --sign.", show_default=False),
+        Path | None, typer.Option(metavar="SIG", help="A signed statement of check --attest --sign.")
     ] = None,
-    public_key: Annotated[
-        Path | None, typer.Option(metavar="KEY", help="The signer's public key (PEM).", show_default=False)
-    ] = None,
+    public_key: Annotated[Path | None, typer.Option(metavar="KEY", help="The signer's public key (PEM).")] = None,
     as_json: AsJson = False,
 ) -> int:
     """Compare released files with their recorded digests.

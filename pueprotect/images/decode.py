@@ -56,17 +56,17 @@ class Picture:
 
     @cached_property
     def pixels(self) -> AnyPixels:
-        """(H, W, C) uint8 or uint16, read-only; C is 1 for grey, 2 for grey and alpha, 3 for RGB, 4 for RGBA."""
+        """(H, W, C) uint8 or uint16, not to be changed; C: 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA."""
         pixels = np.asarray(self.content)
         return pixels[..., None] if pixels.ndim == 2 else pixels
 
     @property
     def kind(self) -> tuple[str, tuple[int, int]]:
         """Mode, with `;16` appended for 16 bits, and (height, width)."""
-        if isinstance(self.content, np.ndarray):
-            height, width, channels = self.content.shape
-            return f"{('L', 'LA', 'RGB', 'RGBA')[channels - 1]};16", (height, width)
-        return self.content.mode, (self.content.height, self.content.width)
+        if isinstance(self.content, Image.Image):
+            return self.content.mode, (self.content.height, self.content.width)
+        height, width, channels = self.content.shape
+        return f"{('L', 'LA', 'RGB', 'RGBA')[channels - 1]};16", (height, width)
 
     @property
     def colours(self) -> AnyPixels:
@@ -91,10 +91,7 @@ class Picture:
 def opened(path: Path, name: Path | None = None, content: bytes | None = None) -> Iterator[Image.Image]:
     """Open a supported image; any failure inside the block becomes an `ImageError`.
 
-    Args:
-        path: the file.
-        name: the path that messages name; None takes `path`.
-        content: the file's bytes, if they have been read already.
+    Messages call the file `name`, or else `path`. `content` holds its bytes, if they have been read already.
 
     Raises:
         ImageError: not an image that this package can protect, or the block failed.
@@ -119,19 +116,17 @@ def opened(path: Path, name: Path | None = None, content: bytes | None = None) -
 
 
 def _refuse_unfaithful(image: Image.Image, name: Path) -> None:
-    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-    if frames > 1:
+    if image.format != "MPO" and (frames := getattr(image, "n_frames", 1)) > 1:
         raise ImageError(f"{name} has {frames} frames; save the frame you want as a single image.")
     if (depth := image.info.get("bit_depth", 8)) > 8 and image.format == "HEIF":
         raise ImageError(f"{name}: HEIC of {depth} bits is not supported; save it as 16-bit PNG or 8-bit JPEG.")
     if image.mode == "CMYK":
         if not image.info.get("icc_profile"):
             raise ImageError(f"{name}: mode CMYK without a colour profile has no defined colours; convert it to RGB.")
-    elif deep.is_deep(image):
-        if why := deep.unfaithful(image):
-            raise ImageError(f"{name}: {why} is not supported; convert it to 8-bit RGB or greyscale.")
-    elif image.mode not in MODES:
-        raise ImageError(f"{name}: mode {image.mode} is not supported; convert it to 8-bit RGB or greyscale.")
+        return
+    plain = "" if image.mode in MODES else f"mode {image.mode}"
+    if why := deep.unfaithful(image) if deep.is_deep(image) else plain:
+        raise ImageError(f"{name}: {why} is not supported; convert it to 8-bit RGB or greyscale.")
 
 
 def content_of(path: Path) -> bytes:

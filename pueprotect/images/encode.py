@@ -37,19 +37,15 @@ _SAVE: dict[str, dict[str, Any]] = {
     "BMP": {},
     "TIFF": {"compression": "tiff_lzw"},
 }
-_RELEASED_AS = {"HEIF": "JPEG"}  # whose quality can be chosen so that the noise survives
 
 
 @dataclass(frozen=True)
 class Realised:
     """How far a released file is from its original, measured on the decoded bytes.
 
-    Attributes:
-        linf: largest absolute difference of a colour in levels (0..255), rounded up.
-        psnr: in dB over the colours; `similarity.PSNR_CAP` where the two are equal, so that JSON can hold it.
-        ssim: structural similarity, if asked for.
-        bytes_before: size of the original file; `bytes_after` is that of the released file.
-        released_sha256: digest of the released file.
+    `linf` is the largest absolute difference of a colour in levels (0..255), rounded up. `psnr` is in dB over the
+    colours, and `similarity.PSNR_CAP` where the two are equal, so that JSON can hold it. `ssim` is None if not asked
+    for. Sizes are those of the two files.
     """
 
     linf: int
@@ -127,7 +123,7 @@ class Encoder:
 
         Raises:
             InputError: `target` is `source`.
-            ImageError: the file cannot be read or written, has changed, or the written file is not as intended.
+            ImageError: a file cannot be read or written, the original has changed, or the written file is wrong.
         """
         source, target = Path(source), Path(target)
         if target.exists() and target.samefile(source):
@@ -166,8 +162,10 @@ class Encoder:
         )
 
     def container(self, before: Picture) -> str:
-        """The container of the released picture."""
-        return "PNG" if self.file_format == "png" else _RELEASED_AS.get(before.container, before.container)
+        """The container of the released picture; HEIC becomes JPEG, whose quality can be fitted to the noise."""
+        if self.file_format == "png":
+            return "PNG"
+        return "JPEG" if before.container == "HEIF" else before.container
 
     def encoded(self, before: Picture, noise: Levels, kept: Descriptions, source: Path) -> bytes:
         """The bytes of the released file, made in memory; raises as `encode` does."""
@@ -176,7 +174,7 @@ class Encoder:
         return buffer.getvalue()
 
     def encode(self, before: Picture, noise: Levels, kept: Descriptions, source: Path, file: IO[bytes]) -> None:
-        """Write the bytes of the released file into an open one.
+        """Write the bytes of the released file to an open file.
 
         Raises:
             ImageError: they cannot be made.
@@ -231,8 +229,6 @@ def _options(container: str, quality: int, icc: bytes | None, kept: Descriptions
         options["quality"] = quality
     if icc:
         options["icc_profile"] = icc
-    if container == "BMP":
-        return options
     if container == "TIFF" and (kept.exif or kept.xmp):
         options["exif"] = kept.exif or Image.Exif()
         if kept.xmp:

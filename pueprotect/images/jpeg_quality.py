@@ -20,13 +20,10 @@ LARGEST_ERROR = 2.0
 
 @dataclass(frozen=True)
 class QualityChoice:
-    """A JPEG quality and how it was found.
+    """A JPEG quality and what was measured with it on so many files.
 
-    Attributes:
-        quality: for the encoder.
-        gain: regression of the realised on the intended difference, 1 if all the noise survives.
-        error: RMS difference in levels between the intended pixels and those read back.
-        files: number of pictures tried.
+    `gain` is the regression of the realised on the intended difference, 1 if all the noise survives. `error` is the
+    RMS difference in levels between the intended pixels and those read back.
     """
 
     quality: int
@@ -39,14 +36,9 @@ def choose_quality(pictures: Iterable[tuple[Path, Levels]], epsilon: int) -> Qua
     """The lowest quality of `JPEG_QUALITIES` at which noise survives, measured on pictures read back.
 
     Noise survives if the median gain over the pictures is at least `LEAST_GAIN` and their median RMS error at most
-    `LARGEST_ERROR` levels. If no quality reaches both, the highest is taken.
-
-    Args:
-        pictures: originals and their noise; those that would not be released as JPEG are ignored.
-        epsilon: L-infinity budget in levels.
-
-    Returns:
-        None if no picture would be a JPEG.
+    `LARGEST_ERROR` levels. If no quality reaches both, the highest is taken. Pictures are originals with their noise;
+    those that would not be released as JPEG are ignored, and the result is None if none is left. `epsilon` is in
+    levels.
 
     Raises:
         ImageError: an original cannot be read.

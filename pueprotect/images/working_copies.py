@@ -48,13 +48,9 @@ def read_folder(
 ) -> Loaded:
     """Read and decode every image once, resized to `size` x `size` pixels without keeping the aspect.
 
-    Args:
-        folder: the result of `scan`.
-        size: side in pixels.
-        workers: decoding threads; 0 lets the standard library choose.
-        progress: receives one part for each image.
-        label: name of the work in `progress`.
-        cache: folder of the file for copies above `CACHE_ABOVE` bytes, see `empty_pixels`; None keeps all in memory.
+    `workers` is the number of decoding threads; 0 lets the standard library choose. `progress` receives one part for
+    each image, of work named `label`. Copies above `CACHE_ABOVE` bytes are kept in a file in the folder `cache`, see
+    `empty_pixels`; None keeps all in memory.
     """
 
     def read(entry: ImageEntry) -> tuple[Pixels, str, str] | ImageError:

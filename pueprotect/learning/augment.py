@@ -48,11 +48,15 @@ def crop_padding(size: int) -> int:
 
 @dataclass(frozen=True)
 class CropFlip:
-    """One padded random crop and horizontal flip per image, as gather coordinates; outside the image is black."""
+    """One padded random crop and horizontal flip per image, as gather coordinates.
 
-    rows: Tensor  # (B, size, 1) int64, the row of the image that each output row shows
-    columns: Tensor  # (B, 1, size) int64, likewise; flipped images count backwards
-    padding: int  # largest distance of a coordinate from the image
+    `rows` (B, size, 1) int64 is the row of the image that each output row shows, and `columns` (B, 1, size) likewise;
+    flipped images count backwards. Coordinates reach up to `padding` pixels outside the image, which is black there.
+    """
+
+    rows: Tensor
+    columns: Tensor
+    padding: int
 
     @classmethod
     def draw(cls, count: int, size: int, generator: torch.Generator, device: str, augment: bool = True) -> CropFlip:
@@ -90,11 +94,12 @@ class CropFlip:
 class ResizedCrop:
     """One random resized crop and horizontal flip per image, as torchvision's, but with edges between pixels too.
 
-    A crop is bilinear: one matrix for the rows and one for the columns. Their transposes carry gradients back.
+    A crop is bilinear: `rows` and `columns` (B, size, size) float hold the share of each image row and column in each
+    of the output; flipped images count backwards. Their transposes carry gradients back.
     """
 
-    rows: Tensor  # (B, size, size) float, the share of each image row in each output row
-    columns: Tensor  # likewise; flipped images count backwards
+    rows: Tensor
+    columns: Tensor
 
     @classmethod
     def draw(cls, count: int, size: int, generator: torch.Generator, device: str) -> ResizedCrop:
@@ -212,12 +217,10 @@ def lent_stream(stream: torch.Generator) -> Iterator[None]:
 
 
 class Grouped:
-    """A transform of torchvision with fresh parameters for every few images of a batch.
+    """A transform of torchvision, (N, 3, H, W) float in [0, 1], with new parameters for every few images of a batch.
 
-    Args:
-        transform: takes and returns (N, 3, H, W) float in [0, 1].
-        stream: a CPU generator, the only source of its randomness.
-        group: images that share parameters; with one each, a batch takes hundreds of launches on a GPU.
+    `stream` is a CPU generator, the only source of randomness. `group` is the number of images that share parameters;
+    with one each, a batch would take hundreds of launches on a GPU.
     """
 
     def __init__(self, transform: Callable[[Tensor], Tensor], stream: torch.Generator, group: int = 8) -> None:

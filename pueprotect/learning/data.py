@@ -38,10 +38,10 @@ class Labelled(Protocol):
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Labelled images resident on one device."""
+    """Images (N, 3, H, W) uint8, channels last in memory, and labels (N,) int64 in [0, classes) on one device."""
 
-    images: Tensor  # (N, 3, H, W) uint8, channels last in memory
-    labels: Tensor  # (N,) int64 in [0, classes)
+    images: Tensor
+    labels: Tensor
     classes: int
 
     def __len__(self) -> int:
@@ -130,10 +130,13 @@ def apply(frames: Tensor, delta: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Protected(View):
-    """Images with noise, which is added whenever frames are taken."""
+    """Images with noise, which is added whenever frames are taken.
 
-    delta: Tensor  # (K, H, W, 3) signed integer levels
-    rows: Tensor  # (N,) int64, the row of `delta` for each image
+    `delta` (K, H, W, 3) holds signed integer levels; `rows` (N,) int64 is the row of `delta` for each image.
+    """
+
+    delta: Tensor
+    rows: Tensor
 
     def frames(self, index: Tensor) -> Tensor:
         """A copy of the chosen images: (B, H, W, 3) uint8."""

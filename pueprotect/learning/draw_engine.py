@@ -16,8 +16,8 @@ from pueprotect.runtime import generator
 class DrawEngine:
     """Counts correct predictions of classifiers drawn around `model`.
 
-    BatchNorm statistics are buffers, not parameters: they are re-estimated for every draw from one fixed
-    calibration batch, so that accuracy is a function of the weights alone.
+    BatchNorm statistics are buffers, not parameters: they are re-estimated for every draw from one fixed batch, so
+    that accuracy is a function of the weights alone.
 
     Noise and sum are float32. With `bf16` the forward pass rounds weights and activations to bfloat16 (autocast), and
     the certificate is for the classifier so rounded. Batch size, threads and device change the rounding inside a
@@ -28,8 +28,7 @@ class DrawEngine:
         model: the centre of the Gaussian; never changed.
         images: (N, 3, H, W) uint8 evaluation images on the model's device.
         labels: (N,) int64.
-        calibration: (M, 3, H, W) uint8, the batch from which BatchNorm statistics are re-estimated; None keeps the
-            model's running statistics.
+        calibration: (M, 3, H, W) uint8, the fixed batch; None keeps the model's running statistics.
         sigma: standard deviation of the weight noise.
         seed: draws are functions of (seed, index).
         batch_size: images for each forward pass; None chooses.

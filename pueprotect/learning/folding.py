@@ -12,11 +12,8 @@ class Folded:
     """A second form of `source` without the BatchNorm layers that directly follow a convolution.
 
     All other tensors are shared with `source`: writing its parameters in place changes both. After a change of the
-    folded convolutions or of their BatchNorm layers, call `refresh`.
-
-    Args:
-        source: a network in evaluation mode.
-        example: (1, 3, H, W) float in [0, 1], shows which layers follow each other.
+    folded convolutions or of their BatchNorm layers, call `refresh`. `source` is in evaluation mode; `example`,
+    (1, 3, H, W) float in [0, 1], shows which layers follow each other.
     """
 
     def __init__(self, source: nn.Module, example: Tensor) -> None:

@@ -24,6 +24,7 @@ from pueprotect.runtime import SILENT, Progress, generator
 
 Transform = Callable[[Tensor, torch.Generator], Tensor]
 Prepare = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
+Sigma = list[Tensor] | float  # deviation of weight noise: one number, or a tensor for each parameter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,12 +102,7 @@ class Trainer:
         return self.peak_lr * 0.5 * (1 + math.cos(math.pi * min(1.0, along)))
 
     def step(
-        self,
-        inputs: Tensor,
-        labels: Tensor,
-        *,
-        deviations: Sequence[list[Tensor] | float] = (),
-        stream: torch.Generator | None = None,
+        self, inputs: Tensor, labels: Tensor, *, deviations: Sequence[Sigma] = (), stream: torch.Generator | None = None
     ) -> Tensor:
         """Take one optimiser step; returns the number of correct predictions, an int64 scalar on the device.
 
@@ -153,26 +149,20 @@ def train(
     seed: int,
     transform: Transform | None = None,
     prepare: Prepare | None = None,
-    deviations: Callable[[float], list[Tensor] | float] | None = None,
+    deviations: Callable[[float], Sigma] | None = None,
     after_step: Callable[[], None] | None = None,
     on_epoch: Callable[[nn.Module], None] | None = None,
     group: Group = ALONE,
     progress: Progress = SILENT,
 ) -> Classifier:
-    """Train `model` in place on `data` and return it.
+    """Train `model` in place on `data`, images on the model's device, and return it.
 
-    Args:
-        model: the network to train.
-        data: training images on the model's device.
-        schedule: see `Schedule`.
-        seed: decides order, crops, noise and transforms.
-        transform: applied to each float batch in [0, 1].
-        prepare: changes a float batch and its labels before the step, for example into mixtures.
-        deviations: weight noise of a step as a function of the share of training done, in [0, 1).
-        after_step: called after each optimiser step, for example for a projection.
-        on_epoch: called with the model after each pass.
-        group: ranks that train one model, each on its own images; all end with the same weights.
-        progress: receives one part for each step; the caller starts and finishes it.
+    `transform` changes each float batch in [0, 1] before the step, and `prepare` a batch together with its labels,
+    for example into mixtures. `deviations` gives the weight noise of a step as a function of the share of training
+    done, in [0, 1). Order, crops, noise and transforms are functions of `seed`. `after_step` is called after each
+    optimiser step, for example for a projection, and `on_epoch` with the model after each pass. The ranks of `group`
+    train one model, each on its own images, and end with the same weights. `progress` receives one part for each
+    step; the caller starts and finishes it.
     """
     stream = generator(seed, "train", group.rank, device=data.device)
     each, epoch = shared_batches(len(data), schedule.batch_size, group)

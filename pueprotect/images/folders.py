@@ -140,7 +140,7 @@ def _walk(root: Path) -> tuple[list[str], list[str], list[tuple[str, str]]]:
             if suffix in SUFFIXES and path.is_file():
                 images.append(short)
             elif suffix in SUFFIXES:
-                unsupported.append((short, f"{path} is no regular file; replace it by the picture itself."))
+                unsupported.append((short, f"{path} is not a regular file; replace it by the picture itself."))
             elif suffix in OTHER_PICTURES:
                 need_extra = "cannot be read without the extra, pip install 'pueprotect[heic]'"
                 what = need_extra if suffix in HEIC_SUFFIXES else "cannot be released"
@@ -162,7 +162,7 @@ def _read_labels(table: Path, root: Path, images: list[str], others: set[str]) -
             for row in reader:
                 where = f"{table}, line {reader.line_num}"
                 if not row["path"] or not row["label"] or None in row:
-                    raise InputError(f"{where}: each row needs one path and one label, as the header says.")
+                    raise InputError(f"{where}: each row needs one path and one label; correct it.")
                 path = PurePosixPath(row["path"]).as_posix()
                 if path not in known:
                     why = "is not an image of a supported suffix" if path in others else f"is not below {root}"
@@ -173,7 +173,7 @@ def _read_labels(table: Path, root: Path, images: list[str], others: set[str]) -
     except OSError as error:
         raise InputError(f"{table} cannot be read ({error.strerror}); check --labels.") from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{table} is not a CSV file in UTF-8 ({error}); save it again as such.") from error
+        raise InputError(f"{table} is not a CSV file in UTF-8 ({error}); save it in that format.") from error
     if missing := [path for path in images if path not in names]:
         raise InputError(f"{root / missing[0]} has no row in {table} ({len(missing)} lack one); add it.")
     return names

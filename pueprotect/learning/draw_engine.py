@@ -69,7 +69,7 @@ class DrawEngine:
 
     @torch.inference_mode()
     def network(self, index: int) -> nn.Module:
-        """The classifier of draw `index`, until the next draw overwrites it; no rounding error adds up over draws."""
+        """The classifier of draw `index`; the next draw writes all parameters anew, so no rounding error adds up."""
         stream = generator(self.seed, "weight-draw", index, str(self.device))
         noise = gaussian(self.centre, stream)
         torch._foreach_mul_(noise, self.sigma)

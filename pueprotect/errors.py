@@ -1,4 +1,4 @@
-"""Everything that pueprotect raises on purpose.
+"""Defines every error that pueprotect raises on purpose, and the exit codes.
 
     PueprotectError
     ├── InputError            a folder, file or option that cannot be used        exit 2
@@ -9,8 +9,7 @@
     ├── CertificateError      a certificate contradicted by its own cross-check   exit 2
     └── PlatformError         the machine lacks what was asked for                exit 2
 
-Each message is one sentence that names the file or option and the mend. Abstentions and failed
-gates are values, not exceptions.
+A message names the file or option and says how to fix it. Abstentions and failed gates are values, not exceptions.
 """
 
 import difflib
@@ -45,22 +44,16 @@ class ImageError(InputError):
 
 
 class UnusableImages(ImageError):
-    """Images that cannot be released.
+    """Images that cannot be released; `files` holds the path of each and one sentence of why."""
 
-    Attributes:
-        files: path of each and one sentence of why.
-    """
-
-    def __init__(self, files: Sequence[tuple[str, str]], among: int, mend: str = "") -> None:
-        """Make one sentence of `files`, found among so many pictures, and of the `mend` for all of them."""
+    def __init__(self, files: Sequence[tuple[str, str]], among: int, remedy: str = "") -> None:
+        """Name the first of `files`, found among so many images, and the `remedy` for all of them."""
         self.files = tuple(files)
-        if len(self.files) == 1:
-            what = self.files[0][1]
-        else:
+        what = " ".join(reason for _, reason in self.files[:LISTED])
+        if len(self.files) > 1:
             more = f" ... and {len(self.files) - LISTED} more." if len(self.files) > LISTED else ""
-            reasons = " ".join(reason for _, reason in self.files[:LISTED])
-            what = f"{len(self.files)} of {among} images cannot be used: {reasons}{more}"
-        super().__init__(f"{what} {mend}".strip())
+            what = f"{len(self.files)} of {among} images cannot be used: {what}{more}"
+        super().__init__(f"{what} {remedy}".strip())
 
 
 class VaultError(PueprotectError):
@@ -74,7 +67,7 @@ class StaleDataError(PueprotectError):
 
 
 class CertificateError(PueprotectError):
-    """Draws inside the certified ball contradict the bound: a defect of this program, or the alpha of bad luck."""
+    """Draws inside the certified ball contradict the bound: a defect of this program, or chance of at most alpha."""
 
 
 class PlatformError(PueprotectError):

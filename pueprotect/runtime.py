@@ -1,4 +1,4 @@
-"""What every room shares: the progress protocol, random streams and plug-ins. No torch until a stream is made."""
+"""Reports progress, makes random streams and loads plug-ins for every room. Imports torch only to make a stream."""
 
 from __future__ import annotations
 
@@ -14,29 +14,23 @@ if TYPE_CHECKING:
 
 
 class Progress(Protocol):
-    """Receives the state of one named piece of work; the core never prints."""
+    """Receives the state of one named piece of work; the core never prints. The methods here do nothing."""
 
     def start(self, label: str, total: int) -> None:
         """A piece of work of `total` equal parts begins."""
+        return None
 
     def advance(self, parts: int = 1, note: str = "") -> None:
         """`parts` more are done; `note` is a short reading such as an accuracy."""
+        return None
 
     def finish(self, note: str = "") -> None:
         """The piece of work that was started last has ended."""
+        return None
 
 
-class Silent:
-    """The default `Progress`: says nothing."""
-
-    def start(self, label: str, total: int) -> None:
-        """Ignore."""
-
-    def advance(self, parts: int = 1, note: str = "") -> None:
-        """Ignore."""
-
-    def finish(self, note: str = "") -> None:
-        """Ignore."""
+class Silent(Progress):
+    """The default: reports nothing."""
 
 
 SILENT = Silent()
@@ -49,24 +43,21 @@ def child_seed(seed: int, purpose: str, index: int = 0) -> int:
 
 
 def generator(seed: int, purpose: str, index: int = 0, device: str = "cpu") -> torch.Generator:
-    """An independent random stream for one purpose.
-
-    CPU and CUDA streams differ: results are reproducible on one kind of device, not across kinds.
-    """
+    """An independent random stream for one purpose; CPU and CUDA streams of one seed differ."""
     import torch
 
     return torch.Generator(device=device).manual_seed(child_seed(seed, purpose, index))
 
 
 def plugins(group: str) -> dict[str, EntryPoint]:
-    """What other installed packages offer in an entry point group, such as `pueprotect.attacks`, by name."""
+    """What installed packages offer in an entry point group, such as `pueprotect.attacks`, by name."""
     from importlib.metadata import entry_points
 
     return {entry.name: entry for entry in entry_points(group=group)}
 
 
 def unusable(plugin: EntryPoint, why: object) -> InputError:
-    """The error for a plug-in that cannot be used: one sentence that names its package."""
+    """The error for a plug-in that cannot be used; it names the plug-in's package."""
     package = plugin.dist.name if plugin.dist else plugin.value
     reason = " ".join(str(why).split()) or type(why).__name__
     return InputError(
@@ -83,5 +74,5 @@ def load_plugin(plugin: EntryPoint) -> Any:
     """
     try:
         return plugin.load()
-    except Exception as error:  # code of others may fail in any way
+    except Exception as error:  # foreign code may fail in any way
         raise unusable(plugin, error) from error

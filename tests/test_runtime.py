@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from pueprotect.runtime import SILENT, child_seed, generator
 
 
-def test_seeds_of_the_past_stay_as_they_are() -> None:
-    """Every release, certificate and audit was drawn from these: another number changes all results."""
+def test_seeds_do_not_change_between_versions() -> None:
+    """Every release, certificate and audit depends on these: another number changes all results."""
     assert child_seed(0, "clean-share") == 1201614120463908842
     assert child_seed(7, "weight-draw", 3) == 2474992847124813725
 
@@ -29,7 +29,7 @@ def test_streams_depend_on_seed_purpose_and_index_and_on_nothing_else() -> None:
     torch.manual_seed(99)
     state = torch.get_rng_state()
     assert drawn(0, "a", 0) == wanted
-    assert torch.equal(torch.get_rng_state(), state), "the global stream is left alone"
+    assert torch.equal(torch.get_rng_state(), state), "the global stream does not change"
     assert len({tuple(drawn(*place)) for place in ((0, "a", 0), (1, "a", 0), (0, "b", 0), (0, "a", 1))}) == 4
 
 

@@ -1,1 +1,1 @@
-"""Picture files in and out. No torch."""
+"""Reads and writes picture files. No torch."""

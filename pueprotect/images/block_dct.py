@@ -1,4 +1,4 @@
-"""The 8 x 8 block DCT, as JPEG has it."""
+"""Computes the 8 x 8 block DCT of JPEG and its inverse."""
 
 from __future__ import annotations
 
@@ -6,23 +6,14 @@ import numpy as np
 import numpy.typing as npt
 
 BLOCK = 8
-
-
-LUMA = (0.299, 0.587, 0.114)
-
+LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue
 
 Floats = npt.NDArray[np.float32]
 
-
-def _cosines() -> Floats:
-    """The orthonormal DCT of 8 points, as a matrix."""
-    points = np.arange(BLOCK)
-    matrix = 0.5 * np.cos(np.pi * (2 * points[None] + 1) * points[:, None] / (2 * BLOCK))
-    matrix[0] /= np.sqrt(2)
-    return matrix.astype(np.float32)
-
-
-_DCT = _cosines()
+_POINTS = np.arange(BLOCK)
+_COSINES = 0.5 * np.cos(np.pi * (2 * _POINTS[None] + 1) * _POINTS[:, None] / (2 * BLOCK))
+_COSINES[0] /= np.sqrt(2)
+_DCT: Floats = _COSINES.astype(np.float32)  # orthonormal
 
 
 def block_dct(planes: Floats) -> Floats:

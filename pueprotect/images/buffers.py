@@ -1,7 +1,7 @@
-"""Memory of pictures: Pillow's seen as an array without a copy, and freed memory kept for the next one. No torch.
+"""Saves copies of pixels: views Pillow's memory as an array, and keeps freed memory for the next picture. No torch.
 
-Turning a photograph into an array and back costs four passes over fresh memory, whose pages the system hands out and
-takes back each time; at 2 megapixels that took as long as half the decoding and encoding.
+Fresh memory is slow for photographs, because the system hands out its pages and takes them back each time (see
+`examples/results/trials.md`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)
 
 
 class _Memory:
-    """What numpy asks for memory that is not its own; it holds on to the capsule, and that to the image."""
+    """Foreign memory for numpy; it keeps the capsule alive, which keeps the image alive."""
 
     def __init__(self, capsule: object, address: int, shape: tuple[int, int, int]) -> None:
         self.capsule = capsule
@@ -44,14 +44,13 @@ class _Memory:
 
 
 def shared(image: Image.Image) -> npt.NDArray[np.uint8] | None:
-    """The pixels of an RGB image where Pillow keeps them, by the Arrow interface that it offers.
+    """View the pixels of a decoded RGB image in Pillow's own memory, through its Arrow interface.
 
-    Args:
-        image: decoded; must not be changed while the array is in use.
+    The image must not change while the array is in use.
 
     Returns:
-        (H, W, 4) uint8, not writeable, the last channel a filler; None for other modes, and for images that lie in
-        several blocks (above 4 megapixels).
+        (H, W, 4) uint8, read-only, the last channel a filler; None for other modes, and for images that Pillow keeps
+        in several blocks (above 4 megapixels).
     """
     if image.mode != "RGB":
         return None

@@ -1,10 +1,9 @@
-"""One image file and its pixels. No torch.
+"""Decodes one image file into pixels as viewers show them. No torch.
 
-Only the standard containers are opened (JPEG, PNG, WebP, BMP, TIFF; HEIC with the extra `heic`), told apart by
-content and not by suffix. Pixels are delivered as viewers show them: upright, palettes as colours, CMYK through its
-own profile. What could not be released faithfully (several frames, CMYK without a profile, bilevel, floating point)
-is refused by name instead of being converted quietly. A JPEG with a second embedded picture (MPO: gain maps, stereo
-pairs) counts as its first picture, as in every viewer; the second is not released.
+JPEG, PNG, WebP, BMP, TIFF and, with the extra `heic`, HEIC are recognised by content, not by suffix. Pixels are
+upright; palettes become colours, and CMYK is converted through its own profile. Files that could not be released
+faithfully (several frames, CMYK without a profile, bilevel, floating point) are refused by name. A JPEG with a second
+embedded picture (MPO: gain maps, stereo pairs) counts as its first picture; the second is not released.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ class Picture:
         content: an image in mode L, LA, RGB or RGBA; or 16-bit `pixels`.
         container: JPEG, PNG, WEBP, BMP, TIFF or HEIF.
         icc: colour profile of `pixels`, if any.
-        converted: `palette` or `CMYK` where the stored mode is not the one of `pixels`, `HEIC`, else empty.
+        converted: `palette`, `CMYK` or `HEIC` where `pixels` were converted from that, else empty.
     """
 
     content: Image.Image | npt.NDArray[np.uint16]
@@ -57,16 +56,17 @@ class Picture:
 
     @cached_property
     def pixels(self) -> AnyPixels:
-        """(H, W, C) uint8 or uint16 in native order; C is 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA. Not to write to."""
-        return self.content if isinstance(self.content, np.ndarray) else _array(self.content)
+        """(H, W, C) uint8 or uint16, not to be changed; C: 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA."""
+        pixels = np.asarray(self.content)
+        return pixels[..., None] if pixels.ndim == 2 else pixels
 
     @property
     def kind(self) -> tuple[str, tuple[int, int]]:
-        """Mode, `;16` appended to that of 16 bits, and (height, width)."""
-        if isinstance(self.content, np.ndarray):
-            height, width, channels = self.content.shape
-            return f"{('L', 'LA', 'RGB', 'RGBA')[channels - 1]};16", (height, width)
-        return self.content.mode, (self.content.height, self.content.width)
+        """Mode, with `;16` appended for 16 bits, and (height, width)."""
+        if isinstance(self.content, Image.Image):
+            return self.content.mode, (self.content.height, self.content.width)
+        height, width, channels = self.content.shape
+        return f"{('L', 'LA', 'RGB', 'RGBA')[channels - 1]};16", (height, width)
 
     @property
     def colours(self) -> AnyPixels:
@@ -80,7 +80,7 @@ class Picture:
 
     @property
     def rgb(self) -> Pixels:
-        """(H, W, 3) uint8; greyscale is repeated, alpha dropped without compositing, of 16 bits the upper 8 taken."""
+        """(H, W, 3) uint8: greyscale repeated, alpha dropped without compositing, the upper 8 of 16 bits."""
         colours = self.colours
         if colours.dtype == np.uint16:
             colours = (colours >> 8).astype(np.uint8)
@@ -91,10 +91,7 @@ class Picture:
 def opened(path: Path, name: Path | None = None, content: bytes | None = None) -> Iterator[Image.Image]:
     """Open a supported image; any failure inside the block becomes an `ImageError`.
 
-    Args:
-        path: the file.
-        name: what the message calls it; None takes `path`.
-        content: its bytes, where they were read already.
+    Messages call the file `name`, or else `path`. `content` holds its bytes, if they have been read already.
 
     Raises:
         ImageError: not an image that this package can protect, or the block failed.
@@ -119,19 +116,17 @@ def opened(path: Path, name: Path | None = None, content: bytes | None = None) -
 
 
 def _refuse_unfaithful(image: Image.Image, name: Path) -> None:
-    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-    if frames > 1:
-        raise ImageError(f"{name} has {frames} frames; save the one that matters as a single image.")
+    if image.format != "MPO" and (frames := getattr(image, "n_frames", 1)) > 1:
+        raise ImageError(f"{name} has {frames} frames; save the frame you want as a single image.")
     if (depth := image.info.get("bit_depth", 8)) > 8 and image.format == "HEIF":
         raise ImageError(f"{name}: HEIC of {depth} bits is not supported; save it as 16-bit PNG or 8-bit JPEG.")
     if image.mode == "CMYK":
         if not image.info.get("icc_profile"):
             raise ImageError(f"{name}: mode CMYK without a colour profile has no defined colours; convert it to RGB.")
-    elif deep.is_deep(image):
-        if why := deep.unfaithful(image):
-            raise ImageError(f"{name}: {why} is not supported; convert it to 8-bit RGB or greyscale.")
-    elif image.mode not in MODES:
-        raise ImageError(f"{name}: mode {image.mode} is not supported; convert it to 8-bit RGB or greyscale.")
+        return
+    plain = "" if image.mode in MODES else f"mode {image.mode}"
+    if why := deep.unfaithful(image) if deep.is_deep(image) else plain:
+        raise ImageError(f"{name}: {why} is not supported; convert it to 8-bit RGB or greyscale.")
 
 
 def content_of(path: Path) -> bytes:
@@ -143,19 +138,18 @@ def content_of(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ImageError(
-            f"{path} cannot be read ({error.strerror}); put it back, and go on with the same command and --resume."
-        ) from error
+        fix = "put it back, and repeat the same command with --resume"
+        raise ImageError(f"{path} cannot be read ({error.strerror}); {fix}.") from error
 
 
 def decode(path: str | Path, content: bytes | None = None) -> Picture:
-    """Decode a whole file.
+    """Decode a whole file, or its `content`.
 
     Raises:
         ImageError: the file cannot be decoded, or not faithfully.
     """
     path = Path(path)
-    # From memory: Pillow maps uncompressed TIFFs, and then turns them twice.
+    # From memory, because Pillow turns uncompressed TIFFs twice when it maps their file.
     with opened(path, content=content_of(path) if content is None else content) as image:
         return picture_of(image)
 
@@ -166,14 +160,19 @@ def picture_of(image: Image.Image) -> Picture:
     icc: bytes | None = image.info.get("icc_profile") or None
     if deep.is_deep(image):
         return Picture(deep.pixels_of(image), container, icc)
+    content, converted = _shown(image)
+    return Picture(content, container, None if converted == "CMYK" else icc, converted)
+
+
+def _shown(image: Image.Image) -> tuple[Image.Image, str]:
+    """The upright image in mode L, LA, RGB or RGBA, and `Picture.converted`."""
     if image.mode == "CMYK":
-        return Picture(_upright(_through_profile(image)), container, None, "CMYK")
-    converted = _conversion(image)
-    return Picture(_plain(_upright(image)), container, icc, converted)
-
-
-def _conversion(image: Image.Image) -> str:
-    return "HEIC" if image.format == "HEIF" else "palette" if image.mode in ("P", "PA") else ""
+        return _upright(_through_profile(image)), "CMYK"
+    converted = "HEIC" if image.format == "HEIF" else "palette" if image.mode in ("P", "PA") else ""
+    image = _upright(image)
+    mode = "L" if image.mode in ("L", "LA") else "RGB"
+    mode += "A" if image.has_transparency_data else ""
+    return image if image.mode == mode else image.convert(mode), converted
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -181,24 +180,12 @@ def _upright(image: Image.Image) -> Image.Image:
     return image
 
 
-def _plain(image: Image.Image) -> Image.Image:
-    """In mode L, LA, RGB or RGBA."""
-    mode = "L" if image.mode in ("L", "LA") else "RGB"
-    mode += "A" if image.has_transparency_data else ""
-    return image if image.mode == mode else image.convert(mode)
-
-
 def _through_profile(image: Image.Image) -> Image.Image:
     """A CMYK image in sRGB."""
     own = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
     made = ImageCms.profileToProfile(image, own, ImageCms.createProfile("sRGB"), outputMode="RGB")
     assert made is not None
-    return Image.fromarray(np.asarray(made))  # with fillers as decoders leave them, see `image_deviation`
-
-
-def _array(image: Image.Image) -> Pixels:
-    pixels = np.asarray(image, dtype=np.uint8)
-    return pixels[..., None] if pixels.ndim == 2 else pixels
+    return Image.fromarray(np.asarray(made))  # with the fillers of a decoder, see `image_deviation`
 
 
 def container_of(image: Image.Image) -> str:
@@ -207,7 +194,7 @@ def container_of(image: Image.Image) -> str:
 
 
 def identify(path: str | Path) -> tuple[int, int, str, str]:
-    """Read the header only: (width, height, mode, format), the size as stored, before orientation.
+    """Read the header alone: (width, height, mode, format), the size as stored, before orientation.
 
     Raises:
         ImageError: not an image that this package can protect.
@@ -217,7 +204,7 @@ def identify(path: str | Path) -> tuple[int, int, str, str]:
 
 
 def decode_rgb(path: str | Path) -> Pixels:
-    """Decode to (H, W, 3) uint8, upright; greyscale is repeated, alpha dropped without compositing.
+    """Decode to (H, W, 3) uint8, see `Picture.rgb`.
 
     Raises:
         ImageError: the file cannot be decoded, or not faithfully.
@@ -226,7 +213,7 @@ def decode_rgb(path: str | Path) -> Pixels:
 
 
 def working_copy(path: Path, size: int, content: bytes | None = None) -> tuple[Pixels, str]:
-    """Decode and bring to `size` x `size`, the aspect not kept (Lanczos; untouched where it fits).
+    """Decode, and resize to `size` x `size` without keeping the aspect (Lanczos; unchanged if it fits).
 
     Large JPEGs are decoded at the smallest eighth of their size that is at least twice `size`.
 
@@ -238,15 +225,12 @@ def working_copy(path: Path, size: int, content: bytes | None = None) -> tuple[P
     """
     with opened(path, content=content_of(path) if content is None else content) as image:
         if deep.is_deep(image):
-            rgb, converted = Image.fromarray(Picture(deep.pixels_of(image), "").rgb), ""
-        elif image.mode == "CMYK":
-            rgb, converted = _upright(_through_profile(image)), "CMYK"
+            shown, converted = Image.fromarray(Picture(deep.pixels_of(image), "").rgb), ""
         else:
-            converted = _conversion(image)
-            if image.format in ("JPEG", "MPO") and min(image.size) >= 2 * size:
+            if image.format in ("JPEG", "MPO") and image.mode != "CMYK" and min(image.size) >= 2 * size:
                 image.draft(None, (2 * size, 2 * size))
-            rgb = _plain(_upright(image))
-            rgb = rgb if rgb.mode == "RGB" else rgb.convert("RGB")
-        # The gap only reduces giants by whole factors first, at no visible loss.
+            shown, converted = _shown(image)
+        rgb = shown if shown.mode == "RGB" else shown.convert("RGB")
+        # With a gap, large pictures are first reduced by whole factors, at no visible loss.
         fitted = rgb.resize((size, size), Image.Resampling.LANCZOS, reducing_gap=3.0)
         return np.array(fitted, dtype=np.uint8), converted

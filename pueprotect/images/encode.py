@@ -1,6 +1,6 @@
-"""Writes one protected file and measures what was written. No torch.
+"""Writes one protected file and measures it. No torch.
 
-A file is written whole under a temporary name, read back, compared with its original and only then given its name.
+A file is written under a temporary name, read back and compared with its original, and only then gets its name.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pueprotect.images.decode import HEIC_SUFFIXES, Picture, content_of, opened,
 from pueprotect.images.folders import ImageFolder
 from pueprotect.images.metadata import Descriptions, descriptions
 from pueprotect.images.overlay import Levels, lay
-from pueprotect.images.similarity import deviation, image_deviation, image_ssim, ssim
+from pueprotect.images.similarity import deviation, image_deviation, ssim
 
 FileFormat = Literal["keep", "png"]
 Metadata = Literal["minimal", "keep"]
@@ -31,29 +31,21 @@ Metadata = Literal["minimal", "keep"]
 JPEG_QUALITY = 98
 
 _SAVE: dict[str, dict[str, Any]] = {
-    "JPEG": {"subsampling": 0},  # with 4:2:0 chroma only 0.43 of the noise survives at 32 pixels
+    "JPEG": {"subsampling": 0},  # 4:2:0 chroma destroys most of the noise of small images
     "PNG": {},
-    # Without `exact` the encoder rewrites the colours below transparent pixels.
-    "WEBP": {"lossless": True, "exact": True},
+    "WEBP": {"lossless": True, "exact": True},  # without `exact`, colours below transparent pixels are rewritten
     "BMP": {},
     "TIFF": {"compression": "tiff_lzw"},
 }
 
 
-_RELEASED_AS = {"HEIF": "JPEG"}  # for which the quality at which noise survives can be chosen
-
-
 @dataclass(frozen=True)
 class Realised:
-    """What a released file differs by from its original, measured on the decoded bytes.
+    """How far a released file is from its original, measured on the decoded bytes.
 
-    Attributes:
-        linf: largest absolute difference of a colour in levels (0..255), rounded up.
-        psnr: in dB over the colours; `similarity.PSNR_CAP` where the two are equal, so that JSON can hold it.
-        ssim: structural similarity, if asked for.
-        bytes_before: size of the original file.
-        bytes_after: size of the released file.
-        released_sha256: digest of the released file.
+    `linf` is the largest absolute difference of a colour in levels (0..255), rounded up. `psnr` is in dB over the
+    colours, and `similarity.PSNR_CAP` where the two are equal, so that JSON can hold it. `ssim` is None if not asked
+    for. Sizes are those of the two files.
     """
 
     linf: int
@@ -76,16 +68,16 @@ def released_names(folder: ImageFolder, file_format: FileFormat) -> list[str]:
     """The released path of every entry, in order.
 
     Raises:
-        InputError: two images would be written to one file; where suffixes change, letter case aside.
+        InputError: two images would be written to one file; if suffixes change, letter case is ignored.
     """
     names = [released_name(entry.path, file_format) for entry in folder.entries]
-    changed = file_format == "png" or any(n != entry.path for n, entry in zip(names, folder.entries, strict=True))
+    paths = [entry.path for entry in folder.entries]
+    changed = file_format == "png" or names != paths
     owners: dict[str, str] = {}
-    for name, entry in zip(names, folder.entries, strict=True):
-        key = name.casefold() if changed else name
-        if (other := owners.setdefault(key, entry.path)) != entry.path:
-            mend = "rename one or use --format keep" if file_format == "png" else "rename one"
-            raise InputError(f"{other} and {entry.path} would both become {name}; {mend}.")
+    for name, path in zip(names, paths, strict=True):
+        if (other := owners.setdefault(name.casefold() if changed else name, path)) != path:
+            fix = "rename one or use --format keep" if file_format == "png" else "rename one"
+            raise InputError(f"{other} and {path} would both become {name}; {fix}.")
     return names
 
 
@@ -97,7 +89,7 @@ class Encoder:
         epsilon: the L-infinity budget in levels of 0..255; larger noise is clipped to it.
         file_format: keep each container, or write PNG.
         metadata: `minimal` drops EXIF, XMP and comments; `keep` keeps the text that `metadata` lists.
-        quality: of JPEG files, which are written 4:4:4; see `choose_quality`.
+        quality: of JPEG files, written as 4:4:4; see `choose_quality`.
     """
 
     epsilon: int
@@ -114,25 +106,24 @@ class Encoder:
         similarity: bool = False,
         source_sha256: str | None = None,
     ) -> Realised:
-        """Write `source` plus noise to `target` and measure the file that was written.
+        """Write `source` plus noise to `target` and measure the written file.
 
         Pixels are stored upright and the orientation tag is dropped, so that viewers show both files alike. Alpha,
-        bit depth and the ICC profile are kept; greyscale stays greyscale and gets the mean of the three channels;
+        bit depth and the ICC profile are kept. Greyscale stays greyscale and gets the mean of the three channels;
         palettes become RGB(A), CMYK becomes sRGB, HEIC becomes JPEG. PNG, WebP, BMP and TIFF are written lossless:
-        there no pixel moves by more than `epsilon`. JPEG adds its own rounding on top. The file appears under its
-        name only once it is complete and measured; its times are those of writing.
+        no pixel moves by more than `epsilon`. JPEG adds its own rounding. The file appears under its name only when
+        it is complete and measured; its times are those of writing.
 
         Args:
             source: the original.
             target: the released file; its folder is made.
             noise: (S, S, 3) int8 levels of 0..255, see `lay`.
             similarity: measure SSIM, too.
-            source_sha256: what the original was when the noise was made.
+            source_sha256: digest of the original when the noise was made.
 
         Raises:
             InputError: `target` is `source`.
-            ImageError: the file cannot be read or written, has changed, or the written file does not hold what was
-                meant.
+            ImageError: a file cannot be read or written, the original has changed, or the written file is wrong.
         """
         source, target = Path(source), Path(target)
         if target.exists() and target.samefile(source):
@@ -146,7 +137,7 @@ class Encoder:
         partial = target.with_name(f".{uuid.uuid4().hex}.tmp")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:  # Pillow encodes into a file while other threads run, into memory not
+            with partial.open("wb") as file:  # other threads run while Pillow encodes to a file, not to memory
                 self.encode(before, noise, kept, source, file)
             released = partial.read_bytes()
             with opened(partial, target, released) as image:
@@ -157,37 +148,33 @@ class Encoder:
                 raise ImageError(f"{target} differs by {linf} levels instead of {self.epsilon}; use --format png.")
             os.replace(partial, target)
         except OSError as error:
-            why = error.strerror or error
-            raise ImageError(
-                f"{target} cannot be written ({why}); mend that, and go on with the same command and --resume."
-            ) from error
+            fix = "fix the cause, and repeat the same command with --resume"
+            raise ImageError(f"{target} cannot be written ({error.strerror or error}); {fix}.") from error
         finally:
             partial.unlink(missing_ok=True)
         return Realised(
             linf=linf,
             psnr=psnr,
-            ssim=_ssim(before, after) if similarity else None,
+            ssim=ssim(before.rgb, after.rgb) if similarity else None,
             bytes_before=len(original),
             bytes_after=len(released),
             released_sha256=hashlib.sha256(released).hexdigest(),
         )
 
     def container(self, before: Picture) -> str:
-        """The container that a picture is released in."""
-        return "PNG" if self.file_format == "png" else _RELEASED_AS.get(before.container, before.container)
+        """The container of the released picture; HEIC becomes JPEG, whose quality can be fitted to the noise."""
+        if self.file_format == "png":
+            return "PNG"
+        return "JPEG" if before.container == "HEIF" else before.container
 
     def encoded(self, before: Picture, noise: Levels, kept: Descriptions, source: Path) -> bytes:
-        """The bytes of the released file, made in memory.
-
-        Raises:
-            ImageError: they cannot be made.
-        """
+        """The bytes of the released file, made in memory; raises as `encode` does."""
         buffer = io.BytesIO()
         self.encode(before, noise, kept, source, buffer)
         return buffer.getvalue()
 
     def encode(self, before: Picture, noise: Levels, kept: Descriptions, source: Path, file: IO[bytes]) -> None:
-        """Write the bytes of the released file into an open one.
+        """Write the bytes of the released file to an open file.
 
         Raises:
             ImageError: they cannot be made.
@@ -196,12 +183,10 @@ class Encoder:
         container = self.container(before)
         if container == "JPEG" and "A" in before.kind[0]:
             raise ImageError(f"{source}: JPEG does not keep its transparency; use --format png.")
-        # The JPEG encoder takes Pillow's own layout, with a filler beside red, green and blue.
+        # The JPEG encoder takes Pillow's own layout, with a filler after red, green and blue.
         filled = shared(before.content) if container == "JPEG" and isinstance(before.content, Image.Image) else None
-        if filled is None:
-            pixels = lay(before.pixels, noise, self.epsilon)
-        else:
-            pixels = lay(filled, noise, self.epsilon, out=scratch(filled.shape))
+        out = None if filled is None else scratch(filled.shape)
+        pixels = lay(before.pixels if filled is None else filled, noise, self.epsilon, out)
         try:
             if pixels.dtype == np.uint16:
                 file.write(deep.encode(pixels, container, icc=before.icc, exif=kept.exif, xmp=kept.xmp))  # type: ignore[arg-type]
@@ -223,7 +208,7 @@ class Encoder:
             raise ImageError(f"{target} does not hold the picture of {source}; use --format png.")
         old, new = (picture.alpha if "A" in picture.kind[0] else None for picture in (before, after))
         if old is None or new is None:
-            # A container may drop transparency where there is none.
+            # A container may drop an alpha channel that is opaque everywhere.
             kept = new is None and (old is None or int(old.min()) == np.iinfo(old.dtype).max)
         else:
             kept = np.array_equal(old, new)
@@ -238,21 +223,12 @@ def _deviation(before: Picture, after: Picture) -> tuple[int, float]:
     return deviation(before.colours, after.colours)
 
 
-def _ssim(before: Picture, after: Picture) -> float:
-    one, other = before.content, after.content
-    if isinstance(one, Image.Image) and isinstance(other, Image.Image) and one.mode == other.mode == "RGB":
-        return image_ssim(one, other)
-    return ssim(before.rgb, after.rgb)
-
-
 def _options(container: str, quality: int, icc: bytes | None, kept: Descriptions) -> dict[str, Any]:
     options = dict(_SAVE[container])
     if container == "JPEG":
         options["quality"] = quality
     if icc:
         options["icc_profile"] = icc
-    if container == "BMP":
-        return options
     if container == "TIFF" and (kept.exif or kept.xmp):
         options["exif"] = kept.exif or Image.Exif()
         if kept.xmp:

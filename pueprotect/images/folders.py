@@ -1,11 +1,11 @@
-"""Image folders: what is in them, their labels, working copies of their pixels, splits. No torch."""
+"""Lists the images of a folder with their labels. No torch."""
 
 from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -17,7 +17,7 @@ from pueprotect.images.decode import FORMATS, HEIC_SUFFIXES
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 if "HEIF" in FORMATS:
     SUFFIXES |= HEIC_SUFFIXES
-# Pictures that this package cannot write; a folder that holds them would otherwise lose them without a word.
+# Pictures that this package cannot write. They are reported, so that a release does not leave them out silently.
 OTHER_PICTURES = frozenset(
     f".{suffix}"
     for suffix in (
@@ -39,8 +39,8 @@ class ImageEntry:
 class ImageFolder:
     """A scanned folder; `entries` are sorted by path and `classes` by name.
 
-    `ignored` lists the paths of the visible files that are no pictures, `unsupported` those that are, and why they
-    cannot be released.
+    `ignored` holds the paths of visible files that are no pictures. `unsupported` holds the paths of pictures that
+    cannot be released, each with the reason.
     """
 
     root: Path
@@ -55,11 +55,11 @@ class ImageFolder:
         return np.array([entry.label for entry in self.entries], dtype=np.int64)
 
     def path_of(self, entry: ImageEntry) -> Path:
-        """Where the file of `entry` lies."""
+        """The path of the entry's file."""
         return self.root / entry.path
 
     def without(self, unusable: Sequence[tuple[str, str]]) -> ImageFolder:
-        """The folder without some images (path and reason), and without the classes that are empty then.
+        """The folder without some images (path and reason), and without classes that become empty.
 
         Raises:
             InputError: fewer than two classes are left.
@@ -74,43 +74,41 @@ class ImageFolder:
 def scan(root: str | Path, labels_csv: str | Path | None = None, *, depth: int = 1) -> ImageFolder:
     """List the images below `root` with their labels, without opening them.
 
-    The class of an image is the folder number `depth` of its path, with any folders below it; or its label in
-    `labels_csv`, a UTF-8 file with the columns path (relative to `root`) and label. Hidden files and folders
-    are skipped.
+    The class of an image is folder number `depth` of its path; deeper folders belong to that class. With
+    `labels_csv`, a UTF-8 file with the columns path (relative to `root`) and label, it is the label there. Hidden
+    files and folders are skipped.
 
     Raises:
-        InputError: `root` cannot be used, holds no images, images without a class or fewer than two classes, holds a
-            link that leaves it, or does not agree with `labels_csv`.
+        InputError: `root` cannot be used, or holds no images, images without a class, fewer than two classes or a
+            link that leaves it; or `labels_csv` does not match it.
     """
     root = Path(root)
     if not root.exists():
-        raise InputError(f"{root}: there is no such folder; check the path.")
+        raise InputError(f"{root}: no such folder; check the path.")
     if not root.is_dir():
         raise InputError(f"{root} is a file; name the folder that holds the images.")
-    found = _walk(root)
-    if not found.images and found.unsupported:
-        raise InputError(f"{root} holds no images that can be released. {found.unsupported[0][1]}")
-    if not found.images:
+    images, ignored, unsupported = _walk(root)
+    if not images and unsupported:
+        raise InputError(f"{root} holds no images that can be released. {unsupported[0][1]}")
+    if not images:
         raise InputError(f"{root} holds no images; supported suffixes are {', '.join(sorted(SUFFIXES))}.")
     if labels_csv is not None:
-        others = [*found.ignored, *(path for path, _ in found.unsupported)]
-        names = _read_labels(Path(labels_csv), root, found.images, others)
+        names = _read_labels(Path(labels_csv), root, images, {*ignored, *dict(unsupported)})
     else:
-        for path in found.images:
+        for path in images:
             if path.count("/") < depth:
                 what = "class folder" if depth == 1 else f"class folder {depth} levels deep"
                 raise InputError(
-                    f"{root / path} lies in no {what}: put each image into {root}/{'FOLDER/' * (depth - 1)}CLASS/, "
+                    f"{root / path} is in no {what}: put each image into {root}/{'FOLDER/' * (depth - 1)}CLASS/, "
                     "or pass --labels FILE.csv with the columns path,label."
                 )
-        names = {path: path.split("/")[depth - 1] for path in found.images}
-    classes, entries = _labelled(Path(labels_csv) if labels_csv is not None else root, found.images, names)
-    return ImageFolder(root, classes, entries, tuple(found.ignored), tuple(found.unsupported))
+        names = {path: path.split("/")[depth - 1] for path in images}
+    classes, entries = _labelled(Path(root if labels_csv is None else labels_csv), images, names)
+    return ImageFolder(root, classes, entries, tuple(ignored), tuple(unsupported))
 
 
-def _labelled(
-    where: Path, images: Sequence[str], names: dict[str, str]
-) -> tuple[tuple[str, ...], tuple[ImageEntry, ...]]:
+def _labelled(where: Path, images: list[str], names: dict[str, str]) -> tuple[tuple[str, ...], tuple[ImageEntry, ...]]:
+    """The sorted classes, and an entry for each image."""
     classes = tuple(sorted(set(names.values())))
     if len(classes) < 2:
         has = f"only one class, {classes[0]!r}" if classes else "no class with usable images"
@@ -119,17 +117,10 @@ def _labelled(
     return classes, tuple(ImageEntry(path, index[names[path]]) for path in images)
 
 
-@dataclass
-class _Found:
-    """Sorted POSIX paths below a folder."""
-
-    images: list[str] = field(default_factory=list)
-    ignored: list[str] = field(default_factory=list)
-    unsupported: list[tuple[str, str]] = field(default_factory=list)
-
-
-def _walk(root: Path) -> _Found:
-    found, inside = _Found(), root.resolve()
+def _walk(root: Path) -> tuple[list[str], list[str], list[tuple[str, str]]]:
+    """Sorted POSIX paths below `root`: images, ignored files, and unsupported pictures with the reason."""
+    images, ignored, unsupported = list[str](), list[str](), list[tuple[str, str]]()
+    inside = root.resolve()
 
     def refuse(error: OSError) -> None:
         raise InputError(f"{error.filename} cannot be listed ({error.strerror}); check its permissions.") from error
@@ -138,33 +129,30 @@ def _walk(root: Path) -> _Found:
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         for name in subfolders:
             if (link := Path(folder, name)).is_symlink():
-                raise InputError(f"{link} is a link to a folder; put the folder itself in its place.")
+                raise InputError(f"{link} is a link to a folder; replace it by the folder itself.")
         for name in files:
             if name.startswith("."):
                 continue
             path = Path(folder, name)
             if path.is_symlink() and not path.resolve().is_relative_to(inside):
-                raise InputError(f"{path} is a link that leaves {root}; copy the file into its place.")
+                raise InputError(f"{path} is a link that leaves {root}; replace it by a copy of the file.")
             short, suffix = path.relative_to(root).as_posix(), path.suffix.lower()
             if suffix in SUFFIXES and path.is_file():
-                found.images.append(short)
+                images.append(short)
             elif suffix in SUFFIXES:
-                found.unsupported.append((short, f"{path} is no regular file; put the picture itself in its place."))
+                unsupported.append((short, f"{path} is not a regular file; replace it by the picture itself."))
             elif suffix in OTHER_PICTURES:
-                what = "cannot be released"
-                if suffix in HEIC_SUFFIXES:
-                    what = "cannot be read without the extra, pip install 'pueprotect[heic]'"
+                need_extra = "cannot be read without the extra, pip install 'pueprotect[heic]'"
+                what = need_extra if suffix in HEIC_SUFFIXES else "cannot be released"
                 why = f"{path}: {suffix[1:].upper()} files {what}; save it as JPEG or PNG, or remove it."
-                found.unsupported.append((short, why))
+                unsupported.append((short, why))
             else:
-                found.ignored.append(short)
-    for names in (found.images, found.ignored, found.unsupported):
-        names.sort()
-    return found
+                ignored.append(short)
+    return sorted(images), sorted(ignored), sorted(unsupported)
 
 
-def _read_labels(table: Path, root: Path, images: Sequence[str], others: Collection[str]) -> dict[str, str]:
-    """The label of each image; every image must be listed once and every row must name an image."""
+def _read_labels(table: Path, root: Path, images: list[str], others: set[str]) -> dict[str, str]:
+    """The label of each image; every image must have one row and every row must name an image."""
     known, names = set(images), dict[str, str]()
     try:
         with table.open(encoding="utf-8-sig", newline="") as lines:
@@ -174,7 +162,7 @@ def _read_labels(table: Path, root: Path, images: Sequence[str], others: Collect
             for row in reader:
                 where = f"{table}, line {reader.line_num}"
                 if not row["path"] or not row["label"] or None in row:
-                    raise InputError(f"{where}: each row needs one path and one label, as the header says.")
+                    raise InputError(f"{where}: each row needs one path and one label; correct it.")
                 path = PurePosixPath(row["path"]).as_posix()
                 if path not in known:
                     why = "is not an image of a supported suffix" if path in others else f"is not below {root}"
@@ -185,8 +173,7 @@ def _read_labels(table: Path, root: Path, images: Sequence[str], others: Collect
     except OSError as error:
         raise InputError(f"{table} cannot be read ({error.strerror}); check --labels.") from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{table} is not a CSV file in UTF-8 ({error}); save it again as such.") from error
-    for path in images:
-        if path not in names:
-            raise InputError(f"{root / path} has no row in {table} ({len(known) - len(names)} lack one); add it.")
+        raise InputError(f"{table} is not a CSV file in UTF-8 ({error}); save it in that format.") from error
+    if missing := [path for path in images if path not in names]:
+        raise InputError(f"{root / missing[0]} has no row in {table} ({len(missing)} lack one); add it.")
     return names

@@ -1,4 +1,4 @@
-"""Which images no training may see."""
+"""Chooses the held-out images, which no training may see."""
 
 from __future__ import annotations
 
@@ -14,19 +14,16 @@ from pueprotect.runtime import child_seed
 def stratified_holdout(
     labels: npt.NDArray[np.int64], share: float, seed: int, classes: Sequence[str] = ()
 ) -> npt.NDArray[np.bool_]:
-    """Mark `share` of each class as held out: at least one image, and at least two kept where there are three.
+    """Mark `share` of each class as held out: at least one image, and two stay if the class has three.
 
-    Args:
-        labels: (N,) int64 class indices.
-        share: fraction in (0, 1) of each class.
-        seed: the choice within a class depends on (seed, class index, class size) alone.
-        classes: names for error messages.
+    The choice within a class depends on (`seed`, class index, class size) alone. `labels` are (N,) int64 class
+    indices; `classes` gives names for error messages.
 
     Returns:
         (N,) bool, true where held out.
 
     Raises:
-        InputError: `share` is out of range or a class has fewer than two images.
+        InputError: `share` is not in (0, 1) or a class has fewer than two images.
     """
     if not 0.0 < share < 1.0:
         raise InputError(f"--holdout {share:g} is not between 0 and 1, both excluded.")
@@ -35,7 +32,7 @@ def stratified_holdout(
         members = np.flatnonzero(labels == label)
         if len(members) < 2:
             name = repr(classes[label]) if label < len(classes) else str(label)
-            raise InputError(f"class {name} has only one image and at least two are needed; add some or remove it.")
+            raise InputError(f"class {name} has only one image and needs at least two; add some or remove it.")
         count = min(max(1, int(share * len(members) + 0.5)), max(1, len(members) - 2))
         stream = np.random.default_rng(child_seed(seed, "holdout", int(label)))
         held[stream.permutation(members)[:count]] = True

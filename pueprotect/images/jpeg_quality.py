@@ -1,4 +1,4 @@
-"""The lowest JPEG quality at which the noise survives."""
+"""Chooses the lowest JPEG quality at which the noise survives."""
 
 from __future__ import annotations
 
@@ -14,23 +14,16 @@ from pueprotect.images.metadata import Descriptions
 from pueprotect.images.overlay import Levels, lay
 
 JPEG_QUALITIES = (90, 92, 94, 96, 98, 100)
-
-
 LEAST_GAIN = 0.95
-
-
 LARGEST_ERROR = 2.0
 
 
 @dataclass(frozen=True)
 class QualityChoice:
-    """A JPEG quality and how it was found.
+    """A JPEG quality and what was measured with it on so many files.
 
-    Attributes:
-        quality: for the encoder.
-        gain: regression of the realised on the meant difference, 1 where all the noise survives.
-        error: RMS difference in levels between what was meant and what was read back.
-        files: how many pictures were tried.
+    `gain` is the regression of the realised on the intended difference, 1 if all the noise survives. `error` is the
+    RMS difference in levels between the intended pixels and those read back.
     """
 
     quality: int
@@ -40,17 +33,12 @@ class QualityChoice:
 
 
 def choose_quality(pictures: Iterable[tuple[Path, Levels]], epsilon: int) -> QualityChoice | None:
-    """The lowest quality of `JPEG_QUALITIES` at which noise survives, measured on files as they would be read back.
+    """The lowest quality of `JPEG_QUALITIES` at which noise survives, measured on pictures read back.
 
-    It survives when the median gain over the pictures is at least `LEAST_GAIN` and their median RMS error at most
-    `LARGEST_ERROR` levels; where no quality reaches both, the highest is taken.
-
-    Args:
-        pictures: originals and their noise; those that would not be released as JPEG are passed over.
-        epsilon: L-infinity budget in levels.
-
-    Returns:
-        None where no picture is a JPEG.
+    Noise survives if the median gain over the pictures is at least `LEAST_GAIN` and their median RMS error at most
+    `LARGEST_ERROR` levels. If no quality reaches both, the highest is taken. Pictures are originals with their noise;
+    those that would not be released as JPEG are ignored, and the result is None if none is left. `epsilon` is in
+    levels.
 
     Raises:
         ImageError: an original cannot be read.
@@ -68,12 +56,12 @@ def choose_quality(pictures: Iterable[tuple[Path, Levels]], epsilon: int) -> Qua
 
 
 def survival(before: Picture, noise: Levels, epsilon: int, quality: int) -> tuple[float, float]:
-    """Share of the noise that a quality keeps, and the RMS error beside it in levels."""
-    meant = lay(before.pixels, noise, epsilon).astype(np.float32)
+    """The gain and the RMS error in levels of one picture at a quality, see `QualityChoice`."""
+    intended = lay(before.pixels, noise, epsilon).astype(np.float32)
     written = Encoder(epsilon=epsilon, quality=quality).encoded(before, noise, Descriptions(), Path("sample"))
     with opened(Path("sample"), content=written) as image:
         after = picture_of(image).pixels
-    wanted = meant - before.pixels
+    wanted = intended - before.pixels
     size = float(np.square(wanted).sum(dtype=np.float64))
     gain = float(((after - before.pixels.astype(np.float32)) * wanted).sum(dtype=np.float64)) / size if size else 1.0
-    return gain, float(np.sqrt(np.mean(np.square(after - meant), dtype=np.float64)))
+    return gain, float(np.sqrt(np.mean(np.square(after - intended), dtype=np.float64)))

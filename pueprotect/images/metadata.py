@@ -1,7 +1,7 @@
-"""What may be kept beside the pixels: descriptions, and neither a second copy of the picture nor a place. No torch.
+"""Keeps harmless descriptions of a picture: no second copy of it and no place. No torch.
 
-Everything here is a list of what is kept. Previews, thumbnails, depth maps, gain maps, maker notes and positions live
-in the same containers as harmless text, under names that nobody can list completely.
+These are lists of what is kept, because nobody can list everything that gives a picture or a place away: previews,
+thumbnails, depth maps, gain maps, maker notes and positions share their containers with harmless text.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 from PIL import ExifTags, Image
 
 _EXIF_IFD = 0x8769
-# Exposure, lens, dates and texts; between them lie maker notes and pointers to other directories (GPS and more).
+# Exposure, lens, dates and texts, except maker notes and pointers to other directories (GPS and more).
 _DETAILS = range(0x829A, 0xA500)
 _NOT_DETAILS = (0x8769, 0x8825, 0x927C, 0xA005)
 # Camera, date, author, resolution and titles. Orientation is not among them: pixels are stored upright.
@@ -31,35 +31,28 @@ _KEPT_XMP = {
     _PHOTOSHOP: ("Headline", "Credit", "DateCreated", "CaptionWriter", "AuthorsPosition", "Source"),
 }
 _META = "adobe:ns:meta/"
-# The usual prefixes, for readers that look for them instead of the names they stand for.
+# Some readers look for the usual prefixes instead of the full names.
 for _prefix, _space in {"x": _META, "xmp": _XMP, "xmpRights": _RIGHTS, "photoshop": _PHOTOSHOP}.items():
     ElementTree.register_namespace(_prefix, _space)
 
 
 @dataclass(frozen=True)
 class Descriptions:
-    """Harmless text of one file.
-
-    Attributes:
-        exif: entries to write, if any.
-        xmp: an XMP packet, if any.
-    """
+    """Harmless text of one file: EXIF entries and an XMP packet, if any."""
 
     exif: Image.Exif | None = None
     xmp: bytes | None = None
 
 
 def descriptions(image: Image.Image) -> Descriptions:
-    """What of an opened image's EXIF and XMP can hold neither a second copy of the picture nor a place."""
+    """The EXIF and XMP of an opened image that can hold neither a second copy of the picture nor a place."""
     packet = image.info.get("xmp")
     return Descriptions(_exif(image), _xmp(packet) if isinstance(packet, bytes) else None)
 
 
 def _exif(image: Image.Image) -> Image.Exif | None:
     old, new = image.getexif(), Image.Exif()
-    for tag in _KEPT_TAGS:
-        if tag in old and _short(old[tag]):
-            new[tag] = old[tag]
+    new.update({tag: old[tag] for tag in _KEPT_TAGS if tag in old and _short(old[tag])})
     details = {
         tag: value
         for tag, value in old.get_ifd(_EXIF_IFD).items()
@@ -67,18 +60,18 @@ def _exif(image: Image.Image) -> Image.Exif | None:
     }
     if details:
         new.get_ifd(_EXIF_IFD).update(details)
-        new[_EXIF_IFD] = details  # the TIFF encoder looks for the pointer, the others for the directory
+        new[_EXIF_IFD] = details  # the TIFF encoder reads the pointer, the others the directory
     return new if len(new) else None
 
 
 def _short(value: object) -> bool:
-    if isinstance(value, dict):
-        return False
-    return not isinstance(value, bytes | str | tuple | list) or len(value) <= _LONGEST
+    if isinstance(value, bytes | str | tuple | list):
+        return len(value) <= _LONGEST
+    return not isinstance(value, dict)
 
 
 def _xmp(packet: bytes) -> bytes | None:
-    """A packet with the kept properties of the old one."""
+    """A new packet with the kept properties of an old one, if there are any."""
     try:
         old = ElementTree.fromstring(packet.strip(b"\0 \n\r\t"))
     except (ElementTree.ParseError, ValueError):
@@ -100,7 +93,7 @@ def _xmp(packet: bytes) -> bytes | None:
 
 
 def _only_text(element: ElementTree.Element) -> bool:
-    """Whether a property holds nothing but short text, alone or in an RDF list."""
+    """Whether a property holds only short text, alone or in an RDF list."""
     inner = list(element.iter())[1:]
     lists = all(part.tag.startswith(f"{{{_RDF}}}") for part in inner)
     words = [text for part in (element, *inner) for text in (part.text, part.tail, *part.attrib.values()) if text]

@@ -1,4 +1,4 @@
-"""Noise of the working size laid on a picture of any size."""
+"""Adds noise of the working size to a picture of any size."""
 
 from __future__ import annotations
 
@@ -16,11 +16,9 @@ Levels = npt.NDArray[np.int8]
 def lay(pixels: AnyPixels, noise: Levels, epsilon: int, out: AnyPixels | None = None) -> AnyPixels:
     """Add noise that was made at the working size to a picture of any size.
 
-    Along an axis where the picture is larger, each noise value fills its share of the pixels; where it is smaller,
-    the noise is reduced bilinearly. Filling survives the attacker's own reduction best: of real PUE patterns, enlarged
-    8 times and reduced again (antialiased bilinear), 0.64 of the pattern came back, 0.63 after Lanczos and 0.52 after
-    bilinear enlargement; in random resized crops the fine part kept 1.01, 0.94 and 0.71 of its size. Whole levels lose
-    nothing that a dither could give back, since filling makes no values in between.
+    Along an axis where the picture is larger, each noise value fills its share of the pixels: this survives an
+    attacker's own reduction better than smooth enlargement (see `examples/results/trials.md`). Where the picture is
+    smaller, the noise is reduced bilinearly.
 
     Args:
         pixels: (H, W, C) uint8 or uint16, alpha last.
@@ -29,7 +27,7 @@ def lay(pixels: AnyPixels, noise: Levels, epsilon: int, out: AnyPixels | None = 
         out: where to write; None makes a new array.
 
     Returns:
-        The same shape and type, clipped to the range of the type; alpha as it was.
+        The same shape and type, clipped to the range of the type; alpha is unchanged.
     """
     height, width, channels = pixels.shape
     levels = _reduced(noise, height, width)
@@ -44,7 +42,7 @@ def lay(pixels: AnyPixels, noise: Levels, epsilon: int, out: AnyPixels | None = 
     result = np.empty_like(pixels) if out is None else out
     edges = np.searchsorted(_shares(len(steps), height), np.arange(len(steps) + 1)).tolist()
     for row, (top, bottom) in enumerate(pairwise(edges)):
-        # Saturated before the step is added, which wraps around where it is negative, as the type of the pixels does.
+        # Clamped before the addition, because a negative step is stored as an unsigned number that wraps around.
         block = result[top:bottom]
         np.minimum(pixels[top:bottom], ceiling[row], out=block)
         np.maximum(block, floor[row], out=block)
@@ -53,13 +51,13 @@ def lay(pixels: AnyPixels, noise: Levels, epsilon: int, out: AnyPixels | None = 
 
 
 def _shares(parts: int, length: int) -> npt.NDArray[np.int64]:
-    """Which of `parts` equal parts the centre of each of `length` pixels lies in."""
+    """For each of `length` pixels, which of `parts` equal parts holds its centre."""
     return np.asarray((2 * np.arange(length) + 1) * parts // (2 * length), dtype=np.int64)
 
 
 def _reduced(noise: Levels, height: int, width: int) -> npt.NDArray[np.float32]:
     """The noise with at most `height` rows and `width` columns."""
-    size = (min(width, noise.shape[1]), min(height, noise.shape[0]))
+    size = min(width, noise.shape[1]), min(height, noise.shape[0])
     planes = np.moveaxis(noise.astype(np.float32), 2, 0)
     resized = [np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.BILINEAR)) for plane in planes]
     return np.stack(resized, axis=2)

@@ -1,4 +1,4 @@
-"""How alike two pictures are: largest difference, PSNR and structural similarity. No torch."""
+"""Measures how far two pictures differ: largest difference, PSNR and structural similarity. No torch."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from pueprotect.images.block_dct import LUMA
 from pueprotect.images.buffers import shared
-
-Pixels = npt.NDArray[np.uint8]
-AnyPixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+from pueprotect.images.decode import AnyPixels, Pixels
 
 PSNR_CAP = 100.0
 _ROWS = 32
@@ -18,11 +17,9 @@ _SIDE = 256  # Wang et al. average larger images down to about this short side b
 
 
 def deviation(before: AnyPixels, after: AnyPixels) -> tuple[int, float]:
-    """L-infinity in levels of 0..255, rounded up, and PSNR in dB (`PSNR_CAP` where equal) of two arrays of one shape.
+    """L-infinity in levels of 0..255, rounded up, and PSNR in dB (`PSNR_CAP` where equal) of two arrays.
 
-    Args:
-        before: (H, W, C) uint8, or uint16 with 257 steps for each level.
-        after: the same.
+    Both are (H, W, C) of one shape and type: uint8, or uint16 with 257 steps for each level.
 
     Raises:
         ValueError: shapes or types differ.
@@ -33,7 +30,7 @@ def deviation(before: AnyPixels, after: AnyPixels) -> tuple[int, float]:
 
 
 def image_deviation(before: Image.Image, after: Image.Image) -> tuple[int, float]:
-    """`deviation` of two images of one size in mode L or RGB, where Pillow keeps them if it can be seen there."""
+    """`deviation` of two images of one size in mode L or RGB, without a copy where Pillow shares its memory."""
     one, other = (shared(image) for image in (before, after))
     if one is None or other is None:
         return deviation(np.asarray(before), np.asarray(after))
@@ -63,29 +60,21 @@ def ssim(a: Pixels, b: Pixels) -> float:
     """
     if a.shape != b.shape:
         raise ValueError(f"ssim of shapes {a.shape} and {b.shape}")
-    return image_ssim(Image.fromarray(a), Image.fromarray(b))
-
-
-def image_ssim(before: Image.Image, after: Image.Image) -> float:
-    """`ssim` of two RGB images of one size."""
-    factor = max(1, round(min(before.size) / _SIDE))
-    x, y = (_luma(image, factor) for image in (before, after))
-    return float(_ssim_map(x, y, min(7, *x.shape)).mean())
-
-
-def _luma(image: Image.Image, factor: int) -> npt.NDArray[np.float64]:
-    if factor > 1:
-        return np.asarray(image.reduce(factor).convert("L"), dtype=np.float64)
-    return np.asarray(np.asarray(image) @ np.array([0.299, 0.587, 0.114]), dtype=np.float64)
-
-
-def _ssim_map(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], window: int) -> npt.NDArray[np.float64]:
+    factor = max(1, round(min(a.shape[:2]) / _SIDE))
+    x, y = (_luma(pixels, factor) for pixels in (a, b))
+    window = min(7, *x.shape)
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     mean_x, mean_y = _box_mean(x, window), _box_mean(y, window)
     products, squares = mean_x * mean_y, mean_x**2 + mean_y**2
     covariance = _box_mean(x * y, window) - products
     variances = _box_mean(x * x + y * y, window) - squares  # of both together
-    return np.asarray((2 * products + c1) * (2 * covariance + c2) / ((squares + c1) * (variances + c2)))
+    return float(((2 * products + c1) * (2 * covariance + c2) / ((squares + c1) * (variances + c2))).mean())
+
+
+def _luma(pixels: Pixels, factor: int) -> npt.NDArray[np.float64]:
+    if factor > 1:
+        return np.asarray(Image.fromarray(pixels).reduce(factor).convert("L"), dtype=np.float64)
+    return np.asarray(np.ascontiguousarray(pixels) @ np.array(LUMA), dtype=np.float64)
 
 
 def _box_mean(x: npt.NDArray[np.float64], window: int) -> npt.NDArray[np.float64]:

@@ -1,7 +1,7 @@
-"""Images with 16 bits for each channel, in PNG and TIFF. No torch.
+"""Reads and writes images with 16 bits for each channel, in PNG and TIFF. No torch.
 
-Pillow reads 16-bit colour as 8 bits without a word, and writes none. But it can unpack either byte of a sample: read
-once in the file's byte order it yields the upper bytes, read again in the other order the lower ones.
+Pillow silently reads 16-bit colour as 8 bits, and does not write it. But it can unpack either byte of a sample: read
+in the file's byte order it gives the upper bytes, read in the other order the lower ones.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 Deep = npt.NDArray[np.uint16]
 
-GREY = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
-
 _SIXTEEN_BITS = re.compile(r"^(I|LA|RGB|RGBA);16([BLN])?$")
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
 _PNG_COLOURS = {1: 0, 2: 4, 3: 2, 4: 6}
@@ -33,7 +31,7 @@ def is_deep(image: Image.Image) -> bool:
 
 
 def unfaithful(image: Image.Image) -> str:
-    """Why a deep image could not be released as it is; empty where it can."""
+    """Why a deep image cannot be released as it is; empty if it can."""
     raws = _raw_modes(image)
     if image.format not in ("PNG", "TIFF") or not raws or not all(_SIXTEEN_BITS.match(raw) for raw in raws):
         return f"mode {image.mode} stored as {', '.join(sorted(set(raws))) or 'unknown'}"
@@ -48,36 +46,30 @@ def pixels_of(image: Image.Image) -> Deep:
     """The upright pixels of an opened deep image: (H, W, C) uint16 in native order, C as in `Picture`."""
     raw = _raw_modes(image)[0]
     if raw.startswith("I;16"):
-        grey = np.asarray(ImageOps.exif_transpose(image))
-        return grey.astype(np.uint16)[..., None]
-    second = _reopened(image)
+        return _upright(image)[..., None]
+    source: Any = image.fp  # type: ignore[attr-defined]
+    source.seek(0)
+    second = Image.open(BytesIO(source.read()), formats=(str(image.format),))
     if raw == "LA;16B":
-        # Two big-endian samples are four bytes, and RGBA is four bytes as they come.
-        _unpack(second, raw, "RGBA")
-        four = np.asarray(ImageOps.exif_transpose(second), dtype=np.uint16)
+        _unpack(second, "RGBA")  # two big-endian samples are four bytes, read as they are
+        four = _upright(second)
         return np.asarray(four[..., 0::2] << 8 | four[..., 1::2], dtype=np.uint16)
     order = raw[-1] if raw[-1] in "BL" else sys.byteorder[0].upper()
-    _unpack(second, raw, raw.split(";")[0] + (";16L" if order == "B" else ";16B"))
-    upper = np.asarray(ImageOps.exif_transpose(image), dtype=np.uint16)
-    lower = np.asarray(ImageOps.exif_transpose(second), dtype=np.uint16)
-    return np.asarray(upper << 8 | lower, dtype=np.uint16)
+    _unpack(second, raw.split(";")[0] + (";16L" if order == "B" else ";16B"))
+    return np.asarray(_upright(image) << 8 | _upright(second), dtype=np.uint16)
+
+
+def _upright(image: Image.Image) -> Deep:
+    return np.asarray(ImageOps.exif_transpose(image), dtype=np.uint16)
 
 
 def _raw_modes(image: Image.Image) -> list[str]:
-    """How the samples lie in the file, for each tile."""
+    """The layout of the samples in the file, for each tile."""
     return [str(tile[3][0] if isinstance(tile[3], tuple) else tile[3]) for tile in getattr(image, "tile", ())]
 
 
-def _reopened(image: Image.Image) -> Image.Image:
-    source: Any = image.fp  # type: ignore[attr-defined]
-    source.seek(0)
-    content = source.read()
-    assert image.format is not None
-    return Image.open(BytesIO(content), formats=(image.format,))
-
-
-def _unpack(image: Image.Image, raw: str, wanted: str) -> None:
-    """Make `image` unpack its samples otherwise."""
+def _unpack(image: Image.Image, wanted: str) -> None:
+    """Make `image` unpack its samples in the layout `wanted`."""
     tiles: Any = image.tile  # type: ignore[attr-defined]
     for number, tile in enumerate(tiles):
         args = (wanted, *tile[3][1:]) if isinstance(tile[3], tuple) else wanted
@@ -90,18 +82,16 @@ def encode(pixels: Deep, container: str, *, icc: bytes | None, exif: Image.Exif 
     Raises:
         ValueError: another container.
     """
-    if container == "PNG":
-        return _png(pixels, icc, exif, xmp)
-    if container == "TIFF":
-        return _tiff(pixels, icc, exif, xmp)
-    raise ValueError(f"16 bits in {container}")
+    if container not in ("PNG", "TIFF"):
+        raise ValueError(f"16 bits in {container}")
+    return (_png if container == "PNG" else _tiff)(pixels, icc, exif, xmp)
 
 
 def _png(pixels: Deep, icc: bytes | None, exif: Image.Exif | None, xmp: bytes | None) -> bytes:
     height, width, channels = pixels.shape
     stored = pixels.astype(">u2").view(np.uint8).reshape(height, -1)
     lines = np.empty((height, stored.shape[1] + 1), dtype=np.uint8)
-    lines[:, 0] = 2  # filter `up`: each byte as its difference to the one above
+    lines[:, 0] = 2  # filter `up`: each byte as its difference from the one above
     lines[0, 1:] = stored[0]
     np.subtract(stored[1:], stored[:-1], out=lines[1:, 1:])
     chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, _PNG_COLOURS[channels], 0, 0, 0))]
@@ -136,7 +126,7 @@ def _tiff(pixels: Deep, icc: bytes | None, exif: Image.Exif | None, xmp: bytes |
     if xmp:
         tags.tagtype[700] = 1
         tags[700] = xmp
-    tags[273] = 0  # `save` adds where the directory ends
+    tags[273] = 0  # `save` adds the end of the directory
     buffer = BytesIO()
     tags.save(buffer)
     return buffer.getvalue() + data

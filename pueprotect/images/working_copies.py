@@ -1,4 +1,4 @@
-"""Every picture once, at the working size."""
+"""Reads every picture of a folder once, at the working size."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pueprotect.images.decode import Pixels, identify, working_copy
 from pueprotect.images.folders import ImageEntry, ImageFolder
 from pueprotect.runtime import SILENT, Progress
 
-CACHE_ABOVE = 2**29  # bytes of working copies; larger sets lie in a file and are paged in as they are needed
+CACHE_ABOVE = 2**29  # bytes of working copies; larger sets are kept in a file and paged in when needed
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Loaded:
 
     Attributes:
         pixels: (N, S, S, 3) uint8 in the order of the folder's entries; rows of unusable images are undefined.
-        digests: SHA-256 of each usable file by its path.
+        digests: SHA-256 of each usable file, by path.
         unusable: path of each file that cannot be protected, and one sentence of why.
         converted: paths of palette, CMYK and HEIC images, by these names.
     """
@@ -46,24 +46,18 @@ def read_folder(
     label: str = "read",
     cache: Path | None = None,
 ) -> Loaded:
-    """Read and decode every image once, and bring it to `size` x `size`, the aspect not kept.
+    """Read and decode every image once, resized to `size` x `size` pixels without keeping the aspect.
 
-    Args:
-        folder: what `scan` returned.
-        size: side in pixels.
-        workers: decoding threads; 0 lets the standard library choose.
-        progress: told of every image.
-        label: name of the work in `progress`.
-        cache: folder for a temporary file that holds the copies where they take more than `CACHE_ABOVE` bytes; it has
-            no name any more when this returns.
+    `workers` is the number of decoding threads; 0 lets the standard library choose. `progress` receives one part for
+    each image, of work named `label`. Copies above `CACHE_ABOVE` bytes are kept in a file in the folder `cache`, see
+    `empty_pixels`; None keeps all in memory.
     """
 
     def read(entry: ImageEntry) -> tuple[Pixels, str, str] | ImageError:
         path = folder.path_of(entry)
         try:
             content = path.read_bytes()
-            pixels, converted = working_copy(path, size, content)
-            return pixels, converted, hashlib.sha256(content).hexdigest()
+            return *working_copy(path, size, content), hashlib.sha256(content).hexdigest()
         except ImageError as error:
             return error
         except OSError as error:
@@ -86,7 +80,11 @@ def read_folder(
 
 
 def empty_pixels(shape: tuple[int, ...], cache: Path | None) -> Pixels:
-    """An array for working copies, in memory or, above `CACHE_ABOVE` bytes, in a nameless file in `cache`."""
+    """An array for working copies: in memory or, above `CACHE_ABOVE` bytes, in a file in `cache` without a name.
+
+    Raises:
+        InputError: the file cannot be made.
+    """
     if cache is None or int(np.prod(shape, dtype=np.int64)) <= CACHE_ABOVE:
         return np.empty(shape, dtype=np.uint8)
     path = cache / f".{os.getpid()}.cache"
@@ -95,12 +93,12 @@ def empty_pixels(shape: tuple[int, ...], cache: Path | None) -> Pixels:
     except OSError as error:
         raise InputError(f"{path} cannot be made ({error.strerror}); choose another --vault.") from error
     finally:
-        path.unlink(missing_ok=True)  # the mapping keeps it alive, and nothing is left when the process dies
+        path.unlink(missing_ok=True)  # the mapping keeps the file until the process ends
     return made
 
 
 def compacted(pixels: Pixels, wanted: Sequence[bool]) -> Pixels:
-    """The wanted rows of `pixels` in their order, moved together where they lie: a set may fill half the memory."""
+    """The wanted rows of `pixels` in their order, moved together in place: a set may fill half the memory."""
     rows = np.flatnonzero(wanted)
     for start in range(0, len(rows), 1024):
         part = rows[start : start + 1024]
@@ -111,10 +109,7 @@ def compacted(pixels: Pixels, wanted: Sequence[bool]) -> Pixels:
 def load(
     folder: ImageFolder, size: int, *, workers: int = 0, progress: Progress = SILENT, label: str = "read"
 ) -> Pixels:
-    """The pixels of `read_folder`, all of them.
-
-    Returns:
-        (N, size, size, 3) uint8 in the order of `folder.entries`.
+    """The pixels of `read_folder`: (N, size, size, 3) uint8 in the order of `folder.entries`.
 
     Raises:
         UnusableImages: some files cannot be decoded; one error for all of them.
@@ -128,9 +123,7 @@ def load(
 def twins(folder: ImageFolder, pixels: Pixels) -> list[tuple[str, str]]:
     """Pairs of images with equal working copies and different labels: the first of each picture, and another.
 
-    Args:
-        folder: the images.
-        pixels: (N, S, S, 3) uint8 in the order of its entries.
+    `pixels` are (N, S, S, 3) uint8 in the order of the folder's entries.
     """
     first, found = dict[bytes, ImageEntry](), []
     for entry, copy in zip(folder.entries, pixels, strict=True):
@@ -141,14 +134,13 @@ def twins(folder: ImageFolder, pixels: Pixels) -> list[tuple[str, str]]:
 
 
 def working_size(folder: ImageFolder, sample: int = 64) -> tuple[int, str]:
-    """Choose the side in pixels at which noise is computed, with one sentence of why.
+    """The side in pixels at which noise is computed, and the reason.
 
     Raises:
         ImageError: none of the sampled files can be identified.
     """
-    picked = np.unique(np.linspace(0, len(folder.entries) - 1, sample).astype(int))
     sides, failure = [], None
-    for index in picked:
+    for index in np.unique(np.linspace(0, len(folder.entries) - 1, sample).astype(int)):
         try:
             sides.append(min(identify(folder.path_of(folder.entries[index]))[:2]))
         except ImageError as error:
@@ -156,6 +148,5 @@ def working_size(folder: ImageFolder, sample: int = 64) -> tuple[int, str]:
     if failure is not None and not sides:
         raise failure
     median = float(np.median(sides))
-    size = 32 if median <= 48 else 64
-    side = "at most" if size == 32 else "above"
+    size, side = (32, "at most") if median <= 48 else (64, "above")
     return size, f"size {size}: the median short side of {len(sides)} sampled images is {median:g} px, {side} 48 px"

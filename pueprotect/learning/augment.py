@@ -1,7 +1,7 @@
-"""Batched augmentations on the device: random crop and flip, cutout and colour with parameters for each image.
+"""Augments batches on the device: random crop and flip, cutout and colour, with parameters for each image.
 
-torchvision's transforms draw one set of parameters for a batch, from the global stream: `Grouped` gives every few
-images their own, from a stream of their own. Images are stored as uint8, channels last in memory.
+torchvision's transforms draw one set of parameters for a whole batch, from the global stream. `Grouped` draws one for
+every few images, from its own stream. Images are stored as uint8, channels last in memory.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-RESIZED_ABOVE = 48  # pixels; smaller images are cropped with padding, as CIFAR-10 always was
+RESIZED_ABOVE = 48  # pixels; smaller images are cropped with padding, as is usual for CIFAR-10
 SCALE = 0.35, 1.0  # area of a resized crop as a share of the image
 RATIO = 3 / 4, 4 / 3  # its width to its height
 
@@ -27,23 +27,14 @@ class Crop(Protocol):
         """(B, H, W, C) images or noise -> (B, C, H, W) as shown, channels last in memory."""
 
     def adjoint(self, gradients: Tensor) -> Tensor:
-        """The transpose of `apply`: (B, C, H, W) -> (B, H, W, C) gradients in the image's own frame.
-
-        Pixels that a crop did not show get zero.
-        """
+        """The transpose of `apply`: (B, C, H, W) -> (B, H, W, C) gradients, zero for pixels that were not shown."""
 
 
 def draw_crops(count: int, size: int, generator: torch.Generator, device: str, augment: bool = True) -> Crop:
-    """One random crop and flip per image, of the kind that is usual at this size.
+    """One random crop and flip for each of `count` images of side `size`.
 
-    Above `RESIZED_ABOVE` pixels that is the random resized crop of photographs, else the padded crop of small images.
-
-    Args:
-        count: images in the batch.
-        size: their side.
-        generator: the random stream, on the same device.
-        device: where the crops are used.
-        augment: false shows every image as it is.
+    Above `RESIZED_ABOVE` pixels this is the random resized crop of photographs, else the padded crop of small images.
+    The generator is on `device`, where the crops are used. Without `augment` every image is shown as it is.
     """
     if augment and size > RESIZED_ABOVE:
         return ResizedCrop.draw(count, size, generator, device)
@@ -57,12 +48,10 @@ def crop_padding(size: int) -> int:
 
 @dataclass(frozen=True)
 class CropFlip:
-    """One padded random crop and horizontal flip per image, as gather coordinates; black lies around the images.
+    """One padded random crop and horizontal flip per image, as gather coordinates.
 
-    Attributes:
-        rows: (B, size, 1) int64, the row of the image that each output row shows; outside of it, black.
-        columns: (B, 1, size) int64, likewise; flipped images count backwards.
-        padding: how far outside they may lie.
+    `rows` (B, size, 1) int64 is the row of the image that each output row shows, and `columns` (B, 1, size) likewise;
+    flipped images count backwards. Coordinates reach up to `padding` pixels outside the image, which is black there.
     """
 
     rows: Tensor
@@ -80,10 +69,8 @@ class CropFlip:
             tops = lefts = torch.zeros(count, dtype=torch.int64, device=device)
             flips = torch.zeros(count, dtype=torch.bool, device=device)
         steps = torch.arange(size, device=device)
-        forward = lefts[:, None] + steps
-        backward = lefts[:, None] + steps.flip(0)
-        columns = torch.where(flips[:, None], backward, forward)
-        return cls(rows=(tops[:, None] + steps)[:, :, None], columns=columns[:, None, :], padding=padding)
+        columns = lefts[:, None] + torch.where(flips[:, None], steps.flip(0), steps)
+        return cls((tops[:, None] + steps)[:, :, None], columns[:, None, :], padding)
 
     def apply(self, frames: Tensor) -> Tensor:
         """See `Crop`; the type of `frames` is kept."""
@@ -105,13 +92,10 @@ class CropFlip:
 
 @dataclass(frozen=True)
 class ResizedCrop:
-    """One random resized crop and horizontal flip per image: torchvision's, with edges between pixels too.
+    """One random resized crop and horizontal flip per image, as torchvision's, but with edges between pixels too.
 
-    A crop is bilinear, and so a matrix for the rows and one for the columns; their transposes carry gradients back.
-
-    Attributes:
-        rows: (B, size, size) float, how much of each row of the image each output row shows.
-        columns: likewise; flipped images count backwards.
+    A crop is bilinear: `rows` and `columns` (B, size, size) float hold the share of each image row and column in each
+    of the output; flipped images count backwards. Their transposes carry gradients back.
     """
 
     rows: Tensor
@@ -119,17 +103,17 @@ class ResizedCrop:
 
     @classmethod
     def draw(cls, count: int, size: int, generator: torch.Generator, device: str) -> ResizedCrop:
-        """Draw `count` crops: area uniform in `SCALE`, aspect log-uniform in `RATIO`, cut at the image."""
+        """Draw `count` crops: area uniform in `SCALE`, aspect log-uniform in `RATIO`, clipped to the image."""
         area, aspect, down, right, flip = torch.rand((5, count), generator=generator, device=device)
         area = SCALE[0] + (SCALE[1] - SCALE[0]) * area
         ratio = RATIO[0] * (RATIO[1] / RATIO[0]) ** aspect
         height, width = (area / ratio).sqrt().clamp(max=1), (area * ratio).sqrt().clamp(max=1)
         columns = _bilinear(right * (1 - width), width, size)
         columns = torch.where((flip < 0.5)[:, None, None], columns.flip(1), columns)
-        return cls(rows=_bilinear(down * (1 - height), height, size), columns=columns)
+        return cls(_bilinear(down * (1 - height), height, size), columns)
 
     def apply(self, frames: Tensor) -> Tensor:
-        """See `Crop`; float whatever `frames` are."""
+        """See `Crop`; the result is float."""
         return _separable(self.rows, self.columns, frames.to(self.rows.dtype)).permute(0, 3, 1, 2)
 
     def adjoint(self, gradients: Tensor) -> Tensor:
@@ -156,13 +140,10 @@ def colour(images: Tensor, generator: torch.Generator, *, strength: float = 0.5,
     """Per-image brightness, contrast, saturation and channel jitter, then random grayscale.
 
     Args:
-        images: (B, 3, H, W) float in [0, 1].
+        images: (B, 3, H, W) float in [0, 1], as is the result.
         generator: the random stream, on the same device.
-        strength: factors are drawn from [1 - strength, 1 + strength]; channels mix by half of it.
+        strength: factors are from [1 - strength, 1 + strength], those of channels from half that width.
         gray: probability that an image loses its colour.
-
-    Returns:
-        (B, 3, H, W) float in [0, 1].
     """
     count, device = len(images), images.device
 
@@ -180,7 +161,7 @@ def colour(images: Tensor, generator: torch.Generator, *, strength: float = 0.5,
 
 
 def box_blur(images: Tensor, side: int) -> Tensor:
-    """The mean of the `side` x `side` pixels (odd) around each, borders reflected: (B, C, H, W) -> the same shape."""
+    """The mean of the `side` x `side` pixels (odd) around each pixel of (B, C, H, W), borders reflected."""
     return functional.avg_pool2d(functional.pad(images, (side // 2,) * 4, mode="reflect"), side, 1)
 
 
@@ -192,12 +173,8 @@ def blur3(images: Tensor) -> Tensor:
 def cutout(images: Tensor, generator: torch.Generator) -> Tensor:
     """Blacken one square of half the side around a random point of each image, cut off at the border.
 
-    Args:
-        images: (B, C, H, W) float in [0, 1].
-        generator: the random stream, on the same device.
-
-    Returns:
-        (B, C, H, W), a copy (DeVries and Taylor 2017; 16 pixels at a side of 32).
+    Takes (B, C, H, W) float and returns a copy (DeVries and Taylor 2017: 16 pixels at a side of 32). The generator is
+    on the same device.
     """
     count, _, height, width = images.shape
     rows, columns = (torch.arange(side, device=images.device) for side in (height, width))
@@ -210,10 +187,9 @@ def cutout(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def plasma(count: int, size: int, generator: torch.Generator, device: str, roughness: float = 0.5) -> Tensor:
-    """Smooth random fields: octaves of upsampled noise, each finer one `roughness` times weaker.
+    """Smooth random fields (count, 1, size, size) float, each stretched to [0, 1].
 
-    Returns:
-        (count, 1, size, size) float, each field stretched to [0, 1].
+    A field is the sum of octaves of upsampled noise, each finer one weaker by the factor `roughness`.
     """
     field = torch.zeros((count, 1, size, size), device=device)
     grid, weight = 2, 1.0
@@ -227,9 +203,9 @@ def plasma(count: int, size: int, generator: torch.Generator, device: str, rough
 
 @contextmanager
 def lent_stream(stream: torch.Generator) -> Iterator[None]:
-    """Inside the block torch's global CPU generator goes on from `stream`; afterwards it is as before.
+    """Inside the block torch's global CPU generator continues `stream`; afterwards it is as before.
 
-    torchvision's transforms know no generator. `stream` is a CPU generator and moves on by what was drawn.
+    torchvision's transforms accept no generator. `stream` is a CPU generator and advances by what was drawn.
     """
     before = torch.default_generator.get_state()
     torch.default_generator.set_state(stream.get_state())
@@ -241,12 +217,10 @@ def lent_stream(stream: torch.Generator) -> Iterator[None]:
 
 
 class Grouped:
-    """A transform of torchvision with fresh parameters for every few images of a batch.
+    """A transform of torchvision, (N, 3, H, W) float in [0, 1], with new parameters for every few images of a batch.
 
-    Args:
-        transform: takes and returns (N, 3, H, W) float in [0, 1].
-        stream: a CPU generator, the only source of its randomness.
-        group: images that share parameters; one each would take a GPU hundreds of launches for a batch.
+    `stream` is a CPU generator, the only source of randomness. `group` is the number of images that share parameters;
+    with one each, a batch would take hundreds of launches on a GPU.
     """
 
     def __init__(self, transform: Callable[[Tensor], Tensor], stream: torch.Generator, group: int = 8) -> None:

@@ -1,4 +1,4 @@
-"""Labelled images that live on a device."""
+"""Holds labelled images on a device, as they are or seen in another way."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class Labelled(Protocol):
-    """Labelled images that batches are taken from, wherever and however they are kept."""
+    """Labelled images that batches are taken from, however they are stored."""
 
     @property
     def labels(self) -> Tensor:
@@ -28,7 +28,7 @@ class Labelled(Protocol):
 
     @property
     def device(self) -> str:
-        """Where the images live."""
+        """The device that holds the images."""
 
     def __len__(self) -> int: ...
 
@@ -38,13 +38,7 @@ class Labelled(Protocol):
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Labelled images resident on one device.
-
-    Attributes:
-        images: (N, 3, H, W) uint8, channels last in memory.
-        labels: (N,) int64 in [0, classes).
-        classes: number of classes.
-    """
+    """Images (N, 3, H, W) uint8, channels last in memory, and labels (N,) int64 in [0, classes) on one device."""
 
     images: Tensor
     labels: Tensor
@@ -60,7 +54,7 @@ class ImageSet:
 
     @property
     def device(self) -> str:
-        """Where the images live."""
+        """The device that holds the images."""
         return str(self.images.device)
 
     def frames(self, index: Tensor) -> Tensor:
@@ -74,7 +68,7 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class View:
-    """Images seen in another way; what they share with the images behind them comes from `whole`."""
+    """Another view of the images in `whole`, which answers all that the view does not change."""
 
     whole: Labelled
 
@@ -95,7 +89,7 @@ class View:
 
     @property
     def device(self) -> str:
-        """Where the images live."""
+        """The device that holds the images."""
         return self.whole.device
 
     def __len__(self) -> int:
@@ -104,7 +98,7 @@ class View:
 
 @dataclass(frozen=True)
 class Part(View):
-    """Some images of a set, which stay where they are; `members` (N,) int64 are their indices."""
+    """Some images of a set, not copied; `members` (N,) int64 are their indices."""
 
     members: Tensor
 
@@ -130,25 +124,15 @@ def image_set(pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], clas
 
 
 def apply(frames: Tensor, delta: Tensor) -> Tensor:
-    """Add signed noise on the 8-bit grid.
-
-    Args:
-        frames: (N, H, W, 3) uint8.
-        delta: (N, H, W, 3) signed integer levels.
-
-    Returns:
-        (N, H, W, 3) uint8, clipped to 0..255.
-    """
+    """Add signed integer levels to uint8 frames, both (N, H, W, 3); returns uint8, clipped to 0..255."""
     return (frames.short() + delta).clamp_(0, 255).to(torch.uint8)
 
 
 @dataclass(frozen=True)
 class Protected(View):
-    """Images with their noise, which is added whenever some of them are looked at.
+    """Images with noise, which is added whenever frames are taken.
 
-    Attributes:
-        delta: (K, H, W, 3) signed integer levels.
-        rows: (N,) int64, the row of `delta` that each image gets.
+    `delta` (K, H, W, 3) holds signed integer levels; `rows` (N,) int64 is the row of `delta` for each image.
     """
 
     delta: Tensor

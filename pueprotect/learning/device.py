@@ -1,6 +1,6 @@
-"""CPU or GPU: chosen once for a command, and explained.
+"""Chooses CPU or GPU once for a command, and explains the choice.
 
-Torch is imported inside the functions, so that `doctor` can say what is wrong with it.
+Torch is imported inside the functions, so that `doctor` can report what is wrong with it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pueprotect.runtime import SILENT, Progress
 
 @dataclass(frozen=True)
 class Device:
-    """A chosen torch device (`cpu`, `cuda:0`) and the sentence that explains the choice."""
+    """A chosen torch device (`cpu`, `cuda:0`) and the reason for the choice."""
 
     name: str
     reason: str
@@ -28,13 +28,7 @@ class Device:
 
 @dataclass(frozen=True)
 class Machine:
-    """Where the work of a command is done, which processes share it, and who hears about it.
-
-    Attributes:
-        device: chosen once for the command.
-        group: the processes that work together; rank 0 reads, writes and reports.
-        progress: receives the state of every long piece of work.
-    """
+    """The device of a command, the processes that share its work, and the progress that they report to."""
 
     device: Device = Device("cpu", "cpu, the default")
     group: Group = ALONE
@@ -48,17 +42,18 @@ def choose_device(wanted: str = "auto") -> Device:
     """Resolve `auto`, `cpu`, `cuda` or `cuda:i` once for the whole command.
 
     Raises:
-        PlatformError: CUDA was asked for and is absent, or torch and torchvision do not fit.
+        PlatformError: CUDA was asked for and is absent, or torch and torchvision do not match.
     """
     check_torch()
     import torch
 
+    cpu = f"cpu with {torch.get_num_threads()} threads"
     if wanted == "cpu":
-        return Device("cpu", f"cpu with {torch.get_num_threads()} threads, as asked")
+        return Device("cpu", f"{cpu}, as asked")
     if wanted == "auto":
         if torch.cuda.is_available():
             return Device("cuda:0", f"cuda:0 ({torch.cuda.get_device_name(0)}), found by auto")
-        return Device("cpu", f"cpu with {torch.get_num_threads()} threads: auto found no CUDA GPU")
+        return Device("cpu", f"{cpu}: auto found no CUDA GPU")
     kind, _, index = wanted.partition(":")
     if kind != "cuda" or (index and not index.isdecimal()):
         raise PlatformError(f"--device {wanted!r} is not auto, cpu, cuda or cuda:N.")
@@ -67,14 +62,14 @@ def choose_device(wanted: str = "auto") -> Device:
     if number >= count:
         have = f"only {count} CUDA device(s)" if count else "no CUDA device"
         raise PlatformError(
-            f"--device {wanted}: torch {torch.__version__} sees {have} here; use --device cpu, or "
-            "install a CUDA build of torch and the NVIDIA driver."
+            f"--device {wanted}: torch {torch.__version__} finds {have}; use --device cpu, or install a CUDA build of "
+            "torch and the NVIDIA driver."
         )
     return Device(f"cuda:{number}", f"cuda:{number} ({torch.cuda.get_device_name(number)}), as asked")
 
 
 def check_torch() -> None:
-    """Import torch and torchvision, turning a broken pair into one sentence with the mend.
+    """Import torch and torchvision, and report a broken pair with its fix.
 
     Raises:
         PlatformError: either is missing, or torchvision was built for another torch.
@@ -99,27 +94,23 @@ def _first_line(error: BaseException) -> str:
 
 
 def evaluation_batch(device: str) -> int:
-    """Images for each forward pass without gradients.
-
-    On a CPU activations of 128 small images stay near its caches: resnet8 took 0.55 ms for each image so, and
-    0.72 ms in batches of 500. A GPU wants to be filled.
-    """
+    """Images for each forward pass without gradients: few enough for a CPU's caches, many to fill a GPU."""
     return 2048 if device.startswith("cuda") else 128
 
 
 def native_bf16(device: str) -> bool:
-    """Whether the device multiplies bfloat16 in hardware, so that rounding to it buys speed."""
+    """Whether the device multiplies bfloat16 in hardware, so that rounding to it saves time."""
     import torch
 
     if device.startswith("cuda"):
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    # Private names: where a torch does not have them, float32 is the safe answer.
+    # Private names: for a torch without them, float32 is the safe answer.
     asked = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
     return any(ask() for ask in asked if ask is not None)
 
 
 def environment(device: Device) -> dict[str, str]:
-    """Versions and device, recorded beside every result."""
+    """Versions and device, recorded with every result."""
     import numpy
     import PIL
     import torch
@@ -142,7 +133,7 @@ def environment(device: Device) -> dict[str, str]:
 
 
 def device_name(device: str) -> str:
-    """The marketing name of the GPU, or the processor's."""
+    """The product name of the GPU or processor."""
     import torch
 
     if device.startswith("cuda"):

@@ -1,7 +1,7 @@
-"""Several processes on one task, started by `torchrun`; without it, a group of one.
+"""Shares one task between processes started by `torchrun`; without it, the group has one process.
 
-Rank 0 reads, trains, writes and speaks; the others share in the work that splits into independent parts.
-Communication is torch.distributed's: gloo on CPUs, nccl on GPUs.
+Rank 0 reads, trains, writes and reports; the others take part in work that splits into independent parts. Processes
+communicate through torch.distributed: gloo on CPUs, nccl on GPUs.
 """
 
 from __future__ import annotations
@@ -19,32 +19,27 @@ from pueprotect.errors import PlatformError
 if TYPE_CHECKING:
     from torch import Tensor
 
-WAIT = timedelta(days=7)  # others wait while rank 0 trains; a rank that dies is torchrun's to notice
+WAIT = timedelta(days=7)  # others wait while rank 0 trains; torchrun notices a rank that dies
 
 
 @dataclass(frozen=True)
 class Group:
-    """The processes that work together.
-
-    Attributes:
-        rank: this process, 0 .. size - 1.
-        size: how many there are.
-    """
+    """The processes that work together; this one is number `rank` of `size`, counted from 0."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def leads(self) -> bool:
-        """Whether this is the process that reads, writes and speaks."""
+        """Whether this is the process that reads, writes and reports."""
         return self.rank == 0
 
     def share(self, parts: list[Any]) -> list[Any]:
-        """This process's part of a list; the parts of all ranks make the whole."""
+        """This process's part of a list; the parts of all ranks make up the list."""
         return parts[self.rank :: self.size]
 
     def gather(self, mine: Any) -> list[Any]:
-        """What every rank passed in, in the order of ranks, on every rank."""
+        """Return on every rank what each rank passed in, in the order of ranks."""
         if self.size == 1:
             return [mine]
         import torch.distributed as dist
@@ -54,7 +49,7 @@ class Group:
         return everyone
 
     def from_leader(self, thing: Any) -> Any:
-        """What rank 0 passed in, on every rank."""
+        """Return on every rank what rank 0 passed in."""
         if self.size == 1:
             return thing
         import torch.distributed as dist
@@ -64,7 +59,7 @@ class Group:
         return box[0]
 
     def dismiss(self) -> None:
-        """Rank 0 has no work for the others, who wait in `from_leader`."""
+        """Release the other ranks, which wait in `from_leader`, without work."""
         self.from_leader(None)
 
     def average(self, tensors: list[Tensor]) -> None:
@@ -87,7 +82,7 @@ class Group:
             tensor.copy_(summed.view(tensor.shape))
 
     def deal(self, pieces: Iterable[Tensor] | None, device: str) -> Tensor:
-        """Rank 0's rows dealt out: row i to rank i % size; rank 0 gives them piece by piece, the others give None."""
+        """Deal out rank 0's rows, row i to rank i % size; rank 0 passes them piece by piece, the others pass None."""
         import torch
         import torch.distributed as dist
 
@@ -105,7 +100,7 @@ class Group:
             start += len(piece)
 
     def collect(self, mine: Tensor) -> Tensor:
-        """The rows that `deal` dealt out, in their order again, on every rank."""
+        """Return on every rank the rows of `deal` in their first order."""
         if self.size == 1:
             return mine
         import torch.distributed as dist
@@ -120,7 +115,7 @@ class Group:
 
     @contextmanager
     def leader_works(self) -> Iterator[None]:
-        """Inside the block rank 0 works and the others wait: it uses as many cores as it would without them."""
+        """Inside the block rank 0 works while the others wait, so it uses all cores."""
         if self.size == 1 or not self.leads or _threads_were_chosen():
             yield
             return
@@ -138,7 +133,7 @@ ALONE = Group()
 
 
 def _threads_were_chosen() -> bool:
-    """Whether OMP_NUM_THREADS is the user's; torchrun sets it to 1 for its children when it is not."""
+    """Whether the user set OMP_NUM_THREADS; otherwise torchrun sets it to 1 for its children."""
     threads = os.environ.get("OMP_NUM_THREADS")
     try:
         return threads != "1" or b"OMP_NUM_THREADS=" in Path(f"/proc/{os.getppid()}/environ").read_bytes()
@@ -147,7 +142,7 @@ def _threads_were_chosen() -> bool:
 
 
 def launched() -> tuple[int, int]:
-    """(rank, size) as torchrun announced them; (0, 1) without it."""
+    """(rank, size) from torchrun's environment variables; (0, 1) without them."""
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
@@ -163,10 +158,10 @@ def own_device(wanted: str) -> str:
 
 @contextmanager
 def joined(device: str) -> Iterator[Group]:
-    """The group that this process belongs to, left again at the end of the block.
+    """The group of this process, which leaves it at the end of the block.
 
     Raises:
-        PlatformError: torchrun's surroundings are incomplete.
+        PlatformError: torchrun's environment variables are incomplete.
     """
     rank, size = launched()
     if size == 1:
@@ -182,8 +177,8 @@ def joined(device: str) -> Iterator[Group]:
         dist.init_process_group("nccl" if cuda else "gloo", timeout=WAIT)
     except (ValueError, RuntimeError) as error:
         raise PlatformError(
-            f"RANK={rank} and WORLD_SIZE={size} are set, but the processes do not find each other "
-            f"({error}); start them with torchrun, or unset both."
+            f"RANK={rank} and WORLD_SIZE={size} are set, but the processes cannot connect ({error}); start them with "
+            "torchrun, or unset both."
         ) from error
     try:
         yield Group(rank, size)

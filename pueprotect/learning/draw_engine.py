@@ -1,4 +1,4 @@
-"""Classifiers drawn around a model, evaluated fast."""
+"""Draws classifiers around a model and evaluates them fast."""
 
 from __future__ import annotations
 
@@ -16,20 +16,19 @@ from pueprotect.runtime import generator
 class DrawEngine:
     """Counts correct predictions of classifiers drawn around `model`.
 
-    BatchNorm statistics are buffers, not parameters: they are re-estimated for every draw from one fixed
-    calibration batch, which makes accuracy a function of the weights alone.
+    BatchNorm statistics are buffers, not parameters: they are re-estimated for every draw from one fixed batch, so
+    that accuracy is a function of the weights alone.
 
-    Noise and sum are float32. With `bf16` the forward pass rounds weights and activations to bfloat16 (autocast):
-    what is certified then is the classifier so rounded. Batch size, threads and device change the rounding inside a
-    forward pass and so may change an answer where two logits nearly tie: one image in 10,000 is what to expect.
+    Noise and sum are float32. With `bf16` the forward pass rounds weights and activations to bfloat16 (autocast), and
+    the certificate is for the classifier so rounded. Batch size, threads and device change the rounding inside a
+    forward pass, which can change a prediction where two logits nearly tie (see `examples/results/trials.md`).
     Images are evaluated with BatchNorm folded into the convolutions before it.
 
     Args:
         model: the centre of the Gaussian; never changed.
         images: (N, 3, H, W) uint8 evaluation images on the model's device.
         labels: (N,) int64.
-        calibration: (M, 3, H, W) uint8, the batch from which BatchNorm statistics are re-estimated; None leaves the
-            model's running statistics as they are.
+        calibration: (M, 3, H, W) uint8, the fixed batch; None keeps the model's running statistics.
         sigma: standard deviation of the weight noise.
         seed: draws are functions of (seed, index).
         batch_size: images for each forward pass; None chooses.
@@ -48,54 +47,48 @@ class DrawEngine:
         batch_size: int | None = None,
         bf16: bool = False,
     ) -> None:
-        self.model = model
+        self.model, self.calibration, self.sigma, self.seed, self.bf16 = model, calibration, sigma, seed, bf16
         self.centre = trainable(model)
-        self.calibration = calibration
-        self.sigma = sigma
-        self.seed = seed
         self.device = images.device
-        self.bf16 = bf16
         batch_size = batch_size or evaluation_batch(str(images.device))
         self.batches = list(zip(images.split(batch_size), labels.split(batch_size), strict=True))
         self._prepare()
 
     def _prepare(self) -> None:
-        """Make the copy that draws are written to, and its form for evaluation."""
+        """Make what an engine may not share with its siblings: the copy that draws are written to, and its forms."""
+        self.autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
         self.scratch = copy.deepcopy(self.model).eval()
         self.scratch_parameters = trainable(self.scratch)
         self.folded = Folded(self.scratch, self.batches[0][0][:1].float().div_(255))
 
     def sibling(self) -> DrawEngine:
-        """An engine of the same draws with a copy of its own to write them to, for use in another thread."""
+        """An engine of the same draws with its own copy to write them to, for another thread."""
         other = copy.copy(self)
         other._prepare()
         return other
 
     @torch.inference_mode()
     def network(self, index: int) -> nn.Module:
-        """The classifier of draw `index`, until the next draw overwrites it."""
+        """The classifier of draw `index`; the next draw writes all parameters anew, so no rounding error adds up."""
         stream = generator(self.seed, "weight-draw", index, str(self.device))
         noise = gaussian(self.centre, stream)
         torch._foreach_mul_(noise, self.sigma)
         torch._foreach_add_(noise, self.centre)
         torch._foreach_copy_(self.scratch_parameters, noise)
         if self.calibration is not None:
-            with self._autocast():
+            with self.autocast:
                 reestimate_batch_norm(self.scratch, self.calibration)
         return self.scratch
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
-
     @torch.inference_mode()
     def draw(self, index: int) -> Tensor:
-        """Evaluate draw `index`: (2,) int64 on the device, the images classified rightly and those without an answer.
+        """Evaluate draw `index`: (2,) int64 on the device, the numbers of correct images and of images without answer.
 
         An image whose logits are not finite has no answer and counts as wrong.
         """
         self.network(index)
         counts = []
-        with self._autocast():
+        with self.autocast:
             self.folded.refresh()
             for batch, truth in self.batches:
                 logits = self.folded.network(batch.float().div_(255))

@@ -1,4 +1,4 @@
-"""BatchNorm folded into the convolution before it: the same classifier, one pass over the activations less."""
+"""Folds BatchNorm into the convolution before it: the same classifier with one pass less over the activations."""
 
 from __future__ import annotations
 
@@ -11,12 +11,9 @@ from torch import Tensor, nn
 class Folded:
     """A second form of `source` without the BatchNorm layers that directly follow a convolution.
 
-    Everything else is shared with `source`: writing its parameters in place changes both. After the folded
-    convolutions or the statistics of their BatchNorm layers have changed, `refresh` brings this form up to date.
-
-    Args:
-        source: a network in evaluation mode.
-        example: (1, 3, H, W) float in [0, 1], shows which layers follow each other.
+    All other tensors are shared with `source`: writing its parameters in place changes both. After a change of the
+    folded convolutions or of their BatchNorm layers, call `refresh`. `source` is in evaluation mode; `example`,
+    (1, 3, H, W) float in [0, 1], shows which layers follow each other.
     """
 
     def __init__(self, source: nn.Module, example: Tensor) -> None:
@@ -35,7 +32,7 @@ class Folded:
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Take over the source's convolutions and the statistics that its BatchNorm layers have now."""
+        """Take over the source's present convolutions and BatchNorm layers."""
         for conv, norm, target in self.layers:
             mean, variance, bias = norm.running_mean, norm.running_var, target.bias
             assert mean is not None
@@ -47,7 +44,7 @@ class Folded:
 
 
 def _pairs(source: nn.Module, example: Tensor) -> dict[tuple[str, str], tuple[nn.Conv2d, nn.BatchNorm2d]]:
-    """Convolutions whose output is what a BatchNorm layer takes in, with that layer, by their names."""
+    """Each convolution whose output is the input of a BatchNorm layer, with that layer, by their names."""
     names = {module: name for name, module in source.named_modules()}
     outputs: list[tuple[Tensor, nn.Conv2d]] = []
     found: dict[tuple[str, str], tuple[nn.Conv2d, nn.BatchNorm2d]] = {}
@@ -58,9 +55,7 @@ def _pairs(source: nn.Module, example: Tensor) -> dict[tuple[str, str], tuple[nn
 
     def enters(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         assert isinstance(norm, nn.BatchNorm2d)
-        for output, conv in outputs:
-            if output is inputs[0]:
-                found[names[conv], names[norm]] = conv, norm
+        found.update({(names[conv], names[norm]): (conv, norm) for output, conv in outputs if output is inputs[0]})
 
     handles = [m.register_forward_hook(leaves) for m in source.modules() if isinstance(m, nn.Conv2d)]
     handles += [m.register_forward_pre_hook(enters) for m in source.modules() if isinstance(m, nn.BatchNorm2d)]

@@ -1,12 +1,13 @@
-"""The surrogate zoo. Every model takes (N, 3, H, W) float in [0, 1]; normalisation is inside.
+"""Builds the surrogate networks. Every model takes (N, 3, H, W) float in [0, 1] and normalises it itself.
 
-Architectures that torchvision has are torchvision's, with the usual small-image stem (3x3, stride 1, no
-pooling) at working sizes up to 64 pixels. `stages` names each model's parts from shallow to deep, once,
-for every attack that treats depths differently; the last stage ends in the features that are pooled.
+Networks of torchvision get the usual small-image stem (3x3, stride 1, no pooling) at working sizes up to 64 pixels.
+`stages` names each model's parts from shallow to deep, for attacks that treat depths differently; the last stage ends
+in the features that are pooled.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -27,18 +28,16 @@ class Classifier(nn.Module):
         body: maps normalised (N, 3, H, W) images to (N, classes) logits.
         stages: names of submodules of `body`, shallow to deep. A stage's output is (N, C, h, w) or,
             for transformers, (N, tokens, C).
-        arch: the name under which `build` knows it.
+        arch: its name in `ARCHITECTURES`.
 
     Attributes:
-        prefilter: what happens to images before anything else; nothing, unless an attack puts a filter there.
+        prefilter: applied to images first; an attack may put a filter here.
     """
 
     def __init__(self, body: nn.Module, stages: tuple[str, ...], arch: str) -> None:
         super().__init__()
         self.prefilter: nn.Module = nn.Identity()
-        self.body = body
-        self.stages = stages
-        self.arch = arch
+        self.body, self.stages, self.arch = body, stages, arch
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, 3, H, W) float in [0, 1]."""
@@ -61,9 +60,8 @@ class BasicBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(channels)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or channels_in != channels:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
-            )
+            projection = nn.Conv2d(channels_in, channels, 1, stride, bias=False)
+            self.shortcut = nn.Sequential(projection, nn.BatchNorm2d(channels))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(N, channels_in, H, W) -> (N, channels, H / stride, W / stride)."""
@@ -72,73 +70,57 @@ class BasicBlock(nn.Module):
 
 
 def _resnet8(classes: int, size: int) -> nn.Module:
-    widths = (16, 32, 64)
-    layers: dict[str, nn.Module] = {
-        "stem": nn.Sequential(
-            nn.Conv2d(3, widths[0], 3, 1, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True)
-        )
-    }
+    """Three stages of one basic block, widths 16, 32 and 64; small enough for CPUs."""
+    channels = 16
+    stem = nn.Sequential(nn.Conv2d(3, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
+    layers: OrderedDict[str, nn.Module] = OrderedDict(stem=stem)
     if size > SMALL_STEM_UP_TO:
         layers["reduce"] = nn.AvgPool2d(2)
-    channels = widths[0]
-    for number, width in enumerate(widths, start=1):
+    for number, width in enumerate((16, 32, 64), start=1):
         layers[f"stage{number}"] = BasicBlock(channels, width, 1 if number == 1 else 2)
         channels = width
     layers |= {"pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "head": nn.Linear(channels, classes)}
-    return _named(layers)
+    return nn.Sequential(layers)
 
 
 def _cnn(classes: int, size: int) -> nn.Module:
+    """Four plain convolutions without BatchNorm."""
+
     def conv(channels_in: int, channels: int, stride: int) -> nn.Module:
         layer = nn.Conv2d(channels_in, channels, 3, stride, 1)
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         return nn.Sequential(layer, nn.ReLU(inplace=True))
 
-    return _named(
-        {
-            "stem": conv(3, 32, 1),
-            "stage1": conv(32, 32, 2 if size > SMALL_STEM_UP_TO else 1),
-            "stage2": nn.Sequential(nn.MaxPool2d(2), conv(32, 64, 1)),
-            "stage3": nn.Sequential(nn.MaxPool2d(2), conv(64, 128, 1)),
-            "pool": nn.AdaptiveAvgPool2d(4),
-            "flatten": nn.Flatten(),
-            "head": nn.Linear(128 * 16, classes),
-        }
+    layers: OrderedDict[str, nn.Module] = OrderedDict(
+        stem=conv(3, 32, 1),
+        stage1=conv(32, 32, 2 if size > SMALL_STEM_UP_TO else 1),
+        stage2=nn.Sequential(nn.MaxPool2d(2), conv(32, 64, 1)),
+        stage3=nn.Sequential(nn.MaxPool2d(2), conv(64, 128, 1)),
+        pool=nn.AdaptiveAvgPool2d(4),
+        flatten=nn.Flatten(),
+        head=nn.Linear(128 * 16, classes),
     )
+    return nn.Sequential(layers)
 
 
-def _named(layers: dict[str, nn.Module]) -> nn.Module:
-    body = nn.Sequential()
-    for name, layer in layers.items():
-        body.add_module(name, layer)
-    return body
+def _torchvision(name: str, conv: str, pool: str) -> Callable[[int, int], nn.Module]:
+    """A network of torchvision; `conv` and `pool` are replaced by the small-image stem."""
 
-
-def _torchvision_resnet(name: str) -> Callable[[int, int], nn.Module]:
     def make(classes: int, size: int) -> nn.Module:
         import torchvision.models
 
         net: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes)
         if size <= SMALL_STEM_UP_TO:
-            net.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
-            net.maxpool = nn.Identity()
+            net.set_submodule(conv, nn.Conv2d(3, 64, 3, 1, 1, bias=False))
+            net.set_submodule(pool, nn.Identity())
         return net
 
     return make
 
 
-def _densenet121(classes: int, size: int) -> nn.Module:
-    import torchvision.models
-
-    net = torchvision.models.densenet121(weights=None, num_classes=classes)
-    if size <= SMALL_STEM_UP_TO:
-        net.features.conv0 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
-        net.features.pool0 = nn.Identity()
-    return net  # type: ignore[no-any-return]
-
-
 def _vit_tiny(classes: int, size: int) -> nn.Module:
+    """The VisionTransformer of torchvision with 6 layers of width 192."""
     import torchvision.models
 
     patch = max(4, size // 16)
@@ -150,52 +132,35 @@ def _vit_tiny(classes: int, size: int) -> nn.Module:
 
 @dataclass(frozen=True)
 class Architecture:
-    """How to build and train one kind of network.
-
-    Attributes:
-        lr: peak learning rate for SGD with momentum at batch 128 (`sgd`) or for AdamW (`adamw`).
-        multiple_of: working sizes must be divisible by this.
-    """
+    """How to build and train one kind of network."""
 
     make: Callable[[int, int], nn.Module]
     stages: tuple[str, ...]
-    about: str
-    lr: float = 0.1
+    lr: float = 0.1  # peak for SGD with momentum at batch 128 (`sgd`) or for AdamW (`adamw`)
     optimizer: str = "sgd"
     min_size: int = 16
-    multiple_of: int = 1
+    multiple_of: int = 1  # working sizes must be divisible by this
 
 
+_SMALL_STAGES = ("stem", "stage1", "stage2", "stage3")
 _RESNET_STAGES = ("relu", "layer1", "layer2", "layer3", "layer4")
+_DENSENET_STAGES = ("features.relu0", *(f"features.denseblock{number}" for number in (1, 2, 3, 4)))
+_VIT_STAGES = tuple(f"encoder.layers.encoder_layer_{number}" for number in (1, 3, 5))
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "resnet8": Architecture(
-        _resnet8, ("stem", "stage1", "stage2", "stage3"), "3 stages of one basic block, widths 16/32/64; for CPUs"
-    ),
-    "cnn": Architecture(_cnn, ("stem", "stage1", "stage2", "stage3"), "4 plain convolutions, no BatchNorm", lr=0.02),
-    "resnet18": Architecture(
-        _torchvision_resnet("resnet18"), _RESNET_STAGES, "torchvision, small-image stem; the papers'"
-    ),
-    "resnet50": Architecture(_torchvision_resnet("resnet50"), _RESNET_STAGES, "torchvision, small-image stem"),
+    "resnet8": Architecture(_resnet8, _SMALL_STAGES),
+    "cnn": Architecture(_cnn, _SMALL_STAGES, lr=0.02),
+    "resnet18": Architecture(_torchvision("resnet18", "conv1", "maxpool"), _RESNET_STAGES),  # as in the papers
+    "resnet50": Architecture(_torchvision("resnet50", "conv1", "maxpool"), _RESNET_STAGES),
     "densenet121": Architecture(
-        _densenet121,
-        ("features.relu0", *(f"features.denseblock{number}" for number in (1, 2, 3, 4))),
-        "torchvision, small-image stem",
-        min_size=32,
+        _torchvision("densenet121", "features.conv0", "features.pool0"), _DENSENET_STAGES, min_size=32
     ),
-    "vit_tiny": Architecture(
-        _vit_tiny,
-        ("encoder.layers.encoder_layer_1", "encoder.layers.encoder_layer_3", "encoder.layers.encoder_layer_5"),
-        "torchvision VisionTransformer, 6 layers, width 192",
-        lr=5e-4,
-        optimizer="adamw",
-        multiple_of=16,
-    ),
+    "vit_tiny": Architecture(_vit_tiny, _VIT_STAGES, lr=5e-4, optimizer="adamw", multiple_of=16),
 }
 
 
 def architecture(arch: str, size: int) -> Architecture:
-    """Look up an architecture and check that it fits the working size.
+    """The architecture of a name, checked against the working size.
 
     Raises:
         InputError: unknown name, or the working size does not fit it.
@@ -204,16 +169,14 @@ def architecture(arch: str, size: int) -> Architecture:
         raise InputError(f"Unknown architecture {arch!r}; known: {', '.join(ARCHITECTURES)}.")
     found = ARCHITECTURES[arch]
     if size < found.min_size or size % found.multiple_of:
-        raise InputError(
-            f"{arch} does not fit a working size of {size} pixels: it needs at least {found.min_size}"
-            + (f" and a multiple of {found.multiple_of}" if found.multiple_of > 1 else "")
-            + "; set --size."
-        )
+        multiple = f" and a multiple of {found.multiple_of}" if found.multiple_of > 1 else ""
+        needs = f"at least {found.min_size}{multiple}"
+        raise InputError(f"{arch} does not fit a working size of {size} pixels: it needs {needs}; set --size.")
     return found
 
 
 def build(arch: str, classes: int, size: int, *, seed: int, purpose: str = "init", device: str = "cpu") -> Classifier:
-    """A freshly initialised classifier; the weights depend on (seed, purpose) alone.
+    """A new classifier whose weights depend on (seed, purpose) alone.
 
     Raises:
         InputError: unknown name, or the working size does not fit it.
@@ -227,12 +190,12 @@ def build(arch: str, classes: int, size: int, *, seed: int, purpose: str = "init
 
 
 def parameter_count(model: nn.Module) -> int:
-    """Number of trainable parameters: the dimension of the certified ball."""
+    """Number of trainable parameters, the dimension of the certified ball."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def choose_surrogate(wanted: str, device: Device) -> tuple[str, str]:
-    """Resolve `auto` to an architecture and say why."""
+    """Resolve `auto` to an architecture; returns its name and the reason."""
     if wanted != "auto":
         return wanted, "as asked"
     if device.is_cuda:
@@ -241,5 +204,5 @@ def choose_surrogate(wanted: str, device: Device) -> tuple[str, str]:
 
 
 def state_of(model: nn.Module) -> dict[str, Tensor]:
-    """A detached contiguous CPU copy of all weights and buffers, ready to be stored."""
+    """A detached contiguous CPU copy of all weights and buffers, for storage."""
     return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in model.state_dict().items()}

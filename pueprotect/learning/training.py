@@ -1,4 +1,4 @@
-"""The one train/evaluate loop: data resident on the device, augmentations batched, no host synchronisation inside.
+"""Trains and evaluates networks on images that are resident on the device, without host synchronisation in the loop.
 
 Where the device multiplies bfloat16 in hardware, networks are trained in it (autocast; weights and updates float32).
 """
@@ -24,32 +24,23 @@ from pueprotect.runtime import SILENT, Progress, generator
 
 Transform = Callable[[Tensor, torch.Generator], Tensor]
 Prepare = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
+Sigma = list[Tensor] | float  # deviation of weight noise: one number, or a tensor for each parameter
 
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """How a network is trained; the papers' SGD with a short warm-up and a cosine to zero.
-
-    Attributes:
-        epochs: passes over the data.
-        batch_size: images for each step.
-        lr: peak learning rate; None takes the architecture's.
-        weight_decay: L2 penalty.
-        clip: largest gradient norm.
-        warmup: share of the steps in which the rate rises from a tenth of its peak.
-        augment: random crop and flip, see `augment.draw_crops`.
-    """
+    """How a network is trained: SGD with a short warm-up, then a cosine to zero."""
 
     epochs: float = 15
     batch_size: int = 64
-    lr: float | None = None
+    lr: float | None = None  # at the peak; None takes the architecture's
     weight_decay: float = 1e-3
-    clip: float = 5.0
-    warmup: float = 0.2
-    augment: bool = True
+    clip: float = 5.0  # largest gradient norm
+    warmup: float = 0.2  # share of the steps in which the rate rises from a tenth of its peak
+    augment: bool = True  # random crop and flip, see `augment.draw_crops`
 
     def steps(self, images: int) -> int:
-        """Number of optimiser steps on a set of this many images."""
+        """Number of optimiser steps on so many images."""
         return max(1, round(self.epochs * steps_per_epoch(images, self.batch_size)))
 
 
@@ -59,12 +50,10 @@ def steps_per_epoch(images: int, batch_size: int) -> int:
 
 
 def shared_batches(images: int, batch_size: int, group: Group) -> tuple[int, int]:
-    """How ranks share batches: (images of this rank in each step, steps of one pass over everyone's images).
+    """How ranks share batches: (images of this rank in each step, steps of one pass over the images of all ranks).
 
-    Args:
-        images: how many this rank holds.
-        batch_size: of all ranks together.
-        group: the ranks; a batch is split evenly, what does not split is left out.
+    `images` counts those of this rank; `batch_size` is that of all ranks together. A batch is split evenly, and a
+    remainder is left out.
     """
     each = max(1, batch_size // group.size)
     return each, steps_per_epoch(sum(group.gather(images)), each * group.size)
@@ -81,39 +70,27 @@ def batches(
 
 
 class Trainer:
-    """One optimiser over one model, one step at a time, with the schedule of a `Schedule`.
+    """Trains one model in place, one optimiser step at a time, over the `total_steps` of a schedule.
 
-    Args:
-        model: trained in place.
-        schedule: learning rate, schedule, clipping.
-        total_steps: length of the schedule.
-        group: ranks that hold the same weights and step together, each on its share of the batch; gradients are
-            averaged, BatchNorm sees each rank's share alone.
+    The ranks of `group` hold the same weights and step together, each on its share of the batch. Gradients are
+    averaged; BatchNorm uses each rank's share alone.
     """
 
     def __init__(self, model: Classifier, schedule: Schedule, total_steps: int, group: Group = ALONE) -> None:
-        self.model = model
-        self.group = group
+        self.model, self.schedule, self.total_steps, self.group = model, schedule, total_steps, group
         device = next(model.parameters()).device
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=native_bf16(str(device)))
-        self.schedule = schedule
-        self.total_steps = total_steps
         self.position = 0
         self.parameters = trainable(model)
         known = ARCHITECTURES[model.arch]
-        self.peak_lr = known.lr if schedule.lr is None else schedule.lr
+        self.peak_lr = rate = known.lr if schedule.lr is None else schedule.lr
+        self.optimizer: torch.optim.Optimizer
         if known.optimizer == "adamw":
-            self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
-                self.parameters, lr=self.peak_lr, weight_decay=0.05, foreach=True
-            )
+            self.optimizer = torch.optim.AdamW(self.parameters, lr=rate, weight_decay=0.05, foreach=True)
         else:
+            decay = schedule.weight_decay
             self.optimizer = torch.optim.SGD(
-                self.parameters,
-                lr=self.peak_lr,
-                momentum=0.9,
-                weight_decay=schedule.weight_decay,
-                nesterov=True,
-                foreach=True,
+                self.parameters, lr=rate, momentum=0.9, weight_decay=decay, nesterov=True, foreach=True
             )
 
     def rate(self) -> float:
@@ -125,26 +102,20 @@ class Trainer:
         return self.peak_lr * 0.5 * (1 + math.cos(math.pi * min(1.0, along)))
 
     def step(
-        self,
-        inputs: Tensor,
-        labels: Tensor,
-        *,
-        deviations: Sequence[list[Tensor] | float] = (),
-        stream: torch.Generator | None = None,
+        self, inputs: Tensor, labels: Tensor, *, deviations: Sequence[Sigma] = (), stream: torch.Generator | None = None
     ) -> Tensor:
-        """One optimiser step; returns how many answers were right, as an int64 scalar on the device.
+        """Take one optimiser step; returns the number of correct predictions, an int64 scalar on the device.
 
         Args:
-            inputs: (B, 3, H, W) float in [0, 1]; when it requires a gradient, it gets one.
-            labels: (B,) int64, or (B, classes) float for images that are mixtures; the larger share counts as right.
-            deviations: one entry for each draw of Gaussian weight noise; gradients are averaged over the
-                draws and applied to the clean weights. A negative number repeats the draw before it with the other
-                sign (antithetic draws). Empty: no noise.
+            inputs: (B, 3, H, W) float in [0, 1]; it gets a gradient if it requires one.
+            labels: (B,) int64, or (B, classes) float for mixed images, whose largest share counts as correct.
+            deviations: one entry for each draw of Gaussian weight noise. Gradients are averaged over the draws and
+                applied to the clean weights. A negative number repeats the draw before it with the other sign
+                (antithetic draws).
             stream: the random stream of the weight noise.
         """
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
-        right: list[Tensor] = []
         drawn: Tensor | None = None
         truth = labels if labels.dim() == 1 else labels.argmax(1)
         for deviation in deviations or (0.0,):
@@ -160,14 +131,14 @@ class Trainer:
                     logits = self.model(inputs)
                     loss = functional.cross_entropy(logits, labels) / max(1, len(deviations))
                 loss.backward()
-            right.append((logits.detach().argmax(1) == truth).sum())
+            right: Tensor = (logits.detach().argmax(1) == truth).sum()
         self.group.average([parameter.grad for parameter in self.parameters if parameter.grad is not None])
         torch.nn.utils.clip_grad_norm_(self.parameters, self.schedule.clip, foreach=True)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate()
         self.optimizer.step()
         self.position += 1
-        return right[-1]
+        return right
 
 
 def train(
@@ -178,26 +149,20 @@ def train(
     seed: int,
     transform: Transform | None = None,
     prepare: Prepare | None = None,
-    deviations: Callable[[float], list[Tensor] | float] | None = None,
+    deviations: Callable[[float], Sigma] | None = None,
     after_step: Callable[[], None] | None = None,
     on_epoch: Callable[[nn.Module], None] | None = None,
     group: Group = ALONE,
     progress: Progress = SILENT,
 ) -> Classifier:
-    """Train `model` in place on `data` and return it.
+    """Train `model` in place on `data`, images on the model's device, and return it.
 
-    Args:
-        model: the network to train.
-        data: training images on the model's device.
-        schedule: schedule and hyperparameters.
-        seed: order, crops, noise and transforms are functions of it.
-        transform: applied to each float batch in [0, 1].
-        prepare: takes the float batch and its labels and returns what is trained on, such as mixtures of both.
-        deviations: weight noise of a step as a function of the share of training done, in [0, 1).
-        after_step: called after each optimiser step, such as a projection.
-        on_epoch: called with the model after each pass.
-        group: ranks that train one model, each on images of its own; the weights are the same on all of them.
-        progress: one part for each step; started and finished by the caller.
+    `transform` changes each float batch in [0, 1] before the step, and `prepare` a batch together with its labels,
+    for example into mixtures. `deviations` gives the weight noise of a step as a function of the share of training
+    done, in [0, 1). Order, crops, noise and transforms are functions of `seed`. `after_step` is called after each
+    optimiser step, for example for a projection, and `on_epoch` with the model after each pass. The ranks of `group`
+    train one model, each on its own images, and end with the same weights. `progress` receives one part for each
+    step; the caller starts and finishes it.
     """
     stream = generator(seed, "train", group.rank, device=data.device)
     each, epoch = shared_batches(len(data), schedule.batch_size, group)
@@ -229,7 +194,7 @@ def average_statistics(model: Classifier, group: Group) -> None:
 
 @torch.no_grad()
 def count_correct(model: nn.Module, data: Labelled, batch_size: int | None = None) -> Tensor:
-    """Number of rightly classified images as an int64 scalar on the device; non-finite logits are wrong."""
+    """Number of correctly classified images, an int64 scalar on the device; non-finite logits count as wrong."""
     model.eval()
     labels, counts = data.labels, []
     for index in torch.arange(len(data), device=data.device).split(batch_size or evaluation_batch(data.device)):
@@ -239,10 +204,10 @@ def count_correct(model: nn.Module, data: Labelled, batch_size: int | None = Non
 
 
 def accuracy(model: nn.Module, data: Labelled) -> float:
-    """Share of rightly classified images in [0, 1]; a count over the whole set, so batch size does not matter."""
+    """Share of correctly classified images in [0, 1]."""
     return int(count_correct(model, data)) / len(data)
 
 
 def default_epochs(images: int) -> float:
-    """15 passes from 5,000 images on; small sets get more, up to 60, for about the same number of steps."""
+    """15 passes from 5,000 images on; smaller sets get more, up to 60, for about as many steps."""
     return float(min(60, max(15, round(75_000 / images))))

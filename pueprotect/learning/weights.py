@@ -1,8 +1,4 @@
-"""Gaussian parametric noise: classifiers drawn around a model, theta + N(0, sigma^2 I).
-
-Draw i is a function of (seed, i) alone. The model is never changed: draws are evaluated on a scratch
-copy whose parameters are written afresh for every draw, so no rounding error can pile up.
-"""
+"""Adds Gaussian noise to the weights of a network, and handles its BatchNorm statistics."""
 
 from __future__ import annotations
 
@@ -19,10 +15,8 @@ from pueprotect.learning.models import Classifier
 
 def gaussian(parameters: list[Tensor], stream: torch.Generator) -> list[Tensor]:
     """Standard normal noise in the shapes of `parameters`, from one draw of the stream."""
-    flat = torch.randn(
-        sum(parameter.numel() for parameter in parameters), generator=stream, device=parameters[0].device
-    )
-    pieces = flat.split([parameter.numel() for parameter in parameters])
+    sizes = [parameter.numel() for parameter in parameters]
+    pieces = torch.randn(sum(sizes), generator=stream, device=parameters[0].device).split(sizes)
     return [piece.view(parameter.shape) for piece, parameter in zip(pieces, parameters, strict=True)]
 
 
@@ -32,7 +26,7 @@ def trainable(model: nn.Module) -> list[Tensor]:
 
 
 def weights_digest(model: nn.Module) -> str:
-    """SHA-256 of the trainable parameters, in hex: which centre some draws belong to."""
+    """SHA-256 of the trainable parameters in hex; it identifies the centre of draws."""
     digest = hashlib.sha256()
     for parameter in trainable(model):
         digest.update(parameter.detach().cpu().contiguous().numpy().tobytes())
@@ -41,12 +35,9 @@ def weights_digest(model: nn.Module) -> str:
 
 @contextmanager
 def noised(parameters: list[Tensor], deviations: list[Tensor] | float, stream: torch.Generator) -> Iterator[None]:
-    """Inside the block `parameters` carry one draw of noise; afterwards they are bit-equal to before.
+    """Inside the block the leaf tensors `parameters` carry one draw of noise; afterwards they are bit-equal to before.
 
-    Args:
-        parameters: leaf tensors, changed in place and restored from a copy.
-        deviations: standard deviation, one number or one broadcastable tensor for each parameter.
-        stream: the random stream, advanced by one draw.
+    `deviations` is the standard deviation: one number, or one broadcastable tensor for each parameter.
     """
     saved = [parameter.detach().clone() for parameter in parameters]
     noise = gaussian(parameters, stream)
@@ -69,7 +60,7 @@ def batch_norms(model: nn.Module) -> list[_BatchNorm]:
 def reestimate_batch_norm(model: nn.Module, images: Tensor, batch_size: int = 512) -> None:
     """Set running statistics to those of `images` (N, 3, H, W) uint8, an average over equal batches.
 
-    The model is left in evaluation mode. Models without BatchNorm are left alone.
+    The model ends in evaluation mode.
     """
     norms = batch_norms(model)
     model.eval()
@@ -101,7 +92,7 @@ def distance(parameters: list[Tensor], centre: list[Tensor]) -> float:
 
 @contextmanager
 def batch_statistics(model: nn.Module) -> Iterator[None]:
-    """Inside the block BatchNorm normalises by the batch at hand and records nothing."""
+    """Inside the block BatchNorm normalises by the statistics of each batch and records nothing."""
     model.eval()
     norms = batch_norms(model)
     for norm in norms:

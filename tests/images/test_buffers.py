@@ -24,7 +24,7 @@ def test_shared_pixels_outlive_their_image_and_cannot_be_written() -> None:
         seen[0] = 0
 
 
-def test_what_does_not_lie_in_one_piece_is_not_shared() -> None:
+def test_other_modes_and_images_in_several_blocks_are_not_shared() -> None:
     assert shared(Image.new("L", (4, 4))) is None
     assert shared(Image.new("RGBA", (4, 4))) is None
     assert shared(Image.new("RGB", (3000, 2500))) is None
@@ -38,8 +38,8 @@ def test_freed_memory_is_kept_inside_the_block_only() -> None:
 
 
 @pytest.mark.parametrize("container", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "HEIF"])
-def test_fillers_of_decoded_pictures_are_alike(tmp_path, container: str) -> None:
-    """Deviations are taken over them, too."""
+def test_fillers_of_decoded_pictures_are_equal(tmp_path, container: str) -> None:
+    """Deviations include the fillers."""
     if container == "HEIF":
         pytest.importorskip("pillow_heif")
     for name, image in (("rgb", Image.fromarray(photo())), ("palette", Image.fromarray(photo()).quantize(16))):

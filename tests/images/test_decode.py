@@ -1,4 +1,4 @@
-"""Every supported format and mode, there and back through a protected file."""
+"""Reads and protects files in every supported format and mode."""
 
 import io
 import struct
@@ -121,7 +121,7 @@ def test_grey_pictures_are_turned_like_coloured_ones(tmp_path, kind, orientation
 
 
 @pytest.mark.parametrize("transparent", [False, True])
-def test_palettes_become_colours_and_say_so(tmp_path, transparent):
+def test_palettes_become_colours_and_are_reported(tmp_path, transparent):
     image = Image.fromarray(photo()).quantize(32)
     source = tmp_path / "a.png"
     image.save(source, **({"transparency": 3} if transparent else {}))
@@ -177,9 +177,9 @@ def test_cmyk_is_released_in_rgb_through_its_own_profile(tmp_path):
     Image.fromarray(ink, "CMYK").save(source, "JPEG", quality=95, icc_profile=cmyk_profile())
     before, after, done = round_trip(source, tmp_path)
     assert before.converted == "CMYK"
-    assert done.linf < 40, "colours are compared, and nothing beside them"
+    assert done.linf < 40, "colours are compared, and nothing else"
     assert before.pixels.shape == after.pixels.shape == (16, 16, 3)
-    assert (shared(before.content)[..., 3] == 255).all(), "deviations are taken over the filler, too"
+    assert (shared(before.content)[..., 3] == 255).all(), "deviations include the filler"
     assert before.icc is after.icc is None
     assert before.pixels[:8].max() < 60, "black ink is black"
     red, green, _ = before.pixels[12, 8].tolist()
@@ -235,8 +235,8 @@ def heic(path, image, **options):
     return path
 
 
-def test_heic_is_read_as_viewers_show_it_and_named(tmp_path):
-    """The standard turns HEIC pictures by a property of the container; the tag in EXIF counts for nothing."""
+def test_heic_is_read_as_viewers_show_it_and_reported(tmp_path):
+    """The standard turns HEIC pictures by a property of the container; the tag in EXIF has no effect."""
     exif = Image.Exif()
     exif[0x0112] = 6
     source = heic(tmp_path / "a.heic", Image.fromarray(photo(64, 96)), exif=exif)

@@ -155,7 +155,7 @@ def test_transparency_that_the_container_loses_is_an_error_with_a_remedy(tmp_pat
 
 
 def rich_exif():
-    """EXIF with everything that may give the original or the place away, and three harmless entries."""
+    """EXIF that reveals the original and the place, and three harmless entries."""
     exif = Image.Exif()
     exif[0x010F], exif[0x0112], exif[0x8298] = "Maker", 1, "Owner"
     details = {0x9003: "2020:01:01 00:00:00", 0x927C: b"MAKERNOTE" * 3, 0x9286: b"PREVIEW" * 400}

@@ -121,7 +121,7 @@ def test_other_pictures_are_listed_as_unsupported(tmp_path, monkeypatch):
     assert "HEIC" in found["ant/live.HEIC"]
     assert "pip install 'pueprotect[heic]'" in found["ant/live.HEIC"]
     assert "GIF files cannot be released" in found["bee/move.gif"]
-    assert "no regular file" in found["ant/pipe.jpg"]
+    assert "not a regular file" in found["ant/pipe.jpg"]
     (tmp_path / "only/phone").mkdir(parents=True)
     (tmp_path / "only/phone/live.heic").write_bytes(b"x")
     with pytest.raises(InputError, match=r"live\.heic: HEIC .*pip install 'pueprotect\[heic\]'"):

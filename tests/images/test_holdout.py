@@ -29,7 +29,7 @@ def test_holdout_depends_on_the_seed_and_not_on_other_classes():
     assert not np.array_equal(first[:40], first[40:])
 
 
-def test_holdout_refuses_what_cannot_be_split():
+def test_holdout_refuses_shares_and_classes_that_cannot_be_split():
     with pytest.raises(InputError, match="'bee'"):
         stratified_holdout(np.array([0, 0, 1]), 0.2, 0, ["ant", "bee"])
     with pytest.raises(InputError, match="class 1"):

@@ -8,7 +8,7 @@ from pueprotect.images.jpeg_quality import JPEG_QUALITIES, LARGEST_ERROR, LEAST_
 from pueprotect.images.overlay import lay
 
 
-def test_quality_is_chosen_by_what_survives(tmp_path):
+def test_the_lowest_quality_at_which_noise_survives_is_chosen(tmp_path):
     def pictures(side, count):
         names = (tmp_path / f"{side}-{n}.jpg" for n in range(count))
         return [

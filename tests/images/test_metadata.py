@@ -1,4 +1,4 @@
-"""What must never leave: second copies of the picture and places, planted where phones and editors put them."""
+"""Plants second copies of the picture and places where phones and editors put them; none may reach a release."""
 
 import base64
 import io
@@ -105,8 +105,8 @@ def planted(folder, kind):
 
 
 def hidden_copies(content):
-    """Traces of `PREVIEW` in some bytes, as they are and in the spellings in which metadata holds them."""
-    core = PREVIEW[-48:-8]  # its pixels; what comes before are tables that every JPEG has
+    """The encodings in which some bytes contain `PREVIEW`."""
+    core = PREVIEW[-48:-8]  # its pixels; the tables before them are in every JPEG
     spellings = {"as it is": core, "hex": core.hex().encode(), "base64": TEXT[-60:-12]}
     return [name for name, word in spellings.items() if word in content]
 
@@ -114,7 +114,7 @@ def hidden_copies(content):
 @pytest.mark.filterwarnings("ignore:Image appears to be a malformed MPO")
 @pytest.mark.parametrize("metadata", ["minimal", "keep"])
 @pytest.mark.parametrize("kind", list(KINDS))
-def test_no_second_copy_and_no_place_leaves(tmp_path, kind, metadata):
+def test_no_second_copy_and_no_place_reaches_the_release(tmp_path, kind, metadata):
     source = planted(tmp_path, kind)
     os.utime(source, (1_000_000_000, 1_000_000_000))
     before = source.read_bytes()

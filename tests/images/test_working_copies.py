@@ -69,7 +69,7 @@ def test_working_size_follows_the_short_side(tmp_path, side, expected):
     assert f"{side} px" in why
 
 
-def test_working_size_steps_over_damaged_files(tmp_path):
+def test_working_size_ignores_damaged_files(tmp_path):
     folder = scan(two_classes(tmp_path))
     folder.path_of(folder.entries[0]).write_bytes(b"x")
     assert working_size(folder)[0] == 32
@@ -79,7 +79,7 @@ def test_working_size_steps_over_damaged_files(tmp_path):
         working_size(folder)
 
 
-def test_large_sets_lie_in_a_file_that_has_no_name(tmp_path, monkeypatch):
+def test_large_sets_are_kept_in_a_file_without_a_name(tmp_path, monkeypatch):
     folder = scan(two_classes(tmp_path / "src"))
     (tmp_path / "cache").mkdir()
     plain = read_folder(folder, 8, cache=tmp_path / "cache")
@@ -103,7 +103,7 @@ def test_reading_once_gives_pixels_and_digests(tmp_path):
     }
 
 
-def test_equal_pictures_of_other_classes_are_twins(tmp_path):
+def test_equal_pictures_in_two_classes_are_twins(tmp_path):
     folder = scan(two_classes(tmp_path))
     assert twins(folder, load(folder, 8)) == [(f"ant/{index}.png", f"bee/{index}.png") for index in range(3)]
     put(tmp_path / "ant" / "0.png", photo(seed=9))
@@ -112,7 +112,7 @@ def test_equal_pictures_of_other_classes_are_twins(tmp_path):
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=3000))
-def test_wanted_rows_move_together_where_they_lie(wanted):
+def test_wanted_rows_are_moved_together_in_place(wanted):
     pixels = np.arange(len(wanted), dtype=np.uint32)[:, None]
     expected = pixels[np.array(wanted)]
     found = compacted(pixels, wanted)

@@ -75,7 +75,7 @@ def test_the_kind_of_crop_depends_on_the_size() -> None:
 
 
 def test_a_resized_crop_equals_a_bilinear_sampler() -> None:
-    """Against `grid_sample` at the coordinates that the centres of the weights say."""
+    """Against `grid_sample` at the centres of the weights."""
     frames = torch.randint(0, 256, (8, 64, 64, 3), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
     crop = ResizedCrop.draw(8, 64, torch.Generator().manual_seed(2), "cpu")
     steps = torch.arange(64.0)
@@ -139,7 +139,7 @@ def test_cutout_masks_one_square_of_half_the_side_at_its_own_place() -> None:
         places.add((int(rows.int().argmax()), int(columns.int().argmax())))
     assert max(areas) == 64
     assert len(places) > 50
-    assert float(images.min()) >= 0.5, "the input is left alone"
+    assert float(images.min()) >= 0.5, "the input does not change"
 
 
 def test_groups_share_parameters_and_batches_do_not() -> None:
@@ -150,7 +150,7 @@ def test_groups_share_parameters_and_batches_do_not() -> None:
     assert len(values[:8].unique()) == len(values[8:16].unique()) == len(values[16:].unique()) == 1
 
 
-def test_lent_stream_moves_on_and_leaves_the_global_one_alone() -> None:
+def test_lent_stream_advances_and_the_global_one_does_not() -> None:
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)

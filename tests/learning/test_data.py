@@ -22,7 +22,7 @@ def test_a_part_is_the_subset_without_a_copy_of_the_images() -> None:
         assert torch.equal(part.frames(index), subset.frames(index))
         assert torch.equal(part.frames(index), whole.images[members[index]].permute(0, 2, 3, 1))
     part.frames(torch.tensor([0])).fill_(0)
-    assert torch.equal(whole.images, random_images(20).images), "what is handed out is a copy"
+    assert torch.equal(whole.images, random_images(20).images), "frames are a copy"
 
 
 def test_floats_keep_every_level() -> None:

@@ -10,7 +10,7 @@ from pueprotect.learning.device import choose_device, device_name, environment, 
 
 
 def gpus(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """This machine as one with so many GPUs."""
+    """Make this machine report so many GPUs."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda number: f"GPU {number}")
@@ -36,9 +36,7 @@ def test_a_device_is_chosen_and_the_choice_explained(
     [("cuda", 0, "no CUDA device"), ("cuda:2", 2, "only 2 CUDA device"), ("gpu", 2, "'gpu' is not"),
      ("cuda:", 0, "no CUDA device"), ("cuda:x", 2, "'cuda:x' is not"), ("cuda:-1", 2, "'cuda:-1' is not")],
 )  # fmt: skip
-def test_what_the_machine_does_not_have_is_refused(
-    wanted: str, count: int, part: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_absent_device_is_refused(wanted: str, count: int, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     gpus(count, monkeypatch)
     with pytest.raises(PlatformError, match=f"--device.*{part}"):
         choose_device(wanted)

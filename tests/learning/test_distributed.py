@@ -1,4 +1,4 @@
-"""Two gloo processes exchange, train and make noise as one process does, up to rounding and to the order of images."""
+"""Two gloo processes exchange, train and make noise like one process, except for rounding and the order of images."""
 
 import multiprocessing
 import socket
@@ -25,7 +25,7 @@ def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.fixture(scope="module")
 def together() -> list[dict[str, Any]]:
-    """What each of two ranks returned from every work."""
+    """The results of every task on each of two ranks."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -41,7 +41,7 @@ def together() -> list[dict[str, Any]]:
     return found
 
 
-def test_processes_exchange_what_they_hold(together: list[dict[str, Any]]) -> None:
+def test_processes_exchange_objects_and_tensors(together: list[dict[str, Any]]) -> None:
     both = [{0: "x"}, {1: "x"}]
     means = [[[0.5, 0.5], [0.5, 0.5]], [0.5, 4.0]]
     rows = ROWS.tolist()
@@ -50,7 +50,7 @@ def test_processes_exchange_what_they_hold(together: list[dict[str, Any]]) -> No
     ]  # fmt: skip
 
 
-def test_two_ranks_step_as_one_does_on_the_whole_batch(together: list[dict[str, Any]]) -> None:
+def test_two_ranks_step_like_one_process_on_the_whole_batch(together: list[dict[str, Any]]) -> None:
     first, second = (answers["steps"] for answers in together)
     _, alone = three_steps(Group(0, 1))
     assert first[1] == second[1]
@@ -68,7 +68,7 @@ def test_two_ranks_train_one_network_in_as_many_steps(together: list[dict[str, A
 
 
 @pytest.mark.parametrize(("name", "work"), [("noise", class_noise), ("own noise", sample_noise)])
-def test_two_ranks_make_one_noise_that_works_as_ones_own(
+def test_two_ranks_make_one_noise_that_works_like_the_noise_of_one_process(
     name: str, work: Callable[[Group], Any], together: list[dict[str, Any]]
 ) -> None:
     first, second = (answers[name] for answers in together)
@@ -82,7 +82,7 @@ def test_two_ranks_make_one_noise_that_works_as_ones_own(
     assert together[0]["repeated"] == together[0]["own noise"], "the same seed, the same noise"
 
 
-def test_half_of_torchruns_surroundings_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_incomplete_environment_variables_of_torchrun_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"RANK": "0", "WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
     for name in ("MASTER_ADDR", "MASTER_PORT"):

@@ -68,7 +68,7 @@ def test_bf16_draws_the_same_classifiers_up_to_rounding() -> None:
     assert all(abs(a - b) <= 10 for a, b in pairs)
 
 
-def test_batch_size_changes_at_most_a_near_tie_in_ten_thousand_answers() -> None:
+def test_batch_size_changes_at_most_one_prediction_in_ten_thousand() -> None:
     images, labels = random_batch(200)
     model = build("cnn", 4, 16, seed=3)
     counts = []

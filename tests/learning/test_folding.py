@@ -10,7 +10,7 @@ IMAGES = torch.randint(0, 256, (12, 3, 32, 32), generator=torch.Generator().manu
 
 
 @pytest.mark.parametrize(("arch", "left"), [("resnet8", 0), ("resnet18", 0), ("densenet121", 62), ("cnn", 0)])
-def test_folded_network_answers_as_its_source_after_every_change(arch: str, left: int) -> None:
+def test_folded_network_predicts_as_its_source_after_every_change(arch: str, left: int) -> None:
     source = build(arch, 5, 32, seed=1).eval()
     folded = Folded(source, IMAGES[:1] / 255)
     assert len(batch_norms(folded.network)) == left
@@ -34,6 +34,6 @@ def test_biases_of_convolutions_are_folded_too() -> None:
     torch.testing.assert_close(folded.network(IMAGES / 255), source(IMAGES / 255), rtol=1e-4, atol=1e-4)
 
 
-def test_a_norm_that_takes_in_something_else_stays() -> None:
+def test_a_norm_after_another_kind_of_layer_stays() -> None:
     source = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4)).eval()
     assert len(batch_norms(Folded(source, IMAGES[:1] / 255).network)) == 1

@@ -30,7 +30,7 @@ def test_build_depends_on_seed_and_purpose_alone() -> None:
 
 
 def test_normalisation_is_inside_the_model() -> None:
-    """Images in [0, 1] go in as they are: the stem sees them centred."""
+    """The stem receives centred images."""
     model = build("resnet8", 2, 16, seed=0)
     seen = []
     model.body.register_forward_pre_hook(lambda _m, inputs: seen.append(inputs[0]))

@@ -9,12 +9,12 @@ from pueprotect.learning.models import build
 from pueprotect.learning.training import Schedule, Trainer, accuracy, batches, count_correct, default_epochs, train
 
 
-def test_small_sets_are_trained_longer_but_not_for_ever() -> None:
+def test_small_sets_are_trained_longer_up_to_a_limit() -> None:
     assert [default_epochs(images) for images in (100, 2500, 5000, 50_000)] == [60, 30, 15, 15]
 
 
 def test_mixed_labels_train_a_network_between_the_classes() -> None:
-    """A step on half-half labels must not pull towards either; a wrong loss would take the argmax."""
+    """A step on mixed labels must not pull towards one class, as a loss on the argmax would."""
     model = build("resnet8", 2, 16, seed=0)
     trainer = Trainer(model, Schedule(lr=0.1, weight_decay=0), 200)
     inputs = torch.rand((8, 3, 16, 16), generator=stream())
@@ -48,7 +48,7 @@ def stripes(count: int = 96, size: int = 16, seed: int = 0) -> ImageSet:
 
 
 @pytest.mark.parametrize("arch", ["resnet8", "cnn"])
-def test_learns_what_is_learnable(arch: str) -> None:
+def test_learns_classes_that_differ(arch: str) -> None:
     model = build(arch, 2, 16, seed=0)
     train(model, stripes(), Schedule(epochs=8, batch_size=32), seed=1)
     assert accuracy(model, stripes(seed=1)) > 0.95

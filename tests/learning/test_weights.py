@@ -6,7 +6,7 @@ from pueprotect.learning.models import build
 from pueprotect.learning.weights import gaussian, noised, reestimate_batch_norm, trainable, weights_digest
 
 
-def test_digest_names_the_weights_alone() -> None:
+def test_digest_depends_on_the_weights_alone() -> None:
     model = build("resnet8", 4, 16, seed=3)
     before = weights_digest(model)
     reestimate_batch_norm(model, random_batch()[0])

@@ -1,4 +1,4 @@
-"""The folder as it was read, and all that was decided about it."""
+"""Reads the source folder and decides everything that the release depends on."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SKIP = "Or add --skip-unsupported to leave them out of the release."
 
 @dataclass(frozen=True)
 class Job:
-    """A folder as it was read, and everything that was decided about it."""
+    """A folder as it was read, and all decisions about it."""
 
     options: Options
     settings: NoiseSettings
@@ -72,24 +72,18 @@ class Job:
         return hashlib.sha256(json_line(self.plan() | {"written": written})).hexdigest()
 
     def writer(self, noise: Noise, quality: QualityChoice | None = None) -> Writer:
-        """What writes the protected files, given the noise."""
-        encoder = Encoder(
-            epsilon=self.settings.epsilon, file_format=self.options.file_format, metadata=self.options.metadata
-        )
+        """The writer of the protected files; without `quality`, JPEG files get the encoder's default."""
+        settings, options = self.settings, self.options
+        encoder = Encoder(epsilon=settings.epsilon, file_format=options.file_format, metadata=options.metadata)
+        if quality is not None:
+            encoder = replace(encoder, quality=quality.quality)
         return Writer(
-            folder=self.folder,
-            names=self.names,
-            held=self.held,
-            sources=self.sources,
-            noise=noise,
-            mode=self.settings.mode,
-            encoder=encoder if quality is None else replace(encoder, quality=quality.quality),
-            seed=self.settings.seed,
-            workers=self.options.workers,
-        )
+            folder=self.folder, names=self.names, held=self.held, sources=self.sources, noise=noise,
+            mode=settings.mode, encoder=encoder, seed=settings.seed, workers=options.workers,
+        )  # fmt: skip
 
     def result(self, facts: NoiseFacts, vault: Path, seconds: dict[str, float]) -> Protect:
-        """What is known before anything is written."""
+        """The result before anything is written."""
         return Protect(
             images=len(self.folder.entries),
             classes=len(self.folder.classes),
@@ -108,12 +102,13 @@ class Job:
 
 
 def read_job(src: Path, options: Options, machine: Machine, partial: Path) -> Job:
-    """Everything that can be refused is refused here."""
+    """Read and check the folder; everything about it that can be refused is refused here.
+
+    Raises:
+        InputError: folder, options or images that cannot be used.
+    """
     folder = scan(src, options.labels, depth=options.label_depth)
-    if options.size is None:
-        size, why_size = working_size(folder)
-    else:
-        size, why_size = options.size, f"size {options.size}: as asked"
+    size, why_size = working_size(folder) if options.size is None else (options.size, f"size {options.size}: as asked")
     surrogate, why_surrogate = choose_surrogate(options.surrogate, machine.device)
     architecture(surrogate, size)
     stratified_holdout(folder.labels, options.holdout, options.seed, folder.classes)
@@ -122,15 +117,13 @@ def read_job(src: Path, options: Options, machine: Machine, partial: Path) -> Jo
     loaded = read_folder(
         folder, size, workers=options.workers, progress=machine.progress, label="read originals", cache=partial
     )
-    pixels = loaded.pixels
-    unusable = (*folder.unsupported, *loaded.unusable)
+    pixels, unusable = loaded.pixels, (*folder.unsupported, *loaded.unusable)
     if unusable and not options.skip_unsupported:
         raise UnusableImages(unusable, len(folder.entries) + len(folder.unsupported), SKIP)
     if loaded.unusable:
-        usable = folder.without(loaded.unusable)
-        remaining = {entry.path for entry in usable.entries}
-        pixels = compacted(pixels, [entry.path in remaining for entry in folder.entries])
-        folder = usable
+        lost = {path for path, _ in loaded.unusable}
+        pixels = compacted(pixels, [entry.path not in lost for entry in folder.entries])
+        folder = folder.without(loaded.unusable)
     held = stratified_holdout(folder.labels, options.holdout, options.seed, folder.classes)
     job = Job(
         options=options,
@@ -151,10 +144,9 @@ def read_job(src: Path, options: Options, machine: Machine, partial: Path) -> Jo
 
 def _check_space(job: Job, partial: Path) -> None:
     """Estimate the release from a few files with random noise of the same budget."""
-    levels = job.settings.epsilon
-    shape = (len(job.folder.entries) if job.settings.mode == "sample-wise" else len(job.folder.classes),)
-    rng = np.random.default_rng(0)
-    noise = rng.integers(-levels, levels + 1, (1, job.images.size, job.images.size, 3)).astype(np.int16)
-    writer = job.writer(np.broadcast_to(noise, shape + noise.shape[1:]))
+    levels, size = job.settings.epsilon, job.images.size
+    rows = len(job.folder.entries if job.settings.mode == "sample-wise" else job.folder.classes)
+    noise = np.random.default_rng(0).integers(-levels, levels + 1, (1, size, size, 3)).astype(np.int16)
+    writer = job.writer(np.broadcast_to(noise, (rows, *noise.shape[1:])))
     there = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
-    check_space(partial, writer.estimate() + noise[0].size * shape[0], there)
+    check_space(partial, writer.estimate() + noise.size * rows, there)

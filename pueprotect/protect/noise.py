@@ -1,4 +1,4 @@
-"""The noise of one run: made by a method, checked, and stored in the vault's draft, from where a run can go on."""
+"""Makes the noise of a release with its method, stores it in the vault's draft, and reads it back with `--resume`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def make(
     preset: Preset,
     machine: Machine,
 ) -> tuple[Noise, NoiseFacts]:
-    """Make noise by the method of the settings, and store it in the vault's draft.
+    """Make noise with the method of the settings, and store it in the vault's draft.
 
     Args:
         store: the vault; an older draft in it is removed.
@@ -50,7 +50,7 @@ def make(
         held: (N,) bool, true for the images that no training may see.
         settings: see `NoiseSettings`.
         preset: passes of the self-check, and of what follows a failed one.
-        machine: its ranks share the optimisation; the others are in `assist`.
+        machine: its ranks share the optimisation; the others call `assist`.
 
     Returns:
         (classes or N, S, S, 3) levels, and the facts: rounds, surrogate and self-check.
@@ -61,15 +61,15 @@ def make(
     shutil.rmtree(store.path / DRAFT, ignore_errors=True)
     mask = torch.from_numpy(held).to(images.images.device)
     made = find(settings.method).make(images, mask, settings, preset, machine)
-    store.write_tensors(f"{DRAFT}/{DELTA}", {"delta": made.noise})
     state = {name: value.numpy() for name, value in state_of(made.network).items()}
+    store.write_tensors(f"{DRAFT}/{DELTA}", {"delta": made.noise})
     store.write_tensors(f"{DRAFT}/{SURROGATE}", state)
     store.write_json(PLAN, {"schema_version": SCHEMA_VERSION, "plan": plan, "facts": made.facts.as_json()})
     return made.noise, made.facts
 
 
 def assist(method: str, machine: Machine) -> None:
-    """What the other ranks do while rank 0 protects a folder: their share of the optimisation, if there is one."""
+    """Take part in the optimisation on every rank but 0, while rank 0 protects a folder; a method may need no help."""
     task = machine.group.from_leader(None)
     if task is not None:
         find(method).assist(task, machine)

@@ -78,8 +78,6 @@ def checked(
     """Check sample-wise noise by training on the images that are not held out."""
     holdout, shown = (Part(images, members.nonzero().flatten()) for members in (held, ~held))
     protected = Protected(shown, torch.from_numpy(noise).to(images.images.device), shown.members)
-    alone = Machine(machine.device, progress=machine.progress)
-    check, network = self_check(
-        protected, holdout, settings.surrogate, epochs=epochs, seed=settings.seed, machine=alone
-    )
+    alone, arch = Machine(machine.device, progress=machine.progress), settings.surrogate
+    check, network = self_check(protected, holdout, arch, epochs=epochs, seed=settings.seed, machine=alone)
     return Made(noise, network, facts(settings, protected, network, 0, [check], alone))

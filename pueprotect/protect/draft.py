@@ -107,7 +107,7 @@ class Journal:
         goes_on: whether an earlier journal is continued.
 
     Raises:
-        VaultError: it cannot be written.
+        VaultError: the journal cannot be written; so does `add`.
     """
 
     def __init__(self, store: Vault, key: str, *, goes_on: bool) -> None:
@@ -124,11 +124,7 @@ class Journal:
             self.add(written)
 
     def add(self, written: Written) -> None:
-        """Record a finished file, from any thread.
-
-        Raises:
-            VaultError: it cannot be written.
-        """
+        """Record a finished file, from any thread."""
         with self._lock:
             self._append(written.model_dump(by_alias=True))
 

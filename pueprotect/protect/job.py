@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import PIL
 
 from pueprotect.errors import UnusableImages
@@ -20,7 +19,7 @@ from pueprotect.images.working_copies import compacted, read_folder, twins, work
 from pueprotect.learning.data import ImageSet, image_set
 from pueprotect.learning.device import Machine
 from pueprotect.learning.models import architecture, choose_surrogate
-from pueprotect.protect.methods.base import Noise, NoiseSettings, find
+from pueprotect.protect.methods.base import Mask, Noise, NoiseSettings, find
 from pueprotect.protect.options import Options
 from pueprotect.protect.preflight import check_space
 from pueprotect.protect.presets import PRESETS, Preset
@@ -34,13 +33,13 @@ SKIP = "Or add --skip-unsupported to leave them out of the release."
 
 @dataclass(frozen=True)
 class Job:
-    """A folder as it was read, and all decisions about it."""
+    """The folder that was read, and all decisions about its release."""
 
     options: Options
     settings: NoiseSettings
     folder: ImageFolder
     names: list[str]
-    held: npt.NDArray[np.bool_]
+    held: Mask
     sources: dict[str, str]
     images: ImageSet
     converted: dict[str, list[str]]
@@ -84,21 +83,13 @@ class Job:
 
     def result(self, facts: NoiseFacts, vault: Path, seconds: dict[str, float]) -> Protect:
         """The result before anything is written."""
+        folder, settings, held = self.folder, self.settings, int(self.held.sum())
         return Protect(
-            images=len(self.folder.entries),
-            classes=len(self.folder.classes),
-            train_images=int((~self.held).sum()),
-            holdout_images=int(self.held.sum()),
-            method=self.settings.method,
-            mode=self.settings.mode,
-            epsilon=self.settings.epsilon / 255,
-            rounds=facts.rounds,
-            surrogate=facts.surrogate,
-            self_check=facts.self_check,
-            seconds=seconds,
-            vault=str(vault),
-            skipped=[LeftOut(path=path, reason=reason) for path, reason in self.folder.unsupported],
-        )
+            images=len(folder.entries), classes=len(folder.classes), train_images=len(self.held) - held,
+            holdout_images=held, method=settings.method, mode=settings.mode, epsilon=settings.epsilon / 255,
+            rounds=facts.rounds, surrogate=facts.surrogate, self_check=facts.self_check, seconds=seconds,
+            vault=str(vault), skipped=[LeftOut(path=path, reason=reason) for path, reason in folder.unsupported],
+        )  # fmt: skip
 
 
 def read_job(src: Path, options: Options, machine: Machine, partial: Path) -> Job:
@@ -121,9 +112,9 @@ def read_job(src: Path, options: Options, machine: Machine, partial: Path) -> Jo
     if unusable and not options.skip_unsupported:
         raise UnusableImages(unusable, len(folder.entries) + len(folder.unsupported), SKIP)
     if loaded.unusable:
+        entries, folder = folder.entries, folder.without(loaded.unusable)
         lost = {path for path, _ in loaded.unusable}
-        pixels = compacted(pixels, [entry.path not in lost for entry in folder.entries])
-        folder = folder.without(loaded.unusable)
+        pixels = compacted(pixels, [entry.path not in lost for entry in entries])
     held = stratified_holdout(folder.labels, options.holdout, options.seed, folder.classes)
     job = Job(
         options=options,

@@ -63,7 +63,7 @@ def protect_folder(
     place, overwrite, workers = vault or default_vault(out), options.overwrite, options.workers
     store = Vault(place)
     check_places(src, out, place)
-    # With --resume the folder and the vault may be the finished release itself, which `_is_finished` finds out.
+    # With --resume the folder and the vault may be the finished release itself, which `_is_finished` checks later.
     replace_out, replace_vault = overwrite or (options.resume and store.is_sealed), overwrite or options.resume
     check_contents(out, place, replace_out=replace_out, replace_vault=replace_vault, workers=workers)
     timer = _Timer()
@@ -76,7 +76,8 @@ def protect_folder(
             clean_up(store, out.resolve())
             return report(job, recorded_result(store.run()), released=True)
         known = noises.kept(store, job.plan()) if options.resume else None
-        replace_vault = overwrite or known is not None  # the draft of an --overwrite is in the vault that it replaces
+        # An interrupted --overwrite has left its draft in the vault of the release that it replaces.
+        replace_vault = overwrite or known is not None
         check_contents(out, place, replace_out=overwrite, replace_vault=replace_vault, workers=workers)
         Vault.create(place)
         place.chmod(0o700)

@@ -52,14 +52,10 @@ def check_places(src: Path, out: Path, vault: Path) -> None:
 
 
 def check_contents(out: Path, vault: Path, *, replace_out: bool, replace_vault: bool, workers: int = 0) -> None:
-    """Refuse to replace what `out` and `vault` hold, unless it is an earlier release that may be replaced.
+    """Refuse to replace what `out` and `vault` hold.
 
-    Args:
-        out: the released folder to be.
-        vault: its private folder.
-        replace_out: `out` may hold a release, as long as its files are as they were released.
-        replace_vault: `vault` may hold a finished run.
-        workers: threads that hash an earlier release; 0 chooses.
+    With `replace_out`, `out` may hold a release whose files are as they were released. With `replace_vault`, `vault`
+    may hold a finished run.
 
     Raises:
         InputError: names the folder and what to do.
@@ -100,10 +96,7 @@ def _check_unchanged(out: Path, store: Vault, workers: int) -> None:
 def refuse_released(src: Path, digests: dict[str, str], vaults: tuple[Path, ...]) -> None:
     """Refuse a source folder that holds files which one of `vaults` recorded as released.
 
-    Args:
-        src: the source folder, for the message.
-        digests: SHA-256 of each of its images.
-        vaults: where to look; those that are not sealed are skipped.
+    `digests` holds the SHA-256 of each image by its path. Vaults that are not sealed are skipped.
 
     Raises:
         InputError: names a file and the vault.
@@ -125,10 +118,7 @@ def refuse_released(src: Path, digests: dict[str, str], vaults: tuple[Path, ...]
 def check_space(out: Path, needed: float, there: int = 0) -> None:
     """Refuse a release that would not fit on the disk of `out`.
 
-    Args:
-        out: the released folder to be.
-        needed: bytes that the release is estimated to take.
-        there: bytes of it that an interrupted run has written already.
+    `needed` is the estimated size of the release in bytes; an interrupted run has already written `there` of them.
 
     Raises:
         InputError: names both sizes.

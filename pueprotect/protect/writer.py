@@ -1,4 +1,7 @@
-"""Writes all protected files in parallel and measures them; a file that cannot be protected is never copied."""
+"""Writes all protected files in parallel and measures them.
+
+A file that cannot be protected stops the release; it is never copied.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from pueprotect.errors import InputError
 from pueprotect.images.buffers import kept_blocks
@@ -18,7 +20,7 @@ from pueprotect.images.folders import ImageFolder
 from pueprotect.images.jpeg_quality import QualityChoice, choose_quality
 from pueprotect.images.metadata import Descriptions
 from pueprotect.protect.draft import Journal, Written
-from pueprotect.protect.methods.base import Mode, Noise
+from pueprotect.protect.methods.base import Mask, Mode, Noise
 from pueprotect.release.digests import sha256_of
 from pueprotect.release.records import Changed, ManifestRow, Realised
 from pueprotect.runtime import Progress, child_seed
@@ -47,7 +49,7 @@ class Writer:
 
     folder: ImageFolder
     names: list[str]
-    held: npt.NDArray[np.bool_]
+    held: Mask
     sources: dict[str, str]
     noise: Noise
     mode: Mode
@@ -128,24 +130,15 @@ class Writer:
 
     def _write_one(self, target: Path, number: int, sampled: bool) -> Written:
         entry, name = self.folder.entries[number], self.names[number]
+        source = self.folder.path_of(entry)
         done = self.encoder.write(
-            self.folder.path_of(entry),
-            target / name,
-            self._noise(number),
-            similarity=sampled,
-            source_sha256=self.sources[entry.path],
+            source, target / name, self._noise(number), similarity=sampled, source_sha256=self.sources[entry.path]
         )
         row = ManifestRow(
-            path=name,
-            class_name=self.folder.classes[entry.label],
-            split="holdout" if self.held[number] else "train",
-            source_path=entry.path,
-            source_sha256=self.sources[entry.path],
-            released_sha256=done.released_sha256,
-            linf=done.linf,
-            psnr=done.psnr,
-            ssim=done.ssim,
-        )
+            path=name, class_name=self.folder.classes[entry.label], split="holdout" if self.held[number] else "train",
+            source_path=entry.path, source_sha256=self.sources[entry.path], released_sha256=done.released_sha256,
+            linf=done.linf, psnr=done.psnr, ssim=done.ssim,
+        )  # fmt: skip
         return Written(row=row, before=done.bytes_before, after=done.bytes_after)
 
 

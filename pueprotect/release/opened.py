@@ -73,7 +73,6 @@ class OpenedRelease:
     """An opened release.
 
     Attributes:
-        out: the released folder.
         vault: where results are kept.
         own: whether pueprotect made the release, so that originals and settings are known.
         run: `run.json`, empty for a foreign folder.
@@ -82,7 +81,6 @@ class OpenedRelease:
         digest: of the released files.
         released: what the attacker trains on, as decoded from disk.
         test: clean test images that no training sees.
-        reader: reads further images.
     """
 
     out: Path

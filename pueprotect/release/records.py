@@ -1,4 +1,4 @@
-"""Models the JSON records that commands write into a vault, print with --json and read back.
+"""Defines the JSON records that commands write into a vault, print with --json and read back.
 
 Models allow further keys: the contract grows by adding. No torch.
 """
@@ -182,12 +182,9 @@ class RecipeFigures(Record):
     """The bounds around one surrogate.
 
     Attributes:
-        recipe: how the surrogate was trained.
-        draws: how many classifiers were drawn.
         surrogate_clean_accuracy: its own accuracy on the clean images, without weight noise.
         surrogate_fit: its accuracy on (a sample of) its training images.
         unanswered: answers lost to logits that were not finite, over all draws.
-        curve: one point for each radius.
         screened: whether these are the few draws that chose among recipes; they certify nothing.
     """
 
@@ -326,7 +323,6 @@ class AuditRow(AttackResult):
     Attributes:
         recovered: (accuracy - chance) / (clean accuracy - chance) within [0, 1]; null where unknown.
         clean_accuracy_same_filter: accuracy of training on clean images behind the attack's filter, where measured.
-        seeds: the spread over several seeds.
     """
 
     recovered: Share | None = None
@@ -343,19 +339,15 @@ class AuditRow(AttackResult):
         spread = None
         if complete and len(found) > 1:
             spread = Spread(accuracies=found, sd=statistics.stdev(found), lowest=min(found), highest=max(found))
+        own = [flag for result in results for flag in result.flags]
         return cls(
-            attack=first.attack,
-            arch=first.arch,
+            attack=first.attack, arch=first.arch, epochs=first.epochs, details=first.details, recovered=recovered,
             accuracy=statistics.mean(found) if complete else None,
             best_accuracy=statistics.mean(best) if complete else None,
-            epochs=first.epochs,
-            seconds=sum(result.seconds for result in results),
-            flags=tuple(dict.fromkeys([*(flag for result in results for flag in result.flags), *flags])),
-            details=first.details,
-            recovered=recovered,
+            seconds=sum(result.seconds for result in results), flags=tuple(dict.fromkeys((*own, *flags))),
             clean_accuracy_same_filter=statistics.mean(filtered) if complete and None not in filtered else None,
             seeds=spread,
-        )
+        )  # fmt: skip
 
 
 class AuditWorst(Record):

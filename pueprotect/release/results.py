@@ -19,6 +19,8 @@ from pueprotect.release.vault import SCHEMA_VERSION, Vault, refuse_other
 class Results:
     """The finished parts of commands on one release. The first one of a foreign folder makes its vault.
 
+    Methods that write raise `VaultError` when the vault cannot be made or written.
+
     Attributes:
         vault: where they are kept.
         digests: of the released bytes and of the test images; every result depends on both.
@@ -32,19 +34,11 @@ class Results:
     test_images: int
 
     def path(self, name: str) -> Path:
-        """The path of a file in the vault, which is made if needed.
-
-        Raises:
-            VaultError: the vault cannot be made.
-        """
+        """The path of a file in the vault, which is made if needed."""
         return Vault.create(self.vault.path).path / name
 
     def write(self, name: str, data: dict[str, Any]) -> None:
-        """Write the output of a command.
-
-        Raises:
-            VaultError: the vault cannot be written.
-        """
+        """Write the output of a command."""
         Vault.create(self.vault.path).write_json(name, data)
 
     def keep(self, name: str, key: dict[str, Any], result: dict[str, Any]) -> None:

@@ -48,7 +48,10 @@ def default_vault(out: Path) -> Path:
 
 
 class Vault:
-    """A vault folder; make one with `create` or `open`. Names are POSIX paths inside it, such as `audit/pst.json`."""
+    """A vault folder; make one with `create` or `open`. Names are POSIX paths inside it, such as `audit/pst.json`.
+
+    Methods that read raise `VaultError` when a file is missing or damaged, methods that write when they cannot.
+    """
 
     def __init__(self, path: str | Path) -> None:
         """Point at `path` without touching the disk."""
@@ -56,11 +59,7 @@ class Vault:
 
     @classmethod
     def create(cls, path: str | Path) -> Vault:
-        """Make the folder, or use the existing one.
-
-        Raises:
-            VaultError: `path` is a file or cannot be made.
-        """
+        """Make the folder, or use the existing one."""
         vault = cls(path)
         try:
             vault.path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,11 +71,7 @@ class Vault:
 
     @classmethod
     def open(cls, path: str | Path) -> Vault:
-        """The vault at `path`, finished or not.
-
-        Raises:
-            VaultError: there is none.
-        """
+        """The vault at `path`, finished or not."""
         vault = cls(path)
         if not any((vault.path / mark).exists() for mark in _MARKS):
             why = "is not a vault" if vault.path.exists() else "does not exist"
@@ -92,11 +87,7 @@ class Vault:
         return (self.path / RUN).is_file()
 
     def seal(self, run: Mapping[str, Any]) -> None:
-        """Write `run.json`: `run` with schema_version and manifest_sha256. A run writes nothing after it.
-
-        Raises:
-            VaultError: the manifest is not written yet.
-        """
+        """Write `run.json`, the last file of a run, after the manifest: `run`, schema_version and manifest_sha256."""
         digest = hashlib.sha256(self._read(MANIFEST)).hexdigest()
         self.write_json(RUN, {**run, "schema_version": SCHEMA_VERSION, "manifest_sha256": digest})
 
@@ -128,17 +119,12 @@ class Vault:
         """Write one JSON object, keys in the order given.
 
         Raises:
-            VaultError: the file cannot be written.
             ValueError: `obj` holds NaN or infinity.
         """
         self._write(name, json_line(obj, indent=2))
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """Read one JSON object.
-
-        Raises:
-            VaultError: missing, or not a JSON object.
-        """
+        """Read one JSON object."""
         try:
             obj = json.loads(self._read(name))
         except ValueError as error:
@@ -148,11 +134,7 @@ class Vault:
         return obj
 
     def write_tensors(self, name: str, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Write named arrays as safetensors; shape and dtype are kept.
-
-        Raises:
-            VaultError: the file cannot be written.
-        """
+        """Write named arrays as safetensors; shape and dtype are kept."""
         import numpy as np
         from safetensors import numpy as safetensors
 
@@ -161,11 +143,7 @@ class Vault:
         self._write(name, safetensors.save(ordered))
 
     def read_tensors(self, name: str) -> dict[str, npt.NDArray[Any]]:
-        """Read what `write_tensors` wrote.
-
-        Raises:
-            VaultError: missing, truncated or not safetensors.
-        """
+        """Read what `write_tensors` wrote."""
         from safetensors import SafetensorError
         from safetensors import numpy as safetensors
 
@@ -175,19 +153,11 @@ class Vault:
             raise VaultError(f"{self.path / name} is damaged ({error}); {_REMEDY}.") from error
 
     def write_manifest(self, rows: Iterable[ManifestRow]) -> None:
-        """Write one JSON line per released image, in the order given.
-
-        Raises:
-            VaultError: the file cannot be written.
-        """
+        """Write one JSON line per released image, in the order given."""
         self._write(MANIFEST, b"".join(json_line(row.model_dump(by_alias=True)) for row in rows))
 
     def read_manifest(self, name: str = MANIFEST) -> list[ManifestRow]:
-        """Read the rows back; unknown keys are ignored. `run` checks the file's digest, this does not.
-
-        Raises:
-            VaultError: missing, or a line is not a row.
-        """
+        """Read the rows back; unknown keys are ignored. `run` checks the file's digest, this does not."""
         content = self._read(name)
         try:  # as one array, which is faster than line by line
             rows = content.removesuffix(b"\n").replace(b"\n", b",")
@@ -206,11 +176,7 @@ class Vault:
             raise VaultError(f"{self.path / name}, line {number}: {why}; {_REMEDY}.") from error
 
     def adopt(self, name: str, new: str) -> None:
-        """Give the file `name` the name `new` as well, replacing the file of that name; a copy where links fail.
-
-        Raises:
-            VaultError: it cannot be done.
-        """
+        """Give the file `name` the name `new` as well, replacing the file of that name; a copy where links fail."""
         source = self._at(name)
         with _replacing(self._at(new)) as temporary:
             try:

@@ -34,7 +34,7 @@ Noise = npt.NDArray[np.signedinteger[Any]]  # (classes or N, S, S, 3) levels of 
 Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
-LARGEST_BUDGET = 127  # levels: what signed bytes hold; more than half of the range hides the picture
+LARGEST_BUDGET = 127  # levels: the largest signed byte; noise of half the range hides the picture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,6 @@ class NoiseSettings:
     """The settings of the noise. Methods in closed form use only `epsilon`, `seed`, `surrogate` and their own dials.
 
     Attributes:
-        method: registered name.
         mode: one pattern for each class or for each image.
         epsilon: L-infinity budget in levels of 0..255.
         sigma: standard deviation of the weight noise; 0 makes PUE equal to EMN.
@@ -151,11 +150,7 @@ class Method(ABC):
         return []
 
     def scheme(self, run: Mapping[str, Any]) -> Any:
-        """The knowledge of an attacker with this method and the run's key; None where there is no secret.
-
-        Args:
-            run: `run.json` of a release.
-        """
+        """What an attacker can derive from the key in `run.json` of a release; None for a method without a code."""
         return None
 
 
@@ -248,5 +243,5 @@ def find(name: str) -> Method:
 
 
 def scheme_of(run: Mapping[str, Any]) -> Any:
-    """The knowledge of an attacker with a release's method and key; None for a folder of another tool."""
+    """`Method.scheme` of the method that made a release; None for a folder of another tool."""
     return find(run["method"]).scheme(run) if run else None

@@ -50,13 +50,9 @@ def fine(gradients: Tensor) -> Tensor:
 class Optimizer:
     """Joint descent on surrogate and perturbation; keeps its state, so that more rounds can follow.
 
-    Several ranks share the work: each holds its part of the images and, sample-wise, of the noise. The gradients of the
-    surrogate and the signs for class-wise noise are summed over all ranks at each step.
-
-    Args:
-        data: training images of this rank, without the holdout.
-        settings: see `NoiseSettings`.
-        group: the ranks.
+    Several ranks share the work: each holds its part `data` of the training images (never of the holdout) and,
+    sample-wise, of the noise. The gradients of the surrogate and the signs for class-wise noise are summed over all
+    ranks at each step.
     """
 
     data: Labelled
@@ -79,13 +75,10 @@ class Optimizer:
             self.stream = generator(settings.seed, "protect", self.group.rank, device=data.device)
 
     def run(self, rounds: int, *, teacher: Classifier | None = None, progress: Progress = SILENT) -> None:
-        """Optimise for `rounds` more passes.
+        """Optimise for `rounds` more passes over the training images.
 
-        Args:
-            rounds: passes over the training images.
-            teacher: a network that learnt from the current noise; the surrogate continues from its weights, so that
-                the noise is optimised against what the teacher learnt.
-            progress: advances by one part for each pass.
+        The surrogate continues from the weights of `teacher`, a network that learnt from the current noise, so that the
+        noise is optimised against what the teacher learnt.
         """
         if teacher is not None:
             self.surrogate.load_state_dict(teacher.state_dict())
@@ -149,12 +142,8 @@ class Optimizer:
     def noise_for(self, unseen: Labelled, steps: int = 6) -> Tensor:
         """Noise from the finished surrogate for images that the optimisation must not see.
 
-        Class-wise it is the class's pattern. Sample-wise, error-minimising steps on these images start from the class's
-        pattern; the surrogate's weights do not change.
-
-        Args:
-            unseen: the holdout.
-            steps: perturbation steps for each image, one level each.
+        Class-wise it is the class's pattern. Sample-wise, `steps` error-minimising steps of one level on these images
+        start from the class's pattern; the surrogate's weights do not change.
 
         Returns:
             (classes or N, H, W, 3) int8 levels.
@@ -211,11 +200,7 @@ class PUE(Method):
         self._share(None, None, task, machine)
 
     def _share(
-        self,
-        clean: Labelled | None,
-        holdout: Labelled | None,
-        task: Task,
-        machine: Machine,
+        self, clean: Labelled | None, holdout: Labelled | None, task: Task, machine: Machine
     ) -> tuple[Optimizer, Tensor, NoiseFacts]:
         """Optimise with the images that rank 0 deals out; in the end every rank has the whole noise."""
         settings, preset, classes = task

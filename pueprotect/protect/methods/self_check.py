@@ -24,13 +24,9 @@ def self_check(
 ) -> tuple[SelfCheck, Classifier]:
     """Train a fresh network with the standard recipe on the protected pixels and measure it on clean images.
 
-    Args:
-        protected: protected training images, of this rank.
-        holdout: clean images that no training saw; only rank 0 needs them.
-        arch: architecture of the fresh network.
-        epochs: passes.
-        seed: everything random is a function of it.
-        machine: its ranks train together.
+    The check passes when accuracy is within `SELF_CHECK_MARGIN` of the way from chance to 1. `protected` holds the
+    training images of this rank; the ranks of `machine` train together. Only rank 0 needs `holdout`, clean images that
+    no training saw.
 
     Returns:
         The result, and the network: the teacher of further rounds when it learnt too much.

@@ -1,4 +1,4 @@
-"""Adds a texture code in closed form (method `hardened`): each class has textures, laid along what each image shows.
+"""Adds a texture code in closed form (method `hardened`): each class has textures, which follow each image's content.
 
 No surrogate and no optimisation. In luma, every block of 8 x 8 pixels shows one index of the block DCT that belongs to
 its class. The sign of the noise follows the image's own coefficient and continues across 2 x 2 blocks. The noise thus
@@ -163,13 +163,10 @@ def _laid(images: Pixels, labels: Labels, scheme: Scheme, streams: Sequence[np.r
     luma = _whole_luma(images)
     rows, columns = (side // TILE for side in luma.shape[1:])
     picked = np.stack([stream.integers(0, len(scheme.codes[0].luma), (rows, columns)) for stream in streams])
-    phases = np.stack([stream.uniform(0, 2 * np.pi, (2, 2)) for stream in streams])
-    code = _luma_code(block_dct(luma), labels, scheme.codes, picked)
-    blue, red_green = (
-        _grating(images.shape[1], frequencies, np.where(frequencies > 0, phases[:, number], 0))
-        for number, frequencies in enumerate(_frequencies(labels, scheme.codes))
-    )
-    return _joined(images, luma, code, blue, red_green, scheme)
+    drawn = np.stack([stream.uniform(0, 2 * np.pi, (2, 2)) for stream in streams])
+    frequencies = _frequencies(labels, scheme.codes)
+    phases = [np.where(given > 0, drawn[:, number], 0) for number, given in enumerate(frequencies)]
+    return _joined(images, luma, _luma_code(block_dct(luma), labels, scheme.codes, picked), labels, phases, scheme)
 
 
 def guessed(images: Pixels, labels: Labels, scheme: Scheme) -> Levels:
@@ -196,11 +193,8 @@ def guessed(images: Pixels, labels: Labels, scheme: Scheme) -> Levels:
     code = _luma_code(natural, labels, codes, outstanding.argmax(-1))
     shown = images.astype(np.float32)
     planes = (shown[..., 2] - shown[..., :2].mean(-1), shown[..., 0] - shown[..., 1])
-    blue, red_green = (
-        _grating(images.shape[1], frequencies, _phases(plane, frequencies))
-        for plane, frequencies in zip(planes, _frequencies(labels, codes), strict=True)
-    )
-    return _joined(images, luma, code, blue, red_green, scheme)
+    phases = [_phases(*both) for both in zip(planes, _frequencies(labels, codes), strict=True)]
+    return _joined(images, luma, code, labels, phases, scheme)
 
 
 def _whole_luma(images: Pixels) -> Floats:
@@ -214,9 +208,13 @@ def _indices(codes: Sequence[Code]) -> list[tuple[int, int]]:
     return sorted({index for code in codes for index in code.luma})
 
 
-def _joined(images: Pixels, luma: Floats, code: Floats, blue: Floats, red_green: Floats, scheme: Scheme) -> Levels:
-    """The noise of all patterns at their amplitude; greyscale images get the luma code in all three channels."""
+def _joined(
+    images: Pixels, luma: Floats, code: Floats, labels: Labels, phases: Sequence[Frequencies], scheme: Scheme
+) -> Levels:
+    """The luma code and the gratings at their amplitude; greyscale images get the luma code in all three channels."""
     size = images.shape[1]
+    frequencies = _frequencies(labels, scheme.codes)
+    blue, red_green = (_grating(size, *both) for both in zip(frequencies, phases, strict=True))
     code = code[:, :size, :size]
     noise: Levels = np.empty(images.shape, dtype=np.int8)
     noise[..., 0] = _signs(code + RED_GREEN * red_green)
@@ -300,7 +298,7 @@ class Hardened(ClosedForm):
     """The texture code of this module, on every image."""
 
     name = "hardened"
-    about = "lays textures of the class along each image, in closed form"
+    about = "adds textures of the class that follow each image's content, in closed form"
     source = "this project"
     dials = frozenset({"visibility"})
     checks = 2  # networks learn the coarse part of a texture code later than optimised noise

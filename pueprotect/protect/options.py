@@ -16,8 +16,9 @@ class Options:
     """The user's options; `protect_folder` replaces `None` and `auto` and records its choice.
 
     Attributes:
-        method: see `NoiseSettings`, likewise `epsilon` (levels of 0..255), `sigma` and `seed`.
+        method: one of `methods.base.method_names`; for `sigma` and `seed` see `NoiseSettings`.
         mode: one pattern for each class or for each image; methods in closed form are always sample-wise.
+        epsilon: L-infinity budget in levels of 0..255, 1 .. `LARGEST_BUDGET`.
         preset: a key of `PRESETS`.
         surrogate: architecture or `auto`.
         size: working size in pixels, 16 .. 512; None chooses.
@@ -65,9 +66,9 @@ class Options:
         if self.size is not None and not 16 <= self.size <= 512:
             raise InputError(f"--size {self.size} is outside 16 .. 512 pixels.")
         if not 0 < self.holdout < 1:
-            raise InputError(f"--holdout {self.holdout:g} is not inside (0, 1): it is the share kept to measure with.")
+            raise InputError(f"--holdout {self.holdout:g} is outside (0, 1); it is the share kept for measuring.")
         if self.label_depth < 1:
-            raise InputError(f"--label-depth {self.label_depth} is below 1, the folders directly below the source.")
+            raise InputError(f"--label-depth {self.label_depth} is below 1; 1 is a folder directly below the source.")
         if self.label_depth != 1 and self.labels is not None:
             raise InputError("--label-depth and --labels exclude each other; leave one out.")
         if not 1 <= self.epsilon <= LARGEST_BUDGET:

@@ -1,1 +1,1 @@
-"""A folder of pictures becomes a release. Start at `pipeline`."""
+"""Turns a folder of pictures into a release. Start at `pipeline`."""

@@ -1,22 +1,22 @@
-"""What a run keeps until it has released: a locked folder under a temporary name, and a journal of finished files.
+"""Holds what a run keeps until it has released: the partial folder under a temporary name, and a journal of its files.
 
-Both survive a killed process. The folder lies beside OUT and holds protected images only; the journal lies in the vault
-and says of each file what it was made from and its digest, so that a later run takes what is whole and writes the rest
-again.
+Both survive a killed process. The partial folder is next to OUT and holds protected images only. The journal is in the
+vault's draft; it records the source and the digest of each finished file, so that a later run keeps the files that are
+whole and writes the others again.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pueprotect.errors import InputError, VaultError
 from pueprotect.release.records import ManifestRow
@@ -28,22 +28,22 @@ if sys.platform != "win32":
 JOURNAL = f"{DRAFT}/written.jsonl"
 
 
-def sibling(out: Path, purpose: str) -> Path:
-    """A hidden folder beside `out` that belongs to this package: `partial` is being built, `old` is being replaced."""
+def hidden_folder(out: Path, purpose: Literal["partial", "old"]) -> Path:
+    """A hidden folder of this package next to `out`: `partial` is unfinished, `old` is being replaced."""
     out = out.resolve()
     return out.with_name(f".{out.name}.pueprotect-{purpose}")
 
 
 @contextmanager
-def building(out: Path) -> Iterator[Path]:
+def partial_folder(out: Path) -> Iterator[Path]:
     """The folder in which `out` is built, locked against a second run on it.
 
-    Afterwards it is gone when it was renamed or holds no file; else it stays for a run that goes on.
+    On leaving, it is removed if it is empty; otherwise it stays for a run with `--resume`, unless it was renamed.
 
     Raises:
         InputError: another run has it, or it cannot be made.
     """
-    partial = sibling(out, "partial")
+    partial = hidden_folder(out, "partial")
     made = [place for place in (partial, *partial.parents) if not place.exists()]
     try:
         partial.mkdir(parents=True, exist_ok=True)
@@ -53,12 +53,10 @@ def building(out: Path) -> Iterator[Path]:
         try:
             yield partial
         finally:
-            for folder, _, _ in os.walk(partial, topdown=False):
+            below = [Path(folder) for folder, _, _ in os.walk(partial, topdown=False)]
+            for folder in (*below, *made):
                 with suppress(OSError):
                     os.rmdir(folder)
-            for place in made:
-                with suppress(OSError):
-                    place.rmdir()
 
 
 @contextmanager
@@ -90,15 +88,10 @@ def locked(folder: Path, option: str) -> Iterator[None]:
         os.close(handle)
 
 
-@dataclass(frozen=True)
-class Written:
-    """One finished file.
+class Written(BaseModel):
+    """One finished file: its row of the manifest, and the bytes of the original and of the released file."""
 
-    Attributes:
-        row: its line of the manifest.
-        before: bytes of the original.
-        after: bytes of the released file.
-    """
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     row: ManifestRow
     before: int
@@ -106,24 +99,21 @@ class Written:
 
 
 class Journal:
-    """The finished files of one run, each on a line of its own that is written when the file is.
+    """The finished files of one run, one on each line, written as soon as the file is.
 
     Args:
         store: the vault.
-        key: what the files depend on; a journal with another key is of no use and is begun anew.
-        goes_on: whether an earlier journal counts at all.
+        key: what the files depend on; a journal with another key is discarded.
+        goes_on: whether an earlier journal is continued.
 
     Raises:
-        VaultError: it cannot be written.
+        VaultError: the journal cannot be written; so does `add`.
     """
 
     def __init__(self, store: Vault, key: str, *, goes_on: bool) -> None:
         self.path = store.path / JOURNAL
-        self.finished: dict[str, Written] = {}
         self._lock = threading.Lock()
-        lines = self._lines() if goes_on else []
-        if lines and lines[0] == {"key": key}:
-            self.finished = {written.row.path: written for written in map(_written, lines[1:]) if written}
+        self.finished = {written.row.path: written for written in self._earlier(key)} if goes_on else {}
         try:
             self.path.unlink(missing_ok=True)
             self._file = os.fdopen(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
@@ -131,26 +121,21 @@ class Journal:
             raise VaultError(f"{self.path} cannot be written ({error.strerror}); check its folder.") from error
         self._append({"key": key})
         for written in self.finished.values():
-            self._append(_line(written))
+            self.add(written)
 
     def add(self, written: Written) -> None:
-        """Record a finished file, from any thread.
-
-        Raises:
-            VaultError: it cannot be written.
-        """
+        """Record a finished file, from any thread."""
         with self._lock:
-            self._append(_line(written))
+            self._append(written.model_dump(by_alias=True))
 
     def close(self) -> None:
-        """End the journal; the file stays."""
+        """Close the journal; the file stays."""
         self._file.close()
 
     def tidy(self, partial: Path) -> None:
-        """Remove every file below `partial` that the journal does not know."""
+        """Remove every file below `partial` that the journal does not list."""
         for folder, _, files in os.walk(partial):
-            for name in files:
-                path = Path(folder, name)
+            for path in (Path(folder, name) for name in files):
                 if path.relative_to(partial).as_posix() not in self.finished:
                     path.unlink()
 
@@ -160,34 +145,16 @@ class Journal:
             self._file.flush()
         except OSError as error:
             raise VaultError(
-                f"{self.path} cannot be written ({error.strerror}); mend that, and go on with --resume."
+                f"{self.path} cannot be written ({error.strerror}); fix that, then repeat the command with --resume."
             ) from error
 
-    def _lines(self) -> list[Any]:
-        try:
-            content = self.path.read_bytes()
-        except OSError:
-            return []
-        found = []
-        for line in content.splitlines():
-            try:
-                found.append(json.loads(line))
-            except ValueError:
-                break  # the process died while it wrote this one
-        return found
-
-
-def _line(written: Written) -> dict[str, Any]:
-    return {"row": written.row.model_dump(by_alias=True), "before": written.before, "after": written.after}
-
-
-def _written(line: dict[str, Any]) -> Written | None:
-    try:
-        return Written(ManifestRow.model_validate(line["row"]), int(line["before"]), int(line["after"]))
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
-def discard(folder: Path) -> None:
-    """Remove a folder that `sibling` named, if it is there."""
-    shutil.rmtree(folder, ignore_errors=True)
+    def _earlier(self, key: str) -> Iterator[Written]:
+        """The files that an earlier journal with the same key lists."""
+        # No journal, or a last line that a killed process did not finish.
+        with suppress(OSError, ValueError):
+            lines = map(json.loads, self.path.read_bytes().splitlines())
+            if next(lines, None) != {"key": key}:
+                return
+            for line in lines:
+                with suppress(ValidationError):
+                    yield Written.model_validate(line)

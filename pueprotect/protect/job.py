@@ -1,4 +1,4 @@
-"""The folder as it was read, and all that was decided about it."""
+"""Reads the source folder and decides everything that the release depends on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import PIL
 
 from pueprotect.errors import UnusableImages
@@ -20,7 +19,7 @@ from pueprotect.images.working_copies import compacted, read_folder, twins, work
 from pueprotect.learning.data import ImageSet, image_set
 from pueprotect.learning.device import Machine
 from pueprotect.learning.models import architecture, choose_surrogate
-from pueprotect.protect.methods.base import Noise, NoiseSettings, find
+from pueprotect.protect.methods.base import Mask, Noise, NoiseSettings, find
 from pueprotect.protect.options import Options
 from pueprotect.protect.preflight import check_space
 from pueprotect.protect.presets import PRESETS, Preset
@@ -34,13 +33,13 @@ SKIP = "Or add --skip-unsupported to leave them out of the release."
 
 @dataclass(frozen=True)
 class Job:
-    """A folder as it was read, and everything that was decided about it."""
+    """The folder that was read, and all decisions about its release."""
 
     options: Options
     settings: NoiseSettings
     folder: ImageFolder
     names: list[str]
-    held: npt.NDArray[np.bool_]
+    held: Mask
     sources: dict[str, str]
     images: ImageSet
     converted: dict[str, list[str]]
@@ -72,48 +71,35 @@ class Job:
         return hashlib.sha256(json_line(self.plan() | {"written": written})).hexdigest()
 
     def writer(self, noise: Noise, quality: QualityChoice | None = None) -> Writer:
-        """What writes the protected files, given the noise."""
-        encoder = Encoder(
-            epsilon=self.settings.epsilon, file_format=self.options.file_format, metadata=self.options.metadata
-        )
+        """The writer of the protected files; without `quality`, JPEG files get the encoder's default."""
+        settings, options = self.settings, self.options
+        encoder = Encoder(epsilon=settings.epsilon, file_format=options.file_format, metadata=options.metadata)
+        if quality is not None:
+            encoder = replace(encoder, quality=quality.quality)
         return Writer(
-            folder=self.folder,
-            names=self.names,
-            held=self.held,
-            sources=self.sources,
-            noise=noise,
-            mode=self.settings.mode,
-            encoder=encoder if quality is None else replace(encoder, quality=quality.quality),
-            seed=self.settings.seed,
-            workers=self.options.workers,
-        )
+            folder=self.folder, names=self.names, held=self.held, sources=self.sources, noise=noise,
+            mode=settings.mode, encoder=encoder, seed=settings.seed, workers=options.workers,
+        )  # fmt: skip
 
     def result(self, facts: NoiseFacts, vault: Path, seconds: dict[str, float]) -> Protect:
-        """What is known before anything is written."""
+        """The result before anything is written."""
+        folder, settings, held = self.folder, self.settings, int(self.held.sum())
         return Protect(
-            images=len(self.folder.entries),
-            classes=len(self.folder.classes),
-            train_images=int((~self.held).sum()),
-            holdout_images=int(self.held.sum()),
-            method=self.settings.method,
-            mode=self.settings.mode,
-            epsilon=self.settings.epsilon / 255,
-            rounds=facts.rounds,
-            surrogate=facts.surrogate,
-            self_check=facts.self_check,
-            seconds=seconds,
-            vault=str(vault),
-            skipped=[LeftOut(path=path, reason=reason) for path, reason in self.folder.unsupported],
-        )
+            images=len(folder.entries), classes=len(folder.classes), train_images=len(self.held) - held,
+            holdout_images=held, method=settings.method, mode=settings.mode, epsilon=settings.epsilon / 255,
+            rounds=facts.rounds, surrogate=facts.surrogate, self_check=facts.self_check, seconds=seconds,
+            vault=str(vault), skipped=[LeftOut(path=path, reason=reason) for path, reason in folder.unsupported],
+        )  # fmt: skip
 
 
 def read_job(src: Path, options: Options, machine: Machine, partial: Path) -> Job:
-    """Everything that can be refused is refused here."""
+    """Read and check the folder; everything about it that can be refused is refused here.
+
+    Raises:
+        InputError: folder, options or images that cannot be used.
+    """
     folder = scan(src, options.labels, depth=options.label_depth)
-    if options.size is None:
-        size, why_size = working_size(folder)
-    else:
-        size, why_size = options.size, f"size {options.size}: as asked"
+    size, why_size = working_size(folder) if options.size is None else (options.size, f"size {options.size}: as asked")
     surrogate, why_surrogate = choose_surrogate(options.surrogate, machine.device)
     architecture(surrogate, size)
     stratified_holdout(folder.labels, options.holdout, options.seed, folder.classes)
@@ -122,15 +108,13 @@ def read_job(src: Path, options: Options, machine: Machine, partial: Path) -> Jo
     loaded = read_folder(
         folder, size, workers=options.workers, progress=machine.progress, label="read originals", cache=partial
     )
-    pixels = loaded.pixels
-    unusable = (*folder.unsupported, *loaded.unusable)
+    pixels, unusable = loaded.pixels, (*folder.unsupported, *loaded.unusable)
     if unusable and not options.skip_unsupported:
         raise UnusableImages(unusable, len(folder.entries) + len(folder.unsupported), SKIP)
     if loaded.unusable:
-        usable = folder.without(loaded.unusable)
-        remaining = {entry.path for entry in usable.entries}
-        pixels = compacted(pixels, [entry.path in remaining for entry in folder.entries])
-        folder = usable
+        entries, folder = folder.entries, folder.without(loaded.unusable)
+        lost = {path for path, _ in loaded.unusable}
+        pixels = compacted(pixels, [entry.path not in lost for entry in entries])
     held = stratified_holdout(folder.labels, options.holdout, options.seed, folder.classes)
     job = Job(
         options=options,
@@ -151,10 +135,9 @@ def read_job(src: Path, options: Options, machine: Machine, partial: Path) -> Jo
 
 def _check_space(job: Job, partial: Path) -> None:
     """Estimate the release from a few files with random noise of the same budget."""
-    levels = job.settings.epsilon
-    shape = (len(job.folder.entries) if job.settings.mode == "sample-wise" else len(job.folder.classes),)
-    rng = np.random.default_rng(0)
-    noise = rng.integers(-levels, levels + 1, (1, job.images.size, job.images.size, 3)).astype(np.int16)
-    writer = job.writer(np.broadcast_to(noise, shape + noise.shape[1:]))
+    levels, size = job.settings.epsilon, job.images.size
+    rows = len(job.folder.entries if job.settings.mode == "sample-wise" else job.folder.classes)
+    noise = np.random.default_rng(0).integers(-levels, levels + 1, (1, size, size, 3)).astype(np.int16)
+    writer = job.writer(np.broadcast_to(noise, (rows, *noise.shape[1:])))
     there = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
-    check_space(partial, writer.estimate() + noise[0].size * shape[0], there)
+    check_space(partial, writer.estimate() + noise.size * rows, there)

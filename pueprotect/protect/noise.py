@@ -1,19 +1,17 @@
-"""The noise of one run: made by a method, checked, and stored in the vault's draft, from where a run can go on."""
+"""Makes the noise of a release with its method, stores it in the vault's draft, and reads it back with `--resume`."""
 
 from __future__ import annotations
 
 import shutil
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from pueprotect.errors import VaultError
 from pueprotect.learning.data import ImageSet
 from pueprotect.learning.device import Machine
 from pueprotect.learning.models import state_of
-from pueprotect.protect.methods.base import Noise, NoiseSettings, find
+from pueprotect.protect.methods.base import Mask, Noise, NoiseSettings, find
 from pueprotect.protect.presets import Preset
 from pueprotect.release.records import NoiseFacts
 from pueprotect.release.vault import DELTA, DRAFT, SCHEMA_VERSION, SURROGATE, Vault
@@ -33,24 +31,12 @@ def kept(store: Vault, plan: dict[str, Any]) -> tuple[Noise, NoiseFacts] | None:
 
 
 def make(
-    store: Vault,
-    plan: dict[str, Any],
-    images: ImageSet,
-    held: npt.NDArray[np.bool_],
-    settings: NoiseSettings,
-    preset: Preset,
+    store: Vault, plan: dict[str, Any], images: ImageSet, held: Mask, settings: NoiseSettings, preset: Preset,
     machine: Machine,
-) -> tuple[Noise, NoiseFacts]:
-    """Make noise by the method of the settings, and store it in the vault's draft.
+) -> tuple[Noise, NoiseFacts]:  # fmt: skip
+    """Make noise with the method of the settings, and store it in the vault's draft, replacing an older draft.
 
-    Args:
-        store: the vault; an older draft in it is removed.
-        plan: all that the noise depends on, as JSON.
-        images: working copies of all images.
-        held: (N,) bool, true for the images that no training may see.
-        settings: see `NoiseSettings`.
-        preset: passes of the self-check, and of what follows a failed one.
-        machine: its ranks share the optimisation; the others are in `assist`.
+    `plan` is all that the noise depends on, as JSON. For the other arguments see `Method.make`.
 
     Returns:
         (classes or N, S, S, 3) levels, and the facts: rounds, surrogate and self-check.
@@ -61,15 +47,15 @@ def make(
     shutil.rmtree(store.path / DRAFT, ignore_errors=True)
     mask = torch.from_numpy(held).to(images.images.device)
     made = find(settings.method).make(images, mask, settings, preset, machine)
-    store.write_tensors(f"{DRAFT}/{DELTA}", {"delta": made.noise})
     state = {name: value.numpy() for name, value in state_of(made.network).items()}
+    store.write_tensors(f"{DRAFT}/{DELTA}", {"delta": made.noise})
     store.write_tensors(f"{DRAFT}/{SURROGATE}", state)
     store.write_json(PLAN, {"schema_version": SCHEMA_VERSION, "plan": plan, "facts": made.facts.as_json()})
     return made.noise, made.facts
 
 
 def assist(method: str, machine: Machine) -> None:
-    """What the other ranks do while rank 0 protects a folder: their share of the optimisation, if there is one."""
+    """Take part in the optimisation on every rank but 0, while rank 0 protects a folder; a method may need no help."""
     task = machine.group.from_leader(None)
     if task is not None:
         find(method).assist(task, machine)

@@ -1,4 +1,4 @@
-"""What the user can ask of `protect`: presets and options."""
+"""Defines and checks the options of `protect`."""
 
 from __future__ import annotations
 
@@ -13,27 +13,25 @@ from pueprotect.protect.presets import PRESETS
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What the user asked for; `None` and `auto` are resolved by `protect_folder` and recorded.
+    """The user's options; `protect_folder` replaces `None` and `auto` and records its choice.
 
     Attributes:
-        method: see `NoiseSettings`, likewise `mode`, `epsilon` (levels of 0..255), `sigma` and `seed`.
+        method: one of `methods.base.method_names`; for `sigma` and `seed` see `NoiseSettings`.
         mode: one pattern for each class or for each image; methods in closed form are always sample-wise.
-        epsilon: L-infinity budget in levels of 0..255.
+        epsilon: L-infinity budget in levels of 0..255, 1 .. `LARGEST_BUDGET`.
         preset: a key of `PRESETS`.
         surrogate: architecture or `auto`.
-        size: working size in pixels; None chooses.
-        sigma: standard deviation of the weight noise.
+        size: working size in pixels, 16 .. 512; None chooses.
         rounds: passes of the optimisation; None takes the preset's.
-        seed: everything random is a function of it.
-        visibility: how far the noise of `hardened` yields where a picture is flat.
+        visibility: how visible the noise of `hardened` is where a picture is flat.
         holdout: share of each class kept out of training, in (0, 1).
         labels: CSV with the columns path,label instead of class folders.
         label_depth: which folder of an image's path names its class, from 1.
         file_format: keep each container, or write PNG.
-        metadata: what is kept beside the pixels.
+        metadata: keep the ICC profile only, or EXIF and XMP text as well.
         overwrite: replace an earlier release and its vault.
         skip_unsupported: leave out pictures that cannot be released faithfully, instead of refusing the folder.
-        resume: take finished noise and finished files from an interrupted run.
+        resume: use finished noise and finished files of an interrupted run.
         release_anyway: release even when the self-check fails.
         workers: threads that decode and encode; 0 chooses.
 
@@ -68,9 +66,9 @@ class Options:
         if self.size is not None and not 16 <= self.size <= 512:
             raise InputError(f"--size {self.size} is outside 16 .. 512 pixels.")
         if not 0 < self.holdout < 1:
-            raise InputError(f"--holdout {self.holdout:g} is not inside (0, 1): it is the share kept to measure with.")
+            raise InputError(f"--holdout {self.holdout:g} is outside (0, 1); it is the share kept for measuring.")
         if self.label_depth < 1:
-            raise InputError(f"--label-depth {self.label_depth} is below 1, the folders directly below the source.")
+            raise InputError(f"--label-depth {self.label_depth} is below 1; 1 is a folder directly below the source.")
         if self.label_depth != 1 and self.labels is not None:
             raise InputError("--label-depth and --labels exclude each other; leave one out.")
         if not 1 <= self.epsilon <= LARGEST_BUDGET:
@@ -85,7 +83,7 @@ class Options:
             raise InputError(f"--workers {self.workers} is below 0; 0 chooses.")
 
     def settings(self, surrogate: str, images: int, size: int) -> NoiseSettings:
-        """What the optimisation needs, with the preset for this many training images of this size filled in."""
+        """The settings of the noise, with the preset for so many training images of this size filled in."""
         preset, method = PRESETS[self.preset].for_images(images, size), find(self.method)
         return NoiseSettings(
             method=self.method,

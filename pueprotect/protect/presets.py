@@ -1,4 +1,4 @@
-"""The effort of `protect`, in three steps."""
+"""Defines the presets of `protect`: three levels of effort."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from dataclasses import dataclass
 
 from pueprotect.learning.augment import RESIZED_ABOVE
 
-FULL_SIZE = 4000  # training images from which on a preset's passes are meant
-SHUFFLED = 0.5
+FULL_SIZE = 4000  # training images; a smaller set gets more passes than the preset names
+SHUFFLED = 0.5  # share of the rounds, for small sets
 MOST_REPEATS = 10.0
 
 
 @dataclass(frozen=True)
 class Preset:
-    """One dial for the effort; passes are those over `FULL_SIZE` small training images or more.
+    """The effort of one run, for at least `FULL_SIZE` small training images.
 
     Attributes:
         rounds: passes of the optimisation.
         draws: weight draws averaged within one step.
         check_epochs: passes of the self-check.
-        extra_rounds: further passes when the self-check learnt too much.
+        extra_rounds: further passes of the optimisation when the self-check learnt too much.
         shuffled: share of the rounds in which images are exchanged, see `NoiseSettings`; for small sets only.
     """
 
@@ -33,15 +33,17 @@ class Preset:
         """The same number of steps for a smaller set, within `MOST_REPEATS` times the passes.
 
         Above `RESIZED_ABOVE` pixels, where crops show the noise at many scales, the optimisation takes twice the
-        passes: on the sample at 64 pixels another network than the surrogate still learnt 53 % from the noise of 40
-        rounds, and 25 % from that of 80 (chance 20).
+        passes; with fewer, other networks than the surrogate still learn (examples/results/trials.md).
         """
         repeats = min(MOST_REPEATS, max(1.0, FULL_SIZE / images))
         scales = 2 if size > RESIZED_ABOVE else 1
-        rounds, extra = (round(scales * repeats * passes) for passes in (self.rounds, self.extra_rounds))
-        checks = round(repeats * self.check_epochs)
-        shuffled = SHUFFLED if images < FULL_SIZE else 0.0
-        return Preset(rounds, self.draws, checks, extra, shuffled)
+        return Preset(
+            rounds=round(scales * repeats * self.rounds),
+            draws=self.draws,
+            check_epochs=round(repeats * self.check_epochs),
+            extra_rounds=round(scales * repeats * self.extra_rounds),
+            shuffled=SHUFFLED if images < FULL_SIZE else 0.0,
+        )
 
 
 PRESETS = {

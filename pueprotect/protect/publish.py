@@ -1,7 +1,6 @@
-"""Writes the protected files and gives the finished folder its name.
+"""Seals the vault and gives the finished folder its name.
 
-The folder is built under a temporary name and renamed last, after the vault is sealed: a folder with the wanted name is
-complete. A file that could not be protected stops the release; it is never copied.
+The partial folder is renamed last, after the vault is sealed: a folder with the wanted name is complete.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from pueprotect.protect.draft import discard, sibling
+from pueprotect.protect.draft import hidden_folder
 from pueprotect.release.records import ManifestRow
 from pueprotect.release.vault import DELTA, DRAFT, EVIDENCE, MANIFEST, REPLACED, SURROGATE, Vault
 
@@ -18,8 +17,8 @@ from pueprotect.release.vault import DELTA, DRAFT, EVIDENCE, MANIFEST, REPLACED,
 def publish(store: Vault, partial: Path, out: Path, rows: list[ManifestRow], record: dict[str, Any]) -> None:
     """Turn the draft into the vault of the finished folder, and give that folder its name.
 
-    A failure leaves the vault unsealed, with its draft, and `out` as it was; so does a killed process, except that the
-    vault may be sealed already: then the same run with `--resume` does this again.
+    A failure leaves the vault unsealed, with its draft, and `out` as it was. So does a killed process, except that the
+    vault may be sealed already; the same run with `--resume` then repeats these steps.
 
     Args:
         store: the vault, whose draft holds the noise and the surrogate.
@@ -33,7 +32,7 @@ def publish(store: Vault, partial: Path, out: Path, rows: list[ManifestRow], rec
         OSError: the folder cannot be renamed.
     """
     if out.exists() and store.is_sealed and not (store.path / REPLACED).exists():
-        store.adopt(MANIFEST, REPLACED)  # so that a later run knows the folder for a release
+        store.adopt(MANIFEST, REPLACED)  # so that a later run recognises the old folder as a release
     store.unseal()
     try:
         for name in EVIDENCE:
@@ -51,22 +50,22 @@ def publish(store: Vault, partial: Path, out: Path, rows: list[ManifestRow], rec
 
 
 def clean_up(store: Vault, out: Path) -> None:
-    """Remove what a finished run needs no longer."""
-    discard(sibling(out, "old"))
+    """Remove what a finished run no longer needs."""
+    shutil.rmtree(hidden_folder(out, "old"), ignore_errors=True)
     (store.path / REPLACED).unlink(missing_ok=True)
-    discard(store.path / DRAFT)
+    shutil.rmtree(store.path / DRAFT, ignore_errors=True)
 
 
 def _replace(partial: Path, out: Path) -> None:
-    """Give the finished folder its name; an older release of that name goes only once the new one stands."""
-    if not out.exists():
-        partial.rename(out)
-        return
-    old = sibling(out, "old")
-    discard(old)
-    out.rename(old)
+    """Rename the partial folder to `out`; an older release is put back if that fails."""
+    old = hidden_folder(out, "old")
+    replaces = out.exists()
+    if replaces:
+        shutil.rmtree(old, ignore_errors=True)
+        out.rename(old)
     try:
         partial.rename(out)
     except BaseException:
-        old.rename(out)
+        if replaces:
+            old.rename(out)
         raise

@@ -1,4 +1,4 @@
-"""What `protect` reports: result, record and warnings."""
+"""Builds the result, the record and the warnings of `protect`."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ class Report:
 
     Attributes:
         released: false when the self-check failed and nothing was released.
-        result: the output of the command.
         explained: what `auto` chose, and why.
-        warnings: what the user should know.
+        warnings: one sentence or two for each thing that the user should know.
     """
 
     released: bool
@@ -38,11 +37,7 @@ def run_record(job: Job, result: Protect, device: Device) -> dict[str, Any]:
         "seed": job.settings.seed,
         "environment": environment(device),
         "classes": list(job.folder.classes),
-        "split": {
-            "holdout": job.options.holdout,
-            "train": result.train_images,
-            "held_out": result.holdout_images,
-        },
+        "split": {"holdout": job.options.holdout, "train": result.train_images, "held_out": result.holdout_images},
         "timings": result.seconds,
         "source": str(job.folder.root.resolve()),
         "size": job.images.size,
@@ -57,7 +52,7 @@ def recorded_result(run: dict[str, Any]) -> Protect:
 
 
 def report(job: Job, result: Protect, *, released: bool) -> Report:
-    """The report of a run, with one warning for each thing that the user should know."""
+    """The report of a run with its warnings."""
     folder, settings = job.folder, job.settings
     found = [exposed(Path(result.vault))]
     if folder.ignored:
@@ -66,16 +61,15 @@ def report(job: Job, result: Protect, *, released: bool) -> Report:
         path, reason = folder.unsupported[0]
         found.append(f"Pictures left out: {len(folder.unsupported)}, such as {path}: {reason}")
     for how, paths in sorted(job.converted.items()):
-        what = f"Images in {how} mode that become RGB{'(A)' * (how == 'palette')}"
+        what = f"Images in {how} mode that become {'RGB(A)' if how == 'palette' else 'RGB'}"
         if how == "HEIC":
             what = f"HEIC images that are released as {'PNG' if job.options.file_format == 'png' else 'JPEG'}"
         found.append(f"{what}: {len(paths)}, such as {paths[0]}.")
     if job.twins:
-        one, other = job.twins[0]
         pictures = "1 picture is" if len(job.twins) == 1 else f"{len(job.twins)} pictures are"
         found.append(
-            f"{pictures} in two classes, such as {one} and {other}. Each copy gets different noise, and comparing them "
-            "helps to remove it. Keep one."
+            f"{pictures} in two classes, such as {' and '.join(job.twins[0])}. Each copy gets different noise, and "
+            "comparing them helps to remove it. Keep one."
         )
     found += find(settings.method).advice(settings)
     if result.realised and (linf := result.realised.linf_max) > settings.epsilon:
@@ -83,4 +77,4 @@ def report(job: Job, result: Protect, *, released: bool) -> Report:
             f"JPEG rounding raises the largest change from {settings.epsilon} to {linf} levels. Use --format png to "
             "stay within --epsilon."
         )
-    return Report(released, result, job.explained, tuple(sentence for sentence in found if sentence))
+    return Report(released, result, job.explained, tuple(filter(None, found)))

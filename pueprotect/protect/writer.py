@@ -1,4 +1,7 @@
-"""Writes all protected files, in parallel."""
+"""Writes all protected files in parallel and measures them.
+
+A file that cannot be protected stops the release; it is never copied.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from pueprotect.errors import InputError
 from pueprotect.images.buffers import kept_blocks
@@ -18,21 +20,15 @@ from pueprotect.images.folders import ImageFolder
 from pueprotect.images.jpeg_quality import QualityChoice, choose_quality
 from pueprotect.images.metadata import Descriptions
 from pueprotect.protect.draft import Journal, Written
-from pueprotect.protect.methods.base import Mode
+from pueprotect.protect.methods.base import Mask, Mode, Noise
 from pueprotect.release.digests import sha256_of
 from pueprotect.release.records import Changed, ManifestRow, Realised
 from pueprotect.runtime import Progress, child_seed
 
+# How many files are measured for SSIM, tried for the quality of JPEG, and encoded to estimate the space.
 SSIM_SAMPLE = 200
-
-
 QUALITY_SAMPLE = 8
-
-
 SPACE_SAMPLE = 4
-
-
-Noise = npt.NDArray[np.int8]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,16 +40,16 @@ class Writer:
         names: released path of each entry, relative and POSIX.
         held: (N,) bool, true where held out.
         sources: SHA-256 of each original by its path.
-        noise: (classes or N, S, S, 3) int8 in levels of 0..255.
+        noise: (classes or N, S, S, 3) signed integer levels of 0..255.
         mode: whether a row of `noise` belongs to a class or to an image.
-        encoder: how files are written; the quality of JPEG is chosen by `write`.
-        seed: decides whose similarity is measured, and on whom the quality of JPEG is chosen.
+        encoder: how files are written.
+        seed: decides which files are sampled.
         workers: threads; 0 chooses.
     """
 
     folder: ImageFolder
     names: list[str]
-    held: npt.NDArray[np.bool_]
+    held: Mask
     sources: dict[str, str]
     noise: Noise
     mode: Mode
@@ -62,25 +58,21 @@ class Writer:
     workers: int
 
     def choose_quality(self) -> QualityChoice | None:
-        """The quality of JPEG for this noise, tried on a few files; None where no JPEG will be written.
+        """The quality of JPEG for this noise, tried on a few files; None where no JPEG is written.
 
         Raises:
             ImageError: one of them cannot be read.
         """
         if self.encoder.file_format == "png":
             return None
-        jpegs = [
-            number
-            for number, entry in enumerate(self.folder.entries)
-            if Path(self.names[number]).suffix.lower() in (".jpg", ".jpeg")
-        ]
+        jpegs = [number for number, name in enumerate(self.names) if Path(name).suffix.lower() in (".jpg", ".jpeg")]
         rng = np.random.default_rng(child_seed(self.seed, "quality"))
         picked = sorted(rng.permutation(jpegs)[:QUALITY_SAMPLE].tolist()) if jpegs else []
         pictures = ((self.folder.path_of(self.folder.entries[number]), self._noise(number)) for number in picked)
         return choose_quality(pictures, self.encoder.epsilon)
 
     def estimate(self) -> float:
-        """About how many bytes the released files will take, from a few of them encoded in memory.
+        """About how many bytes the released files will take, extrapolated from a few that are encoded in memory.
 
         Raises:
             ImageError: one of them cannot be read or encoded.
@@ -95,12 +87,15 @@ class Writer:
         return sum(path.stat().st_size for path in paths) * after / before
 
     def write(self, target: Path, journal: Journal, progress: Progress) -> tuple[list[ManifestRow], float]:
-        """Write every protected file below `target`, read it back and measure it; also the growth of the bytes.
+        """Write every protected file below `target`, read it back and measure it.
 
-        What `journal` knows and `target` holds is not written again.
+        A file that `journal` lists and `target` holds whole is not written again.
+
+        Returns:
+            The manifest, and the released bytes relative to the original ones.
 
         Raises:
-            ImageError: a file cannot be read, written or faithfully stored; no thread writes any longer.
+            ImageError: a file cannot be read, written or faithfully stored; all threads have stopped writing.
         """
         count = len(self.folder.entries)
         rng = np.random.default_rng(child_seed(self.seed, "ssim"))
@@ -110,7 +105,7 @@ class Writer:
         def write(number: int) -> Written:
             with gate:
                 known = journal.finished.get(self.names[number])
-                if known is not None and _is_whole(target, known):
+                if known is not None and _is_whole(target, known.row):
                     return known
                 written = self._write_one(target, number, number in sampled)
                 journal.add(written)
@@ -135,30 +130,21 @@ class Writer:
 
     def _write_one(self, target: Path, number: int, sampled: bool) -> Written:
         entry, name = self.folder.entries[number], self.names[number]
+        source = self.folder.path_of(entry)
         done = self.encoder.write(
-            self.folder.path_of(entry),
-            target / name,
-            self._noise(number),
-            similarity=sampled,
-            source_sha256=self.sources[entry.path],
+            source, target / name, self._noise(number), similarity=sampled, source_sha256=self.sources[entry.path]
         )
         row = ManifestRow(
-            path=name,
-            class_name=self.folder.classes[entry.label],
-            split="holdout" if self.held[number] else "train",
-            source_path=entry.path,
-            source_sha256=self.sources[entry.path],
-            released_sha256=done.released_sha256,
-            linf=done.linf,
-            psnr=done.psnr,
-            ssim=done.ssim,
-        )
-        return Written(row, done.bytes_before, done.bytes_after)
+            path=name, class_name=self.folder.classes[entry.label], split="holdout" if self.held[number] else "train",
+            source_path=entry.path, source_sha256=self.sources[entry.path], released_sha256=done.released_sha256,
+            linf=done.linf, psnr=done.psnr, ssim=done.ssim,
+        )  # fmt: skip
+        return Written(row=row, before=done.bytes_before, after=done.bytes_after)
 
 
-def _is_whole(target: Path, known: Written) -> bool:
+def _is_whole(target: Path, row: ManifestRow) -> bool:
     try:
-        return sha256_of(target / known.row.path) == known.row.released_sha256
+        return sha256_of(target / row.path) == row.released_sha256
     except InputError:
         return False
 
@@ -166,7 +152,8 @@ def _is_whole(target: Path, known: Written) -> bool:
 class _Gate:
     """Lets threads in until it is closed; closing waits for those inside.
 
-    A pool alone does not do: interrupted while it starts a thread it forgets that one, which then goes on writing.
+    An interrupted ThreadPoolExecutor can lose track of a thread that it was starting; this gate keeps that thread from
+    writing on.
     """
 
     def __init__(self) -> None:
@@ -192,12 +179,11 @@ class _Gate:
 
 
 def realised(rows: list[ManifestRow]) -> Realised:
-    """What the release differs by as a whole."""
-    return Realised(
-        linf_max=max(row.linf or 0 for row in rows),
-        psnr_mean=round(float(np.mean([row.psnr for row in rows if row.psnr is not None])), 3),
-        ssim_mean=round(float(np.mean([row.ssim for row in rows if row.ssim is not None])), 4),
-    )
+    """How far the whole release is from the originals."""
+    psnr = np.mean([row.psnr for row in rows if row.psnr is not None])
+    ssim = np.mean([row.ssim for row in rows if row.ssim is not None])
+    largest = max(row.linf or 0 for row in rows)
+    return Realised(linf_max=largest, psnr_mean=round(float(psnr), 3), ssim_mean=round(float(ssim), 4))
 
 
 def worst(rows: list[ManifestRow], count: int = 5) -> list[Changed]:

@@ -1,1 +1,1 @@
-"""A release on disk: the released folder and its private vault."""
+"""Reads and writes a release on disk: the released folder and its private vault."""

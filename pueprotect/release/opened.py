@@ -1,14 +1,14 @@
-"""What `certify` and `audit` may look at: the bytes on disk of a released folder, and clean test images.
+"""Opens a released folder for `certify` and `audit`: the pixels on disk, and clean test images.
 
-A release made by pueprotect has a vault: its digests are checked first, the clean measure is the originals of the
-holdout (or `--test`), and the attacker trains on the files of the training split (with `--test`, on all). Any other
-folder of labelled images can be opened too, when clean test images are given.
+A release made by pueprotect has a vault, whose digests are checked first. The test images are the originals of the
+holdout, and the attacker trains on the files of the training split. With `--test`, the test images are those given and
+the attacker trains on all files. Any other folder of labelled images can be opened with `--test`.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -30,12 +30,7 @@ from pueprotect.release.vault import SURROGATE, Vault, default_vault
 
 @dataclass(frozen=True)
 class Reader:
-    """How images get from the disk to the device.
-
-    Attributes:
-        machine: whose device they go to, and whose `progress` hears of the files read.
-        workers: decoding threads; 0 chooses.
-    """
+    """Reads images to the device of `machine`, with so many decoding threads; 0 chooses."""
 
     machine: Machine = HERE
     workers: int = 0
@@ -49,18 +44,17 @@ class Reader:
         pixels = load(folder, size, workers=self.workers, progress=self.machine.progress, label=label)
         return image_set(pixels, folder.labels, len(folder.classes), self.machine.device.name)
 
-    def originals(self, run: dict[str, Any], rows: Iterable[ManifestRow], mend: str) -> ImageSet:
+    def originals(self, run: dict[str, Any], rows: Sequence[ManifestRow], remedy: str) -> ImageSet:
         """The clean originals of manifest rows, their digests checked first.
 
         Args:
             run: `run.json` of the vault.
             rows: the wanted rows.
-            mend: what to do when they cannot be had.
+            remedy: what to do when originals are missing, for the message.
 
         Raises:
             StaleDataError: an original is missing or changed.
         """
-        rows = tuple(rows)
         source = Path(run["source"])
         lost = [row.source_path for row in rows if not (source / row.source_path).is_file()]
         if not lost:
@@ -68,8 +62,8 @@ class Reader:
             lost = [row.source_path for row in rows if digests[row.source_path] != row.source_sha256]
         if lost:
             raise StaleDataError(
-                f"{len(lost)} originals in {source} are gone or have changed since protection "
-                f"({first_of(lost)}); {mend}."
+                f"{len(lost)} originals in {source} are missing or have changed since protection ({first_of(lost)}); "
+                f"{remedy}."
             )
         return self.read(_folder_of(source, rows, run, released=False), int(run["size"]), "read originals")
 
@@ -79,7 +73,6 @@ class OpenedRelease:
     """An opened release.
 
     Attributes:
-        out: the released folder.
         vault: where results are kept.
         own: whether pueprotect made the release, so that originals and settings are known.
         run: `run.json`, empty for a foreign folder.
@@ -88,7 +81,6 @@ class OpenedRelease:
         digest: of the released files.
         released: what the attacker trains on, as decoded from disk.
         test: clean test images that no training sees.
-        reader: how further images are read.
     """
 
     out: Path
@@ -104,14 +96,14 @@ class OpenedRelease:
     _train_rows: tuple[ManifestRow, ...] = field(repr=False, default=())
 
     @property
-    def device(self) -> str:
-        """Where the images live and the work is done."""
-        return self.machine.device.name
-
-    @property
     def machine(self) -> Machine:
         """Where the work on this release is done."""
         return self.reader.machine
+
+    @property
+    def device(self) -> str:
+        """The device of the images and of the work."""
+        return self.machine.device.name
 
     @property
     def chance(self) -> float:
@@ -120,7 +112,7 @@ class OpenedRelease:
 
     @property
     def few_test_images(self) -> bool:
-        """Whether figures counted on `test` are coarse: under 500 images, or under 20 of a class."""
+        """Whether figures measured on `test` are coarse: under 500 images, or under 20 of a class."""
         smallest = int(torch.bincount(self.test.labels, minlength=len(self.classes)).min())
         return len(self.test) < 500 or smallest < 20
 
@@ -142,7 +134,7 @@ class OpenedRelease:
         return self.reader.originals(self.run, self._train_rows, "put them back: clean training images are needed here")
 
     def online_surrogate(self) -> Classifier | None:
-        """The network left by the optimisation; None for a foreign folder.
+        """The surrogate at the end of the optimisation; None for a foreign folder.
 
         Raises:
             VaultError: its weights are missing, damaged or of another network.
@@ -186,8 +178,8 @@ def open_release(
         out: the released folder.
         vault: its vault; None takes `OUT.vault`.
         test: clean labelled images; needed when pueprotect did not make the release.
-        machine: where the images go, and the work on them is done.
-        size: working size of a foreign folder; None chooses.
+        machine: receives the images and does the work on them.
+        size: working size of a foreign folder in pixels; None chooses.
         workers: decoding threads; 0 chooses.
 
     Raises:
@@ -202,28 +194,23 @@ def open_release(
     if vault is not None and not vault.is_dir():
         raise InputError(f"--vault {vault} is not a folder; leave it out to use {default_vault(out)}.")
     if place.exists() and not place.is_dir():
-        raise InputError(f"{place} is a file where the vault belongs; name another place with --vault.")
+        raise InputError(f"{place} is a file, but it is the vault's place; name another place with --vault.")
     if Vault(place).is_sealed:
         return _open_own(out, Vault.open(place), test, reader)
     if test is None:
         raise InputError(
-            f"{out} has no finished vault at {place}: name it with --vault, or give clean labelled images with "
+            f"{out} has no finished vault at {place}; name it with --vault, or give clean labelled images with "
             "--test DIR."
         )
     folder = scan(out)
     working = size or working_size(folder)[0]
+    digests = digest_files(out, [entry.path for entry in folder.entries], workers)
+    released = reader.read(folder, working, "read released files")
+    clean = reader.read(_test_folder(test, folder.classes), working, "read test images")
     return OpenedRelease(
-        out=out,
-        vault=Vault(place),
-        own=False,
-        run={},
-        classes=folder.classes,
-        size=working,
-        digest=data_digest(digest_files(out, [entry.path for entry in folder.entries], reader.workers)),
-        released=reader.read(folder, working, "read released files"),
-        test=reader.read(_test_folder(test, folder.classes), working, "read test images"),
-        reader=reader,
-    )
+        out=out, vault=Vault(place), own=False, run={}, classes=folder.classes, size=working,
+        digest=data_digest(digests), released=released, test=clean, reader=reader,
+    )  # fmt: skip
 
 
 def _open_own(out: Path, vault: Vault, test: Path | None, reader: Reader) -> OpenedRelease:
@@ -233,44 +220,36 @@ def _open_own(out: Path, vault: Vault, test: Path | None, reader: Reader) -> Ope
         raise StaleDataError(
             f"{describe(difference, out)} Restore the files (pueprotect verify lists all), or protect again."
         )
-    size = int(run["size"])
+    size, classes = int(run["size"]), tuple(run["classes"])
     if test is not None:
         train_rows = tuple(rows)
-        clean = reader.read(_test_folder(test, tuple(run["classes"])), size, "read test images")
+        clean = reader.read(_test_folder(test, classes), size, "read test images")
     else:
         train_rows = tuple(row for row in rows if row.split == "train")
-        holdout = (row for row in rows if row.split == "holdout")
+        holdout = [row for row in rows if row.split == "holdout"]
         clean = reader.originals(run, holdout, "put them back, or give clean images with --test DIR")
+    digest = data_digest({row.path: row.released_sha256 for row in rows})
+    released = reader.read(_folder_of(out, train_rows, run, released=True), size, "read released files")
     return OpenedRelease(
-        out=out,
-        vault=vault,
-        own=True,
-        run=run,
-        classes=tuple(run["classes"]),
-        size=size,
-        digest=data_digest({row.path: row.released_sha256 for row in rows}),
-        released=reader.read(_folder_of(out, train_rows, run, released=True), size, "read released files"),
-        test=clean,
-        reader=reader,
-        _train_rows=train_rows,
-    )
+        out=out, vault=vault, own=True, run=run, classes=classes, size=size, digest=digest, released=released,
+        test=clean, reader=reader, _train_rows=train_rows,
+    )  # fmt: skip
 
 
-def _folder_of(root: Path, rows: Iterable[ManifestRow], run: dict[str, Any], *, released: bool) -> ImageFolder:
+def _folder_of(root: Path, rows: Sequence[ManifestRow], run: dict[str, Any], *, released: bool) -> ImageFolder:
     """Manifest rows as an image folder, of released files or of originals."""
-    classes = tuple(run["classes"])
-    number = {name: index for index, name in enumerate(classes)}
+    number = {name: index for index, name in enumerate(run["classes"])}
     entries = (ImageEntry(row.path if released else row.source_path, number[row.class_name]) for row in rows)
-    return ImageFolder(root, classes, tuple(entries))
+    return ImageFolder(root, tuple(number), tuple(entries))
 
 
 def _test_folder(test: Path, classes: tuple[str, ...]) -> ImageFolder:
     """The test images with the labels of the released folder."""
     folder = scan(test)
-    if strangers := sorted(set(folder.classes) - set(classes)):
+    if unknown := sorted(set(folder.classes) - set(classes)):
         raise InputError(
-            f"--test {test} has classes that the released folder does not know ({first_of(strangers)}); "
-            "both need the same class folders."
+            f"--test {test} has classes that the released folder lacks ({first_of(unknown)}); use the same class "
+            "folders in both."
         )
     entries = (ImageEntry(entry.path, classes.index(folder.classes[entry.label])) for entry in folder.entries)
     return ImageFolder(folder.root, classes, tuple(entries))

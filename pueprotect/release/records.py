@@ -1,4 +1,4 @@
-"""Models of every JSON record in a vault: what commands write, print with --json, and read back.
+"""Defines the JSON records that commands write into a vault, print with --json and read back.
 
 Models allow further keys: the contract grows by adding. No torch.
 """
@@ -18,7 +18,7 @@ Digest = Annotated[str, Field(pattern="^sha256:[0-9a-f]{64}$")]
 class Record(BaseModel):
     """Anything written as JSON; more keys may be added."""
 
-    # Most of these models are not met in one run of a command: each is built when it is first used.
+    # One run of a command uses few of these models: each is built when it is first used.
     model_config = ConfigDict(extra="allow", frozen=True, defer_build=True)
 
     def as_json(self) -> dict[str, Any]:
@@ -30,15 +30,11 @@ class ManifestRow(BaseModel):
     """One released image.
 
     Attributes:
-        path: POSIX path below the released folder.
+        path: POSIX path below the released folder; `source_path` is below the source folder.
         class_name: its label; `class` in JSON.
         split: the surrogate and the noise were fitted on `train`; the originals of `holdout` measure the result.
-        source_path: POSIX path below the source folder.
-        source_sha256: lower-case hex digest of the original file.
-        released_sha256: the same of the released file.
-        linf: largest difference in levels (0..255), if measured.
-        psnr: in dB, if measured.
-        ssim: at most 1, if measured.
+        source_sha256: lower-case hex digest of the original file; `released_sha256` is of the released file.
+        linf: largest difference in levels (0..255), if measured; likewise `psnr` in dB and `ssim`, at most 1.
     """
 
     model_config = ConfigDict(frozen=True, validate_by_name=True, validate_by_alias=True, defer_build=True)
@@ -55,7 +51,7 @@ class ManifestRow(BaseModel):
 
 
 class Realised(Record):
-    """How far the release is from the originals, as read back: levels of 0..255, dB and mean SSIM."""
+    """How far the release is from the originals, as read back: levels of 0..255, mean dB and mean SSIM."""
 
     linf_max: int
     psnr_mean: float
@@ -72,7 +68,7 @@ class Changed(Record):
 
 
 class Surrogate(Record):
-    """The network of the optimisation; of the self-check where nothing is optimised."""
+    """The network of the optimisation, or of the self-check where nothing is optimised."""
 
     name: str
     size: int
@@ -81,7 +77,7 @@ class Surrogate(Record):
 
 
 class SelfCheck(Record):
-    """What a fresh network learnt before anything was released; `attempts` are the accuracies of all checks."""
+    """What a fresh network learnt before the release; `attempts` are the accuracies of all checks."""
 
     arch: str
     epochs: float
@@ -93,7 +89,7 @@ class SelfCheck(Record):
 
 
 class NoiseFacts(Record):
-    """What is known about finished noise, kept with it in the draft."""
+    """Facts about finished noise, kept with it in the draft."""
 
     rounds: int
     surrogate: Surrogate
@@ -101,7 +97,7 @@ class NoiseFacts(Record):
 
 
 class LeftOut(Record):
-    """A picture that is not in the release, and why."""
+    """A picture that is not in the release, and the reason."""
 
     path: str
     reason: str
@@ -151,10 +147,10 @@ class Point(Record):
     Attributes:
         eta: L2 radius of the weight ball.
         q_shifted: the quantile that the draws must bound, in (0, 1].
-        rank: of the order statistic, 1-based; None abstains.
+        rank: of the order statistic, 1-based; None where the certificate abstains.
         certified_learnability: accuracy on the given test images, in [0, 1]; None where it abstains.
         draws_needed: the smallest number of draws that does not abstain.
-        population: the same for the distribution of the test images (`bounds.population_plan`); None where it abstains.
+        population: the bound for the distribution of the test images (`bounds.population_plan`), None likewise.
     """
 
     eta: Annotated[float, Field(ge=0)]
@@ -166,7 +162,7 @@ class Point(Record):
 
 
 class Histogram(Record):
-    """How many draws lie in each of equal bins of accuracy from 0 to 1."""
+    """How many draws fall into each of equal bins of accuracy from 0 to 1."""
 
     edges: list[float]
     draws: list[int]
@@ -186,13 +182,9 @@ class RecipeFigures(Record):
     """The bounds around one surrogate.
 
     Attributes:
-        recipe: how the surrogate was trained.
-        draws: how many classifiers were drawn.
         surrogate_clean_accuracy: its own accuracy on the clean images, without weight noise.
-        surrogate_fit: its accuracy on (a sample of) what it was trained on.
-        noisy_accuracy: of the draws.
+        surrogate_fit: its accuracy on (a sample of) its training images.
         unanswered: answers lost to logits that were not finite, over all draws.
-        curve: one point for each radius.
         screened: whether these are the few draws that chose among recipes; they certify nothing.
     """
 
@@ -206,7 +198,7 @@ class RecipeFigures(Record):
     screened: bool | None = None
 
     def at(self, eta: float | None) -> Point | None:
-        """The point that covers radius `eta`: the nearest from there on, as a larger ball holds a smaller one.
+        """The point of the smallest radius that is at least `eta`, as a larger ball contains a smaller one.
 
         None asks for the largest radius.
         """
@@ -217,13 +209,12 @@ class RecipeFigures(Record):
 
 
 class Stress(Record):
-    """What the cross-check of a bound saw.
+    """The empirical cross-check of a bound.
 
     Attributes:
-        eta: radius of the centres: the largest one that was certified.
-        bound: certified learnability there.
+        eta: radius of the centres: the largest certified one; `bound` is the certified learnability there.
         draws: around each centre.
-        above: centre -> how many of its draws lie above the bound; on average at most a share 1 - q.
+        above: centre -> how many of its draws exceed the bound; on average at most a share 1 - q.
         limit: more than this many contradict the certificate (one-sided, 0.001 over all centres together).
     """
 
@@ -237,8 +228,8 @@ class Stress(Record):
 class Certificate(RecipeFigures):
     """`certificate.json` of a vault and output of `pueprotect certify --json`.
 
-    The figures at the top level are those of the most learnable surrogate. `recipes` holds all surrogates, `baseline`
-    the same recipe on the clean originals, `stress` the empirical cross-check.
+    The figures at the top level are those of the most learnable surrogate. `recipes` holds all surrogates and
+    `baseline` the same recipe on the clean originals.
     """
 
     schema_version: Literal[1] = 1
@@ -282,15 +273,13 @@ class AttackResult(Record):
     """Clean test accuracies of one run of one attack.
 
     Attributes:
-        attack: registered name.
-        arch: the attacker's architecture.
+        attack: registered name; `arch` is the attacker's architecture.
         accuracy: at the end of training; null where training failed.
         best_accuracy: the best over epochs and candidates, which an attacker with clean validation images would pick.
-        epochs: passes over the data asked for.
-        seconds: wall time.
+        epochs: requested passes over the data; `seconds` is the wall time.
         flags: reasons to doubt the figure.
-        details: what the attack noted; `train_accuracy` on its own training images without augmentation;
-            `epoch_accuracy`; `points`: name -> accuracy of observed networks.
+        details: further findings: `train_accuracy` on its own training images without augmentation; `epoch_accuracy`;
+            `points`: name -> accuracy of observed networks.
     """
 
     attack: str
@@ -304,7 +293,7 @@ class AttackResult(Record):
 
     @property
     def failed(self) -> bool:
-        """Whether it ended without a figure."""
+        """Whether training ended without a figure."""
         return self.accuracy is None
 
 
@@ -333,8 +322,7 @@ class AuditRow(AttackResult):
 
     Attributes:
         recovered: (accuracy - chance) / (clean accuracy - chance) within [0, 1]; null where unknown.
-        clean_accuracy_same_filter: what clean images give behind the attack's filter, where that was measured.
-        seeds: the spread, where there are several.
+        clean_accuracy_same_filter: accuracy of training on clean images behind the attack's filter, where measured.
     """
 
     recovered: Share | None = None
@@ -344,29 +332,26 @@ class AuditRow(AttackResult):
     @classmethod
     def over(cls, results: Sequence[AttackResult], recovered: float | None = None, flags: Sequence[str] = ()) -> Self:
         """The row of one run for each seed, at least one; `flags` are added to those of the runs."""
-        first, failed = results[0], any(result.failed for result in results)
+        first, complete = results[0], not any(result.failed for result in results)
         found = [result.accuracy or 0.0 for result in results]
+        best = [result.best_accuracy or 0.0 for result in results]
         filtered = [result.details.get("points", {}).get(CLEAN_BEHIND_IT) for result in results]
+        spread = None
+        if complete and len(found) > 1:
+            spread = Spread(accuracies=found, sd=statistics.stdev(found), lowest=min(found), highest=max(found))
         own = [flag for result in results for flag in result.flags]
         return cls(
-            attack=first.attack,
-            arch=first.arch,
-            accuracy=None if failed else statistics.mean(found),
-            best_accuracy=None if failed else statistics.mean(result.best_accuracy or 0.0 for result in results),
-            epochs=first.epochs,
-            seconds=sum(result.seconds for result in results),
-            flags=tuple(dict.fromkeys((*own, *flags))),
-            details=first.details,
-            recovered=recovered,
-            clean_accuracy_same_filter=None if failed or None in filtered else statistics.mean(filtered),
-            seeds=Spread(accuracies=found, sd=statistics.stdev(found), lowest=min(found), highest=max(found))
-            if len(found) > 1 and not failed
-            else None,
-        )
+            attack=first.attack, arch=first.arch, epochs=first.epochs, details=first.details, recovered=recovered,
+            accuracy=statistics.mean(found) if complete else None,
+            best_accuracy=statistics.mean(best) if complete else None,
+            seconds=sum(result.seconds for result in results), flags=tuple(dict.fromkeys((*own, *flags))),
+            clean_accuracy_same_filter=statistics.mean(filtered) if complete and None not in filtered else None,
+            seeds=spread,
+        )  # fmt: skip
 
 
 class AuditWorst(Record):
-    """The attack that reached the highest accuracy at the end of its training; null when all failed."""
+    """The attack with the highest accuracy at the end of its training; null when all failed."""
 
     attack: str | None = None
     arch: str | None = None
@@ -378,16 +363,13 @@ class Audit(Record):
     """Output of `pueprotect audit --json`.
 
     Attributes:
-        suite: name of the suite, or None.
-        chance: accuracy of the constant answer.
+        chance: accuracy of always answering the most frequent class.
         clean_accuracy: of the first network's clean line.
         clean_lines: plain training on the clean originals, by network.
         results: sorted by recovered share, or by accuracy where that is unknown; failed attacks last.
-        worst: see `AuditWorst`.
         complete: whether every attack has a figure; otherwise the audit is inconclusive.
-        skipped: attacks of the suite that need what is not at hand.
-        flags: reasons to doubt the whole.
-        data_digest: of the released files.
+        skipped: attacks of the suite whose requirements are not met here.
+        flags: reasons to doubt the whole audit.
     """
 
     schema_version: Literal[1] = 1
@@ -404,12 +386,12 @@ class Audit(Record):
 
     @property
     def worst_row(self) -> AuditRow | None:
-        """The row behind `worst`."""
-        place = self.worst.attack, self.worst.arch
-        return next((row for row in self.results if (row.attack, row.arch) == place), None)
+        """The row that `worst` names."""
+        wanted = self.worst.attack, self.worst.arch
+        return next((row for row in self.results if (row.attack, row.arch) == wanted), None)
 
 
-# Names of points in `details` that others look for.
+# Names of points in `details` that other modules look up.
 CLEAN_BEHIND_IT = "clean images behind the same filter"
 AS_THEY_ARE = "test images as they are"
 CLEAN_SHARE_ALONE = "clean share alone"

@@ -1,4 +1,4 @@
-"""What `certify` and `audit` keep in a vault as it ends, and take up again with `--resume`."""
+"""Keeps results of `certify` and `audit` in a vault, and reads them back with `--resume`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ from pueprotect.release.vault import SCHEMA_VERSION, Vault, refuse_other
 
 @dataclass(frozen=True)
 class Results:
-    """The finished parts of commands on one release. A foreign folder gets its vault with the first of them.
+    """The finished parts of commands on one release. The first one of a foreign folder makes its vault.
+
+    Methods that write raise `VaultError` when the vault cannot be made or written.
 
     Attributes:
-        vault: where they lie.
+        vault: where they are kept.
         digests: of the released bytes and of the test images; every result depends on both.
         chance: accuracy of always answering the most frequent test class.
-        test_images: how many clean images the figures are counted on.
+        test_images: how many clean images were used for the figures.
     """
 
     vault: Vault
@@ -32,19 +34,11 @@ class Results:
     test_images: int
 
     def path(self, name: str) -> Path:
-        """The path of a file in the vault.
-
-        Raises:
-            VaultError: the vault cannot be made.
-        """
+        """The path of a file in the vault, which is made if needed."""
         return Vault.create(self.vault.path).path / name
 
     def write(self, name: str, data: dict[str, Any]) -> None:
-        """Write the output of a command.
-
-        Raises:
-            VaultError: the vault cannot be written.
-        """
+        """Write the output of a command."""
         Vault.create(self.vault.path).write_json(name, data)
 
     def keep(self, name: str, key: dict[str, Any], result: dict[str, Any]) -> None:
@@ -53,7 +47,7 @@ class Results:
         self.write(name, {"schema_version": SCHEMA_VERSION, "key": key | self.digests, **about, "result": result})
 
     def kept(self, name: str, key: dict[str, Any]) -> dict[str, Any] | None:
-        """What `keep` stored for the same key, released bytes and test images."""
+        """What `keep` stored for the same key, released bytes and test images; None when there is no such result."""
         try:
             found = self.vault.read_json(name)
         except VaultError:
@@ -63,11 +57,10 @@ class Results:
 
     def keep_weights(self, name: str, key: dict[str, Any], model: nn.Module) -> None:
         """Store a trained network and all that it depends on."""
-        place = f"certify/{name}"
-        vault = Vault.create(self.vault.path)
-        (vault.path / f"{place}.json").unlink(missing_ok=True)
-        vault.write_tensors(f"{place}.safetensors", {name: value.numpy() for name, value in state_of(model).items()})
-        vault.write_json(f"{place}.json", key | self.digests)
+        self.path(f"certify/{name}.json").unlink(missing_ok=True)
+        state = {key: value.numpy() for key, value in state_of(model).items()}
+        self.vault.write_tensors(f"certify/{name}.safetensors", state)
+        self.write(f"certify/{name}.json", key | self.digests)
 
     def kept_weights(self, name: str, key: dict[str, Any]) -> dict[str, torch.Tensor] | None:
         """The weights that `keep_weights` stored; None when there are none.
@@ -75,16 +68,15 @@ class Results:
         Raises:
             InputError: they were trained with other settings or data.
         """
-        place = f"certify/{name}"
-        made_for = self.vault.path / f"{place}.json"
+        made_for = self.vault.path / f"certify/{name}.json"
         if not made_for.exists():
             return None
-        refuse_other(made_for, self.vault.read_json(f"{place}.json"), key | self.digests)
-        return tensors(self.vault, f"{place}.safetensors")
+        refuse_other(made_for, self.vault.read_json(f"certify/{name}.json"), key | self.digests)
+        return tensors(self.vault, f"certify/{name}.safetensors")
 
 
 def tensors(vault: Vault, name: str) -> dict[str, torch.Tensor]:
-    """What `Vault.write_tensors` wrote, as torch has it.
+    """What `Vault.write_tensors` wrote, as torch tensors.
 
     Raises:
         VaultError: missing, truncated or not safetensors.

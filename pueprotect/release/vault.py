@@ -1,9 +1,8 @@
-"""The private side of one protected release: settings, noise, surrogate, manifest and evidence.
+"""Reads and writes the private vault of one release: settings, noise, surrogate, manifest and evidence.
 
-Nothing in here may be published: it holds what undoes the protection. The folder is made with mode 0700 and every
-file with 0600; each is written to a temporary name, flushed to disk and renamed, so that a reader never sees half a
-file. `run.json` comes last and names the digest of the manifest: a vault without it belongs to a run that did
-not finish.
+A vault must not be published: its contents undo the protection. The folder is made with mode 0700 and every file with
+0600. Each file is written to a temporary name, flushed to disk and renamed, so that a reader never sees half a file.
+`run.json` is written last and holds the digest of the manifest: without it the run did not finish.
 """
 
 from __future__ import annotations
@@ -12,18 +11,18 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import TypeAdapter, ValidationError
 
 from pueprotect.errors import InputError, VaultError
 from pueprotect.release.records import ManifestRow
 
-# numpy and safetensors are imported where tensors are: `check` and `verify` hash files and start without them.
+# Imported by the functions that handle tensors: `check` and `verify` hash files and start without them.
 if TYPE_CHECKING:
     import numpy.typing as npt
 
@@ -32,22 +31,27 @@ SCHEMA_VERSION = 1
 RUN = "run.json"
 MANIFEST = "manifest.jsonl"
 DELTA = "delta.safetensors"
+SURROGATE = "surrogate.safetensors"
 DRAFT = "draft"  # folder of a run that has not released yet
 REPLACED = "replaced.jsonl"  # manifest of the release that a run is about to replace
 CERTIFICATE = "certificate.json"
 EVIDENCE = (CERTIFICATE, "certify", "audit", "report.html")  # what certify and audit add
 # Any of these makes a folder a vault; evidence about a folder that was not protected here has no run.
 _MARKS = (RUN, MANIFEST, CERTIFICATE, "audit")
+_REMEDY = "restore the vault from a copy, or run the command that writes this file again"
 
 
 def default_vault(out: Path) -> Path:
-    """Where the vault of the released folder `out` lies: beside it, with `.vault` appended."""
+    """The default vault of the released folder `out`: next to it, with `.vault` appended."""
     out = out.resolve() if out.name in ("", "..") else out
     return out.parent / f"{out.name}.vault"
 
 
 class Vault:
-    """A vault folder; make one with `create` or `open`. Names are POSIX paths inside it, such as `audit/pst.json`."""
+    """A vault folder; make one with `create` or `open`. Names are POSIX paths inside it, such as `audit/pst.json`.
+
+    Methods that read raise `VaultError` when a file is missing or damaged, methods that write when they cannot.
+    """
 
     def __init__(self, path: str | Path) -> None:
         """Point at `path` without touching the disk."""
@@ -55,11 +59,7 @@ class Vault:
 
     @classmethod
     def create(cls, path: str | Path) -> Vault:
-        """Make the folder, or go on with the one that is there.
-
-        Raises:
-            VaultError: `path` is a file or cannot be made.
-        """
+        """Make the folder, or use the existing one."""
         vault = cls(path)
         try:
             vault.path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,11 +71,7 @@ class Vault:
 
     @classmethod
     def open(cls, path: str | Path) -> Vault:
-        """The vault at `path`, finished or not.
-
-        Raises:
-            VaultError: there is none.
-        """
+        """The vault at `path`, finished or not."""
         vault = cls(path)
         if not any((vault.path / mark).exists() for mark in _MARKS):
             why = "is not a vault" if vault.path.exists() else "does not exist"
@@ -87,20 +83,16 @@ class Vault:
 
     @property
     def is_sealed(self) -> bool:
-        """Whether the run that fills the vault came to its end."""
+        """Whether the run that writes the vault has finished."""
         return (self.path / RUN).is_file()
 
     def seal(self, run: Mapping[str, Any]) -> None:
-        """Write `run.json`: `run` with schema_version and manifest_sha256. Nothing of the run may follow it.
-
-        Raises:
-            VaultError: the manifest is not written yet.
-        """
+        """Write `run.json`, the last file of a run, after the manifest: `run`, schema_version and manifest_sha256."""
         digest = hashlib.sha256(self._read(MANIFEST)).hexdigest()
         self.write_json(RUN, {**run, "schema_version": SCHEMA_VERSION, "manifest_sha256": digest})
 
     def unseal(self) -> None:
-        """Remove `run.json`, so that a new run in this vault does not pass for finished when it is interrupted."""
+        """Remove `run.json`, so that an interrupted new run in this vault does not count as finished."""
         (self.path / RUN).unlink(missing_ok=True)
 
     def run(self) -> dict[str, Any]:
@@ -114,8 +106,8 @@ class Vault:
         run = self.read_json(RUN)
         if run.get("schema_version") != SCHEMA_VERSION:
             raise VaultError(
-                f"{self.path / RUN} has schema_version {run.get('schema_version')!r} and this pueprotect reads "
-                f"{SCHEMA_VERSION}; use the release that wrote it."
+                f"{self.path / RUN} has schema_version {run.get('schema_version')!r}, but this version of pueprotect "
+                f"reads {SCHEMA_VERSION}; use the version that wrote it."
             )
         if hashlib.sha256(self._read(MANIFEST)).hexdigest() != run.get("manifest_sha256"):
             raise VaultError(
@@ -127,67 +119,47 @@ class Vault:
         """Write one JSON object, keys in the order given.
 
         Raises:
-            VaultError: the file cannot be written.
             ValueError: `obj` holds NaN or infinity.
         """
         self._write(name, json_line(obj, indent=2))
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """Read one JSON object.
-
-        Raises:
-            VaultError: missing, or not a JSON object.
-        """
+        """Read one JSON object."""
         try:
             obj = json.loads(self._read(name))
         except ValueError as error:
-            raise VaultError(f"{self.path / name} is not JSON ({error}); {_MEND}.") from error
+            raise VaultError(f"{self.path / name} is not JSON ({error}); {_REMEDY}.") from error
         if not isinstance(obj, dict):
-            raise VaultError(f"{self.path / name} is not a JSON object; {_MEND}.")
+            raise VaultError(f"{self.path / name} is not a JSON object; {_REMEDY}.")
         return obj
 
     def write_tensors(self, name: str, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Write named arrays as safetensors; shape and dtype are kept.
-
-        Raises:
-            VaultError: the file cannot be written.
-        """
+        """Write named arrays as safetensors; shape and dtype are kept."""
+        import numpy as np
         from safetensors import numpy as safetensors
 
-        # safetensors stores the buffer as it lies in memory.
+        # safetensors stores the buffer as it is in memory, so every array must be contiguous.
         ordered = {key: np.asarray(value, order="C") for key, value in tensors.items()}
         self._write(name, safetensors.save(ordered))
 
     def read_tensors(self, name: str) -> dict[str, npt.NDArray[Any]]:
-        """Read what `write_tensors` wrote.
-
-        Raises:
-            VaultError: missing, truncated or not safetensors.
-        """
+        """Read what `write_tensors` wrote."""
         from safetensors import SafetensorError
         from safetensors import numpy as safetensors
 
         try:
             return dict(safetensors.load(self._read(name)))
         except (SafetensorError, ValueError, KeyError) as error:
-            raise VaultError(f"{self.path / name} is damaged ({error}); {_MEND}.") from error
+            raise VaultError(f"{self.path / name} is damaged ({error}); {_REMEDY}.") from error
 
     def write_manifest(self, rows: Iterable[ManifestRow]) -> None:
-        """Write one JSON line per released image, in the order given.
-
-        Raises:
-            VaultError: the file cannot be written.
-        """
+        """Write one JSON line per released image, in the order given."""
         self._write(MANIFEST, b"".join(json_line(row.model_dump(by_alias=True)) for row in rows))
 
     def read_manifest(self, name: str = MANIFEST) -> list[ManifestRow]:
-        """Read the rows back; unknown keys are ignored. `run` checks the file's digest, this does not.
-
-        Raises:
-            VaultError: missing, or a line is not a row.
-        """
+        """Read the rows back; unknown keys are ignored. `run` checks the file's digest, this does not."""
         content = self._read(name)
-        try:  # in one piece, which takes half the time of line by line
+        try:  # as one array, which is faster than line by line
             rows = content.removesuffix(b"\n").replace(b"\n", b",")
             return TypeAdapter(list[ManifestRow]).validate_json(b"[" + rows + b"]")
         except ValidationError:  # a damaged line, or a name that is not UTF-8, which pydantic's own parser refuses
@@ -196,38 +168,25 @@ class Vault:
     def _row(self, name: str, number: int, line: bytes) -> ManifestRow:
         try:
             return ManifestRow.model_validate(json.loads(line))
-        except ValidationError as error:
-            detail = error.errors()[0]
-            where = ".".join(map(str, detail["loc"]))
-            raise VaultError(
-                f"{self.path / name}, line {number}: {where}: {detail['msg']}; {_MEND}.".replace(": :", ":")
-            ) from error
         except ValueError as error:
-            raise VaultError(f"{self.path / name}, line {number}: {error}; {_MEND}.") from error
+            why = str(error)
+            if isinstance(error, ValidationError):
+                detail = error.errors()[0]
+                why = ": ".join(map(str, (*detail["loc"], detail["msg"])))
+            raise VaultError(f"{self.path / name}, line {number}: {why}; {_REMEDY}.") from error
 
     def adopt(self, name: str, new: str) -> None:
-        """Let the file `name` stand under the name `new`, too, replacing what is there; a copy where links fail.
-
-        Raises:
-            VaultError: it cannot be done.
-        """
-        source, target = self._at(name), self._at(new)
-        partial = target.with_name(f".{os.urandom(8).hex()}.tmp")
-        try:
+        """Give the file `name` the name `new` as well, replacing the file of that name; a copy where links fail."""
+        source = self._at(name)
+        with _replacing(self._at(new)) as temporary:
             try:
-                os.link(source, partial)
+                os.link(source, temporary)
             except OSError:
-                shutil.copyfile(source, partial)
-                partial.chmod(0o600)
-            os.replace(partial, target)
-        except OSError as error:
-            why = error.strerror or error
-            raise VaultError(f"{target} cannot be written ({why}); check its folder and the space on it.") from error
-        finally:
-            partial.unlink(missing_ok=True)
+                shutil.copyfile(source, temporary)
+                temporary.chmod(0o600)
 
     def sweep(self) -> None:
-        """Remove the temporary files of a process that was killed; no other may be writing."""
+        """Remove the temporary files of a process that was killed; no other process may be writing."""
         for path in [*self.path.glob(".*.tmp"), *self.path.glob("*/.*.tmp")]:
             path.unlink(missing_ok=True)
 
@@ -239,27 +198,34 @@ class Vault:
 
     def _write(self, name: str, content: bytes) -> None:
         path = self._at(name)
-        partial = path.with_name(f".{os.urandom(8).hex()}.tmp")
-        try:
+        with _replacing(path) as temporary:
             if path.parent != self.path:
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(partial, path)
-        except OSError as error:
-            why = error.strerror or error
-            raise VaultError(f"{path} cannot be written ({why}); check its folder and the space on it.") from error
-        finally:
-            partial.unlink(missing_ok=True)
 
     def _read(self, name: str) -> bytes:
         path = self._at(name)
         try:
             return path.read_bytes()
         except OSError as error:
-            raise VaultError(f"{path} cannot be read ({error.strerror}); {_MEND}.") from error
+            raise VaultError(f"{path} cannot be read ({error.strerror}); {_REMEDY}.") from error
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A temporary name next to `path`; what the caller writes there replaces `path` at the end, or is removed."""
+    temporary = path.with_name(f".{os.urandom(8).hex()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        why = error.strerror or error
+        raise VaultError(f"{path} cannot be written ({why}); check its folder and the space on it.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def json_line(obj: Mapping[str, Any], indent: int | None = None) -> bytes:
@@ -269,18 +235,15 @@ def json_line(obj: Mapping[str, Any], indent: int | None = None) -> bytes:
         ValueError: `obj` holds NaN or infinity.
     """
     separators = (",", ":") if indent is None else None
-    text = json.dumps(obj, indent=indent, ensure_ascii=False, allow_nan=False, separators=separators)
+    dump = partial(json.dumps, obj, indent=indent, allow_nan=False, separators=separators)
     try:
-        return f"{text}\n".encode()
+        return f"{dump(ensure_ascii=False)}\n".encode()
     except UnicodeEncodeError:
-        return f"{json.dumps(obj, indent=indent, allow_nan=False, separators=separators)}\n".encode()
-
-
-_MEND = "restore the vault from a copy, or run the command that writes this file again"
+        return f"{dump()}\n".encode()
 
 
 def refuse_other(path: Path, found: dict[str, Any], key: dict[str, Any]) -> None:
-    """Refuse to go on with something made for other settings or data.
+    """Refuse to continue a file that was made with other settings or data.
 
     Raises:
         InputError: names what differs.
@@ -288,7 +251,4 @@ def refuse_other(path: Path, found: dict[str, Any], key: dict[str, Any]) -> None
     differing = [name for name in sorted(found.keys() | key.keys()) if found.get(name) != key.get(name)]
     if differing:
         told = ", ".join(f"{name} {found.get(name)!r} instead of {key.get(name)!r}" for name in differing)
-        raise InputError(f"{path} belongs to other settings or data ({told}); leave out --resume to start anew.")
-
-
-SURROGATE = "surrogate.safetensors"
+        raise InputError(f"{path} was made with other settings or data ({told}); leave out --resume to start anew.")

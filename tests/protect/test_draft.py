@@ -1,4 +1,4 @@
-"""A killed or failing `protect` and what comes after it: the same bytes, nothing lost, nothing left over."""
+"""Tests locks, the journal and what a killed `protect` leaves behind."""
 
 import json
 import os
@@ -9,14 +9,14 @@ import pytest
 from helpers import TINY, Command, release_all, tree, unix
 
 from pueprotect.errors import VaultError
-from pueprotect.protect.draft import building, locked
+from pueprotect.protect.draft import locked, partial_folder
 from pueprotect.release.vault import Vault
 
 
 @unix
 def test_a_second_run_on_one_out_or_vault_is_refused(src: Path, tmp_path: Path, command: Command) -> None:
     arguments = ("protect", src, "--out", tmp_path / "out", *TINY, "--release-anyway")
-    with building(tmp_path / "out"):
+    with partial_folder(tmp_path / "out"):
         done = command(*arguments)
         assert done.code == 2
         assert "another run" in done.stderr
@@ -33,13 +33,13 @@ def test_a_second_run_on_one_out_or_vault_is_refused(src: Path, tmp_path: Path, 
 
 @unix
 def test_a_lock_does_not_outlive_the_folder_it_was_taken_on(tmp_path: Path) -> None:
-    with building(tmp_path / "a/b/out") as site:
-        (site / "x").write_bytes(b"x")
-        site.rename(tmp_path / "a/b/out")
-        with building(tmp_path / "a/b/out") as another:
+    with partial_folder(tmp_path / "a/b/out") as partial:
+        (partial / "x").write_bytes(b"x")
+        partial.rename(tmp_path / "a/b/out")
+        with partial_folder(tmp_path / "a/b/out") as another:
             assert another.is_dir()
     assert {path.name for path in (tmp_path / "a/b").iterdir()} == {"out"}
-    with building(tmp_path / "new/deep/out"):
+    with partial_folder(tmp_path / "new/deep/out"):
         pass
     assert not (tmp_path / "new").exists()
 

@@ -27,7 +27,7 @@ from pueprotect.protect.methods.base import Mode
 from pueprotect.protect.methods.self_check import self_check
 
 
-def test_other_settings_of_writing_begin_anew(src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_settings_of_writing_start_anew(src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(
             "pueprotect.protect.pipeline.publish", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left"))
@@ -56,9 +56,7 @@ def test_a_finished_release_is_resumed_without_work(
     assert command(*arguments, "--resume").code == 2
 
 
-def test_a_run_of_before_is_discarded_without_resume(
-    src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_earlier_run_is_discarded_without_resume(src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(
             "pueprotect.protect.pipeline.publish", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left"))
@@ -71,7 +69,7 @@ def test_a_run_of_before_is_discarded_without_resume(
 
 
 @pytest.mark.parametrize("change", ["vanished", "changed"])
-def test_a_source_that_changes_meanwhile_ends_with_one_sentence_and_resumes(
+def test_a_source_that_changes_during_a_run_ends_with_one_sentence_and_resumes(
     tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     src = write_photos(tmp_path / "src", per_class=4)

@@ -22,7 +22,7 @@ def made(place: Path, **wanted: Any) -> tuple[Vault, np.ndarray, Any]:
     return store, found, facts
 
 
-def test_finished_noise_is_taken_up_for_the_same_plan_only(tmp_path: Path) -> None:
+def test_finished_noise_is_reused_for_the_same_plan_only(tmp_path: Path) -> None:
     store, found, facts = made(tmp_path / "vault")
     assert noise.kept(store, {"seed": 1}) is None
     kept = noise.kept(store, PLAN)

@@ -33,7 +33,7 @@ def test_a_folder_that_the_user_cannot_write_is_refused_first(
         check_places(photos, tmp_path / "out", tmp_path / "out.vault")
 
 
-def test_released_files_are_known_by_their_digests(release: Release, photos: Path) -> None:
+def test_released_files_are_recognised_by_their_digests(release: Release, photos: Path) -> None:
     digests = {"a.png": sha256_of(release.out / "cat/000.png"), "b.png": "0" * 64}
     with pytest.raises(InputError, match=r"a\.png"):
         refuse_released(photos, digests, (release.vault,))

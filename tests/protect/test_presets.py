@@ -17,7 +17,7 @@ def test_presets_grow() -> None:
     assert quick.check_epochs <= standard.check_epochs <= strong.check_epochs
 
 
-def test_small_sets_are_passed_over_more_often(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_sets_get_more_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(presets, "FULL_SIZE", 4000)
     standard = PRESETS["standard"]
     assert standard.for_images(4000, 32) == standard.for_images(50_000, 48) == standard
@@ -25,7 +25,7 @@ def test_small_sets_are_passed_over_more_often(monkeypatch: pytest.MonkeyPatch) 
     assert standard.for_images(10, 32).rounds == 10 * standard.rounds
 
 
-def test_images_that_are_shown_at_many_scales_take_twice_the_rounds() -> None:
+def test_images_shown_at_many_scales_get_twice_the_rounds() -> None:
     for name, preset in PRESETS.items():
         small, large = preset.for_images(4000, 48), preset.for_images(4000, 64)
         assert (large.rounds, large.extra_rounds) == (2 * small.rounds, 2 * small.extra_rounds), name

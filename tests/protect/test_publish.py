@@ -25,7 +25,7 @@ def test_an_existing_empty_vault_folder_becomes_private(photos: Path, tmp_path: 
     assert stat.S_IMODE(vault.stat().st_mode) == 0o700
 
 
-def test_the_vault_holds_what_the_contract_says(release: Release) -> None:
+def test_the_vault_holds_the_documented_files_and_keys(release: Release) -> None:
     assert {path.name for path in release.vault.iterdir()} == {
         "run.json", "manifest.jsonl", "delta.safetensors", "surrogate.safetensors",
     }  # fmt: skip

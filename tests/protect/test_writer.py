@@ -25,7 +25,7 @@ from pueprotect.images.decode import decode_rgb
 from pueprotect.images.overlay import lay
 from pueprotect.learning.device import Machine
 from pueprotect.protect import presets
-from pueprotect.protect.draft import sibling
+from pueprotect.protect.draft import hidden_folder
 from pueprotect.protect.methods import error_minimising
 from pueprotect.protect.pipeline import protect_folder
 from pueprotect.protect.writer import SSIM_SAMPLE
@@ -46,11 +46,11 @@ def test_finished_files_are_not_written_again(src: Path, tmp_path: Path, monkeyp
         patch.setattr(encode.Encoder, "write", until_tenth)
         with pytest.raises(ImageError, match="trouble"):
             release_all(src, tmp_path / "out", workers=1)
-    site = sibling(tmp_path / "out", "partial")
-    files = sorted(path for path in site.rglob("*") if path.is_file())
+    partial = hidden_folder(tmp_path / "out", "partial")
+    files = sorted(path for path in partial.rglob("*") if path.is_file())
     assert len(files) == 10
     files[0].write_bytes(b"damaged since")
-    (site / "stranger.jpg").write_bytes(b"never released")
+    (partial / "stranger.jpg").write_bytes(b"never released")
     again = list[str]()
 
     def count(self: encode.Encoder, source: Path, *rest: Any, **named: Any) -> Any:
@@ -91,7 +91,7 @@ def test_a_disk_that_fails_ends_with_one_sentence_and_resumes(
     assert len(tree(tmp_path / "out")) == 18
 
 
-def test_the_estimate_is_near_the_truth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_estimated_space_is_near_the_written_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     src = write_photos(tmp_path / "src", per_class=5)
     asked = list[float]()
     monkeypatch.setattr("pueprotect.protect.job.check_space", lambda _, needed, there: asked.append(needed))
@@ -118,7 +118,7 @@ def test_a_smaller_budget_is_kept(epsilon: int, photos: Path, tmp_path: Path) ->
     assert report.result.epsilon == epsilon / 255
 
 
-def test_jpeg_rounding_beyond_the_budget_is_said(tmp_path: Path) -> None:
+def test_jpeg_rounding_beyond_the_budget_is_reported(tmp_path: Path) -> None:
     src = write_photos(tmp_path / "src", per_class=4, suffix=".jpg")
     kept = protected(src, tmp_path / "kept")
     assert kept.result.realised.linf_max > 8, "else this test needs other pictures"
@@ -148,7 +148,7 @@ def test_similarity_is_measured_on_a_sample(photos: Path, tmp_path: Path, monkey
     assert all(row["psnr"] is not None for row in rows)
 
 
-def test_threads_that_the_pool_forgot_write_nothing_after_an_interruption(
+def test_threads_that_the_pool_lost_write_nothing_after_an_interruption(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pools: list[ThreadPoolExecutor] = []

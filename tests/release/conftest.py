@@ -1,4 +1,4 @@
-"""A vault with nothing in it."""
+"""Provides an empty vault."""
 
 import pytest
 

@@ -67,7 +67,7 @@ def test_opening_writes_nothing(tmp_path: Path, release: Release) -> None:
     assert (tmp_path / "foreign.vault/certificate.json").is_file()
 
 
-def test_test_images_replace_the_holdout_and_free_it_for_the_attacker(release: Release, tmp_path: Path) -> None:
+def test_given_test_images_replace_the_holdout_and_the_attacker_trains_on_all(release: Release, tmp_path: Path) -> None:
     test = write_photos(tmp_path / "test", 3, seed=2)
     shutil.rmtree(test / "cat")
     opened = open_release(release.out, test=test)
@@ -119,7 +119,7 @@ def test_the_online_surrogate_is_the_one_in_the_vault(release: Release, tmp_path
     ("arguments", "part"),
     [({}, "--test"), ({"vault": "none"}, "--vault"), ({"vault": "file"}, "--vault"), ({"test": "none"}, "none")],
 )
-def test_what_cannot_be_opened(arguments: dict[str, str], part: str, tmp_path: Path) -> None:
+def test_folders_that_cannot_be_opened_are_refused(arguments: dict[str, str], part: str, tmp_path: Path) -> None:
     foreign = write_photos(tmp_path / "foreign", 2)
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(InputError, match=part):

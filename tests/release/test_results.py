@@ -12,7 +12,7 @@ from pueprotect.release.results import tensors
 from pueprotect.release.vault import Vault
 
 
-def test_results_are_kept_for_the_same_question_only(release: Release, tmp_path: Path) -> None:
+def test_results_are_read_back_for_the_same_key_and_images_only(release: Release, tmp_path: Path) -> None:
     mine = release.copy(tmp_path)
     results = open_release(mine.out).results
     results.keep("audit/x.json", {"seed": 0}, {"accuracy": 0.5})

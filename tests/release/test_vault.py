@@ -23,7 +23,7 @@ def mode(path):
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_default_vault_lies_beside_the_release(tmp_path, monkeypatch):
+def test_the_default_vault_is_next_to_the_release(tmp_path, monkeypatch):
     assert default_vault(tmp_path / "out.v1") == tmp_path / "out.v1.vault"
     monkeypatch.chdir(tmp_path)
     assert default_vault(type(tmp_path)(".")) == tmp_path.parent / f"{tmp_path.name}.vault"
@@ -45,7 +45,7 @@ def test_everything_in_the_vault_is_private(tmp_path):
     assert {mode(path) for path in files} == {0o600}
 
 
-def test_create_goes_on_with_a_vault_and_refuses_a_file(tmp_path):
+def test_create_uses_an_existing_vault_and_refuses_a_file(tmp_path):
     first = sealed(Vault.create(tmp_path / "v"))
     assert Vault.create(tmp_path / "v").run() == first.run()
     (tmp_path / "file").write_text("x")

@@ -1,1 +1,1 @@
-"""Ways to make noise, one a file."""
+"""Methods that make noise, one in each file."""

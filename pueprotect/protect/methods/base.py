@@ -1,4 +1,4 @@
-"""What a method of protection promises and returns, and the registry. No torch until a method is used.
+"""Defines what every method of protection offers, and the registry of methods. No torch until a method is used.
 
 A method is one file here, or a class of another package: an entry point of the group `pueprotect.methods`.
 """
@@ -31,27 +31,29 @@ if TYPE_CHECKING:
 Mode = Literal["class-wise", "sample-wise"]
 Visibility = Literal["subtle", "standard", "strong"]
 Noise = npt.NDArray[np.signedinteger[Any]]  # (classes or N, S, S, 3) levels of 0..255
-LARGEST_BUDGET = 127  # levels: what signed bytes hold; more than half of the range hides the picture
+Pixels = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+LARGEST_BUDGET = 127  # levels: the largest signed byte; noise of half the range hides the picture
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseSettings:
-    """What the noise is made for. Methods in closed form use `epsilon`, `seed`, `surrogate` and their own dials alone.
+    """The settings of the noise. Methods in closed form use only `epsilon`, `seed`, `surrogate` and their own dials.
 
     Attributes:
-        method: registered name.
         mode: one pattern for each class or for each image.
         epsilon: L-infinity budget in levels of 0..255.
         sigma: standard deviation of the weight noise; 0 makes PUE equal to EMN.
         rounds: passes over the training images.
-        draws: weight draws averaged within one step; every second one is the one before it with the other sign.
+        draws: weight draws averaged within one step; every second one is the previous one with the opposite sign.
         inner_steps: perturbation steps for each visit of an image (sample-wise).
         step_size: length of one perturbation step in levels.
         shuffled: share of the rounds, the first ones, in which each image is exchanged for another of its batch, so
-            that the noise alone tells the class.
-        surrogate: name of the network; of the self-check where nothing is optimised.
+            that only the noise predicts the class.
+        surrogate: architecture of the optimised network, or of the self-check where nothing is optimised.
         seed: everything random is a function of it.
-        visibility: how far a texture code yields where a picture is flat.
+        visibility: how visible a texture code is where a picture is flat.
     """
 
     method: str = "pue"
@@ -90,8 +92,7 @@ class Made(NamedTuple):
 
     Attributes:
         noise: (classes or N, S, S, 3) signed integer levels, a row for each class or for each image.
-        network: the surrogate, or what stands for it.
-        facts: rounds, surrogate and self-check.
+        network: the surrogate, or the network of the self-check where nothing is optimised.
     """
 
     noise: Noise
@@ -106,10 +107,10 @@ class Method(ABC):
         name: as used on the command line.
         about: what it does, as a verb phrase.
         source: where it was published.
-        modes: what it can do; asked for another mode, it takes the first one.
-        dials: options that it has and others lack: `rounds`, `visibility`.
-        budget: levels that it always takes, whatever `--epsilon` says; None where the option decides.
-        baseline: whether it is a method of others, here to compare with.
+        modes: the supported modes; the first one replaces any other that the user asks for.
+        dials: options that only some methods have: `rounds`, `visibility`.
+        budget: levels that it always uses instead of `--epsilon`; None where the option decides.
+        baseline: whether it is a published method by others, included for comparison.
     """
 
     name: str
@@ -124,7 +125,7 @@ class Method(ABC):
         """Refuse what this method cannot protect, before any picture is decoded.
 
         Raises:
-            InputError: names what is wrong and what would do.
+            InputError: names what is wrong and what to do.
         """
         return
 
@@ -137,44 +138,34 @@ class Method(ABC):
             held: (N,) bool, true for the images that no training may see.
             settings: see `NoiseSettings`.
             preset: passes of the self-check, and of what follows a failed one.
-            machine: where the work is done. The ranks of its group wait in `assist`.
+            machine: does the work. The other ranks of its group wait in `assist`.
         """
 
     def assist(self, task: Any, machine: Machine) -> None:
-        """What the other ranks do while rank 0 is in `make`, which sent `task` to them."""
+        """Take part on the other ranks while rank 0 is in `make`, which sent `task` to them."""
         return
 
     def advice(self, settings: NoiseSettings) -> list[str]:
-        """What the user should know about these settings; one warning each."""
+        """Warnings about these settings for the user."""
         return []
 
     def scheme(self, run: Mapping[str, Any]) -> Any:
-        """What an attacker who knows this method and the run's key would know; None where there is nothing to know.
-
-        Args:
-            run: `run.json` of a release.
-        """
+        """What an attacker can derive from the key in `run.json` of a release; None for a method without a code."""
         return None
 
 
 class ClosedForm(Method):
-    """A method that computes noise without optimisation; the network of the self-check stands for a surrogate.
+    """A method that computes noise without optimisation; the network of the self-check takes the surrogate's place.
 
     Attributes:
-        checks: times the passes of the preset's self-check.
+        checks: multiplies the passes of the preset's self-check.
     """
 
     modes = ("sample-wise",)
     checks: int = 1
 
     @abstractmethod
-    def noise(
-        self,
-        pixels: npt.NDArray[np.uint8],
-        labels: npt.NDArray[np.int64],
-        held: npt.NDArray[np.bool_],
-        settings: NoiseSettings,
-    ) -> Noise:
+    def noise(self, pixels: Pixels, labels: Labels, held: Mask, settings: NoiseSettings) -> Noise:
         """The noise of all images.
 
         Args:
@@ -200,7 +191,7 @@ class ClosedForm(Method):
         return checked(noise, images, held, settings, self.checks * preset.check_epochs, machine)
 
 
-# Name -> module of this room and class: names are known without importing what they stand for.
+# Name -> module of this folder and class, so that the names can be listed without importing the methods.
 METHODS = {
     "pue": "error_minimising:PUE",
     "emn": "error_minimising:EMN",
@@ -213,7 +204,7 @@ _REGISTERED: dict[str, type[Method]] = {}
 
 
 def register(method: type[Method]) -> type[Method]:
-    """Class decorator: make a method known by its name in this process.
+    """Class decorator: register a method under its name in this process.
 
     Raises:
         ValueError: the name is taken.
@@ -225,7 +216,7 @@ def register(method: type[Method]) -> type[Method]:
 
 
 def method_names() -> list[str]:
-    """All that `find` knows: this package's methods, registered ones and plug-ins."""
+    """The names that `find` accepts: this package's methods, registered ones and plug-ins."""
     return [*METHODS, *_REGISTERED, *(name for name in plugins(GROUP) if name not in METHODS)]
 
 
@@ -238,18 +229,19 @@ def find(name: str) -> Method:
     offered = plugins(GROUP)
     for taken in offered.keys() & (METHODS.keys() | _REGISTERED.keys()):
         raise unusable(offered[taken], f"a method named {taken!r} is registered already")
+    kind: type[Method]
     if name in _REGISTERED:
-        return _REGISTERED[name]()
-    if name in METHODS:
-        module, _, kind = METHODS[name].partition(":")
-        made: Method = getattr(import_module(f"pueprotect.protect.methods.{module}"), kind)()
-        return made
-    if name in offered:
-        plugged: Method = load_plugin(offered[name])()
-        return plugged
-    raise InputError(f"--method {name!r} is unknown; {did_you_mean(name, method_names())}")
+        kind = _REGISTERED[name]
+    elif name in METHODS:
+        module, _, class_name = METHODS[name].partition(":")
+        kind = getattr(import_module(f"pueprotect.protect.methods.{module}"), class_name)
+    elif name in offered:
+        kind = load_plugin(offered[name])
+    else:
+        raise InputError(f"--method {name!r} is unknown; {did_you_mean(name, method_names())}")
+    return kind()
 
 
 def scheme_of(run: Mapping[str, Any]) -> Any:
-    """What an attacker who knows a release's method and key would know; None for a folder of another tool."""
+    """`Method.scheme` of the method that made a release; None for a folder of another tool."""
     return find(run["method"]).scheme(run) if run else None

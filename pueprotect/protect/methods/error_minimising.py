@@ -1,20 +1,19 @@
-"""Error-minimising perturbations: EMN and PUE, one pattern for each class or for each image.
+"""Optimises error-minimising noise: EMN and PUE, one pattern for each class or for each image.
 
 EMN (Huang et al., "Unlearnable Examples", ICLR 2021) solves min_theta min_delta E loss(f_theta(x + delta), y).
-PUE (Wang et al., "Provably Unlearnable Data Examples", NDSS 2025) puts Gaussian weight noise into both
-halves: min_theta min_delta E_{v ~ N(0, s^2 I)} E loss(f_{theta + v}(x + delta), y).
+PUE (Wang et al., "Provably Unlearnable Data Examples", NDSS 2025) puts Gaussian weight noise into both halves:
+min_theta min_delta E_{v ~ N(0, s^2 I)} E loss(f_{theta + v}(x + delta), y).
 
-The papers alternate: some steps on theta, then a pass over the data for delta. Both halves lower the same loss,
-so here one backward pass serves both: its weight gradient moves theta and its input gradient moves delta. Each
-batch is seen under the attacker's own random crop and flip; the gradient is carried back into the image's frame.
-A round is one pass over the training images. Sample-wise noise starts from a class-wise pattern:
-noise that was made for each image from nothing bound only the kind of network it was made with (resnet8 18 %, but
-a plain convolutional network 59 % on CIFAR-10; one seed).
+The papers alternate: some steps on theta, then a pass over the data for delta. Both halves lower the same loss, so here
+one backward pass serves both: its weight gradient moves theta and its input gradient moves delta. Each batch is seen
+under the attacker's own random crop and flip; the gradient is carried back into the image's frame. A round is one pass
+over the training images. Sample-wise noise starts from a class-wise pattern, since noise that is optimised for each
+image from the start protects against the surrogate's architecture only (examples/results/trials.md).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -25,30 +24,24 @@ from pueprotect.learning.data import ImageSet, Labelled, Part, Protected
 from pueprotect.learning.device import Machine
 from pueprotect.learning.distributed import ALONE, Group
 from pueprotect.learning.models import Classifier, build
-from pueprotect.learning.training import (
-    Schedule,
-    Trainer,
-    average_statistics,
-    batches,
-    shared_batches,
-)
+from pueprotect.learning.training import Schedule, Trainer, average_statistics, batches, shared_batches
 from pueprotect.protect.methods.base import Made, Method, NoiseSettings
 from pueprotect.protect.methods.self_check import facts, self_check
 from pueprotect.protect.presets import Preset
 from pueprotect.release.records import NoiseFacts, SelfCheck
 from pueprotect.runtime import SILENT, Progress, generator
 
-FINE = 3
+FINE = 3  # pixels: side of the mean that `fine` removes
 PIECE = 16384  # images in one message between ranks
+Task = tuple[NoiseSettings, Preset, int]  # what rank 0 sends to the others; the last is the number of classes
 NOISE_STARTS_AT = 0.5  # published: weight noise begins once the surrogate's accuracy exceeds one half
 
 
 def fine(gradients: Tensor) -> Tensor:
     """The part of a gradient (B, C, H, W) that a 3x3 mean does not explain.
 
-    Descent along the whole gradient settles on smooth colour fields, tied to their place in the image: fresh
-    networks still learnt 15-28 % of CIFAR-10 from them (chance 10; one seed). Fine patterns become textures that any
-    convolution finds anywhere in the image, and leave 10 % after the same number of passes.
+    Descent along the whole gradient settles on smooth colour fields tied to their place in the image, from which fresh
+    networks still learn. Fine patterns become textures that any convolution finds anywhere in the image.
     """
     return gradients - box_blur(gradients, FINE)
 
@@ -57,46 +50,35 @@ def fine(gradients: Tensor) -> Tensor:
 class Optimizer:
     """Joint descent on surrogate and perturbation; keeps its state, so that more rounds can follow.
 
-    Several ranks share the work: each holds its part of the images and, sample-wise, of the noise; the gradients of the
-    surrogate and the votes on class-wise noise are added up over all ranks at each step.
-
-    Args:
-        data: training images of this rank; the holdout is never among them.
-        settings: see `NoiseSettings`.
-        group: the ranks.
+    Several ranks share the work: each holds its part `data` of the training images (never of the holdout) and,
+    sample-wise, of the noise. The gradients of the surrogate and the signs for class-wise noise are summed over all
+    ranks at each step.
     """
 
     data: Labelled
     settings: NoiseSettings
     group: Group = ALONE
-    surrogate: Classifier = field(init=False)
-    delta: Tensor = field(init=False)
-    labels: Tensor = field(init=False)
-    rows: Tensor = field(init=False)
-    class_delta: Tensor | None = field(init=False, default=None)
-    rounds: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         settings, data = self.settings, self.data
+        self.rounds = 0
+        self.class_delta: Tensor | None = None  # the class-wise pattern, once every image has its own
         self.surrogate = build(
             settings.surrogate, data.classes, data.size, seed=settings.seed, purpose="surrogate", device=data.device
         )
         self.stream = generator(settings.seed, "protect", device=data.device)
-        self.labels = self.rows = data.labels
+        self.labels = self.rows = data.labels  # `rows` holds the row of `delta` for each image
         shape = (data.classes, data.size, data.size, 3)
         start = torch.rand(shape, generator=self.stream, device=data.device)
         self.delta = (2 * start - 1) * settings.epsilon
-        if self.group.rank:  # all ranks start from the same noise; then each sees its images in an order of its own
+        if self.group.rank:  # all ranks start from the same noise; then each draws its own order of its images
             self.stream = generator(settings.seed, "protect", self.group.rank, device=data.device)
 
     def run(self, rounds: int, *, teacher: Classifier | None = None, progress: Progress = SILENT) -> None:
-        """Optimise for `rounds` more passes.
+        """Optimise for `rounds` more passes over the training images.
 
-        Args:
-            rounds: passes over the training images.
-            teacher: a network that learnt from the noise so far; the surrogate goes on from its weights, so that
-                the noise is optimised against what it learnt.
-            progress: one part for each pass.
+        The surrogate continues from the weights of `teacher`, a network that learnt from the current noise, so that the
+        noise is optimised against what the teacher learnt.
         """
         if teacher is not None:
             self.surrogate.load_state_dict(teacher.state_dict())
@@ -105,8 +87,10 @@ class Optimizer:
         plan = batches(len(self.data), self.data.size, self.stream, self.data.device, batch_size=each)
         noisy = teacher is not None
         for _ in range(rounds):
-            if self.settings.mode == "sample-wise" and self.rounds >= self.settings.class_rounds:
-                self._part_ways()
+            class_wise = self.settings.mode == "class-wise" or self.rounds < self.settings.class_rounds
+            if not class_wise and not self.individual:  # each image continues with its own copy of the class's pattern
+                self.class_delta, self.delta = self.delta, self.delta[self.rows]
+                self.rows = torch.arange(len(self.data), device=self.data.device)
             right = torch.zeros((), dtype=torch.int64, device=self.data.device)
             for (index, crop), _step in zip(plan, range(epoch), strict=False):
                 right += self._step(trainer, index, crop, noisy)
@@ -119,23 +103,14 @@ class Optimizer:
 
     @property
     def individual(self) -> bool:
-        """Whether every image has a pattern of its own by now."""
+        """Whether every image now has its own pattern."""
         return self.class_delta is not None
 
-    def _part_ways(self) -> None:
-        """From here on each image changes its own copy of its class's pattern."""
-        if not self.individual:
-            self.class_delta = self.delta
-            self.delta = self.delta[self.labels]
-            self.rows = torch.arange(len(self.data), device=self.data.device)
-
     def _step(self, trainer: Trainer, index: Tensor, crop: Crop, noisy: bool) -> Tensor:
-        settings = self.settings
-        labels, rows = self.labels[index], self.rows[index]
+        settings, labels, rows = self.settings, self.labels[index], self.rows[index]
         clean = crop.apply(self.data.frames(self._seen(index))).float()
         sigma = settings.sigma
-        # Antithetic pairs: the gradients' change with the noise cancels, which left 0.64-0.80 of the variance of two
-        # independent draws in the weights' gradient and 0.72-0.97 in the images' (resnet8 on a CIFAR-10 release).
+        # Antithetic pairs: the gradients' change with the noise cancels, which lowers their variance.
         deviations = [-sigma if draw % 2 else sigma for draw in range(settings.draws)] if noisy and sigma else []
         visits = settings.inner_steps if self.individual else 1
         for _ in range(visits):
@@ -147,33 +122,28 @@ class Optimizer:
         return right
 
     def _seen(self, index: Tensor) -> Tensor:
-        """The images that stand for these ones: themselves, or each other."""
+        """The images shown in a batch: its own, or in shuffled rounds the same ones exchanged among each other."""
         if self.individual or self.rounds >= self.settings.shuffled * self.settings.class_rounds:
             return index
         return index[torch.randperm(len(index), generator=self.stream, device=index.device)]
 
     def _descend(self, signs: Tensor, rows: Tensor) -> None:
-        settings = self.settings
-        if not self.individual:
-            # A product with the one-hot labels: the mean over each class, in a fixed order of summation.
-            members = functional.one_hot(rows, len(self.delta)).T.float()
-            signs, count = (members @ signs.flatten(1)).view(self.delta.shape), members.sum(1)
-            self.group.add_up([signs, count])
-            signs /= count.clamp_(min=1).view(-1, 1, 1, 1)
-            self.delta = (self.delta - settings.step_size * signs).clamp_(-settings.epsilon, settings.epsilon)
-        else:
-            moved = self.delta[rows] - settings.step_size * signs
-            self.delta[rows] = moved.clamp_(-settings.epsilon, settings.epsilon)
+        step, limit = self.settings.step_size, self.settings.epsilon
+        if self.individual:
+            self.delta[rows] = (self.delta[rows] - step * signs).clamp_(-limit, limit)
+            return
+        # A product with the one-hot labels: the mean over each class, in a fixed order of summation.
+        members = functional.one_hot(rows, len(self.delta)).T.float()
+        signs, count = (members @ signs.flatten(1)).view(self.delta.shape), members.sum(1)
+        self.group.add_up([signs, count])
+        signs /= count.clamp_(min=1).view(-1, 1, 1, 1)
+        self.delta = (self.delta - step * signs).clamp_(-limit, limit)
 
     def noise_for(self, unseen: Labelled, steps: int = 6) -> Tensor:
-        """Noise for images that the optimisation must not see, from the finished surrogate.
+        """Noise from the finished surrogate for images that the optimisation must not see.
 
-        Class-wise it is the class's pattern; sample-wise the error-minimising steps are taken on these images, from the
-        class's pattern on, with the surrogate's weights left alone.
-
-        Args:
-            unseen: the holdout.
-            steps: perturbation steps for each image, one level each.
+        Class-wise it is the class's pattern. Sample-wise, `steps` error-minimising steps of one level on these images
+        start from the class's pattern; the surrogate's weights do not change.
 
         Returns:
             (classes or N, H, W, 3) int8 levels.
@@ -197,7 +167,7 @@ class Optimizer:
         return torch.cat(noise)
 
     def levels(self) -> Tensor:
-        """The noise on the 8-bit grid: (K, H, W, 3) int8."""
+        """The noise on the 8-bit grid: (classes or N, H, W, 3) int8."""
         return self.delta.round().to(torch.int8)
 
     def protected(self) -> Protected:
@@ -212,9 +182,10 @@ class PUE(Method):
     about = "minimises the training error under Gaussian weight noise"
     source = "Wang et al., Provably Unlearnable Data Examples, NDSS 2025"
     dials = frozenset({"rounds"})
+    weight_noise = True
 
     def make(self, images: ImageSet, held: Tensor, settings: NoiseSettings, preset: Preset, machine: Machine) -> Made:
-        """Optimise with the images that are not held out; sample-wise, the held ones get noise at the end."""
+        """Optimise with the images that are not held out; sample-wise, the held-out ones get noise at the end."""
         holdout, shown = (Part(images, members.nonzero().flatten()) for members in (held, ~held))
         task = machine.group.from_leader((settings, preset, images.classes))
         optimizer, noise, found = self._share(shown, holdout, task, machine)
@@ -224,39 +195,30 @@ class PUE(Method):
             noise = whole
         return Made(noise.cpu().numpy(), optimizer.surrogate, found)
 
-    def assist(self, task: tuple[NoiseSettings, Preset, int], machine: Machine) -> None:
-        """This rank's share of the optimisation."""
+    def assist(self, task: Task, machine: Machine) -> None:
+        """Do this rank's share of the optimisation."""
         self._share(None, None, task, machine)
 
     def _share(
-        self,
-        clean: Labelled | None,
-        holdout: Labelled | None,
-        task: tuple[NoiseSettings, Preset, int],
-        machine: Machine,
+        self, clean: Labelled | None, holdout: Labelled | None, task: Task, machine: Machine
     ) -> tuple[Optimizer, Tensor, NoiseFacts]:
         """Optimise with the images that rank 0 deals out; in the end every rank has the whole noise."""
         settings, preset, classes = task
-        own = _dealt(clean, classes, machine)
-        optimizer = Optimizer(own, self._optimised_for(settings), machine.group)
+        used = settings if self.weight_noise else replace(settings, sigma=0.0)
+        optimizer = Optimizer(_dealt(clean, classes, machine), used, machine.group)
         checks = _optimise(optimizer, holdout, preset, machine)
         found = facts(settings, optimizer.protected(), optimizer.surrogate, optimizer.rounds, checks, machine)
         noise = machine.group.collect(optimizer.levels()) if optimizer.individual else optimizer.levels()
         return optimizer, noise, found
 
-    def _optimised_for(self, settings: NoiseSettings) -> NoiseSettings:
-        return settings
-
 
 class EMN(PUE):
-    """The same without weight noise."""
+    """Noise optimised without weight noise."""
 
     name = "emn"
     about = "minimises the training error, without weight noise"
     source = "Huang et al., Unlearnable Examples, ICLR 2021"
-
-    def _optimised_for(self, settings: NoiseSettings) -> NoiseSettings:
-        return replace(settings, sigma=0.0)
+    weight_noise = False
 
 
 def _dealt(clean: Labelled | None, classes: int, machine: Machine) -> Labelled:
@@ -275,7 +237,7 @@ def _dealt(clean: Labelled | None, classes: int, machine: Machine) -> Labelled:
 
 
 def _optimise(optimizer: Optimizer, holdout: Labelled | None, preset: Preset, machine: Machine) -> list[SelfCheck]:
-    """Optimise and check; when a fresh network learns too much, go on from what it learnt and check again."""
+    """Optimise and check; when a fresh network learns too much, continue from its weights and check again."""
 
     def run(label: str, rounds: int, teacher: Classifier | None = None) -> tuple[SelfCheck, Classifier]:
         machine.progress.start(label, rounds)
@@ -286,7 +248,7 @@ def _optimise(optimizer: Optimizer, holdout: Labelled | None, preset: Preset, ma
             seed=optimizer.settings.seed + optimizer.rounds, machine=machine,
         )  # fmt: skip
 
-    found, network = run("optimise noise", optimizer.settings.rounds)
-    if found.passed:
-        return [found]
-    return [found, run("optimise further", preset.extra_rounds, network)[0]]
+    check, network = run("optimise noise", optimizer.settings.rounds)
+    if check.passed:
+        return [check]
+    return [check, run("optimise further", preset.extra_rounds, network)[0]]

@@ -1,38 +1,31 @@
-"""Linearly separable perturbations: a peers' method, to compare with. Written from the paper's description.
+"""Implements linearly separable perturbations (LSP) from the paper's description, for comparison.
 
 Source: Yu et al., "Availability Attacks Create Shortcuts", KDD 2022. The noise is constant within patches and linearly
-separable: each patch of each class has one random sign in each channel, with a little noise for each image on top.
+separable: each patch of each class has one random sign in each channel, plus a little noise for each image.
 """
 
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from pueprotect.protect.methods.base import ClosedForm, Noise, NoiseSettings
+from pueprotect.protect.methods.base import ClosedForm, Labels, Mask, Noise, NoiseSettings, Pixels
 
 PATCH = 8  # pixels
 SAMPLE_WISE = 0.1  # deviation of each image's own noise, relative to the class's
-SHARE = 0.75  # of the budget that the root mean square of the noise takes: 6 of 8 levels
+SHARE = 0.75  # root mean square of the noise, relative to the budget: 6 of 8 levels
 
 
 class LSP(ClosedForm):
     """Random signs of patches of 8 x 8 pixels for each class."""
 
     name = "lsp"
-    about = "adds linearly separable noise in patches; a peers' method, to compare with"
+    about = "adds linearly separable noise in patches (for comparison)"
     source = "Yu et al., Availability Attacks Create Shortcuts, KDD 2022"
     baseline = True
 
-    def noise(
-        self,
-        pixels: npt.NDArray[np.uint8],
-        labels: npt.NDArray[np.int64],
-        held: npt.NDArray[np.bool_],
-        settings: NoiseSettings,
-    ) -> Noise:
-        """The same L2 norm for every image, clipped to the budget."""
+    def noise(self, pixels: Pixels, labels: Labels, held: Mask, settings: NoiseSettings) -> Noise:
+        """Noise of the same L2 norm for every image, clipped to the budget."""
         size, stream = pixels.shape[1], torch.Generator().manual_seed(settings.seed)
         grid = -(-size // PATCH)
         centres = torch.randn((int(labels.max()) + 1, 3, grid, grid), generator=stream).sign()

@@ -1,7 +1,6 @@
-"""Does a fresh network learn from the protected pixels?
+"""Trains a fresh network on the protected pixels to check that it learns nothing from them.
 
-The published stopping rule (a small training error of the surrogate) can be met by noise that fails; this asks the
-question itself.
+Noise that fails can still meet the published stopping rule, a small training error of the surrogate.
 """
 
 from __future__ import annotations
@@ -17,32 +16,26 @@ from pueprotect.protect.methods.base import Made, Noise, NoiseSettings
 from pueprotect.release.records import NoiseFacts, SelfCheck, Surrogate
 from pueprotect.runtime import child_seed
 
-SELF_CHECK_MARGIN = 0.12
+SELF_CHECK_MARGIN = 0.12  # accuracy that passes, as a share of the way from chance to 1
 
 
 def self_check(
     protected: Labelled, holdout: Labelled | None, arch: str, *, epochs: float, seed: int, machine: Machine = HERE
 ) -> tuple[SelfCheck, Classifier]:
-    """Train a fresh network plainly on the protected pixels and measure it on clean images.
+    """Train a fresh network with the standard recipe on the protected pixels and measure it on clean images.
 
-    The check passes when accuracy stays within `SELF_CHECK_MARGIN` of the way from chance to 1.
-
-    Args:
-        protected: protected training images, of this rank.
-        holdout: clean images that no training saw; only rank 0 needs them.
-        arch: architecture of the fresh network.
-        epochs: passes.
-        seed: everything random is a function of it.
-        machine: its ranks train together.
+    The check passes when accuracy is within `SELF_CHECK_MARGIN` of the way from chance to 1. `protected` holds the
+    training images of this rank; the ranks of `machine` train together. Only rank 0 needs `holdout`, clean images that
+    no training saw.
 
     Returns:
-        What was found, and the network: the teacher of further rounds when it learnt too much.
+        The result, and the network: the teacher of further rounds when it learnt too much.
     """
-    group, progress = machine.group, machine.progress
-    progress.start("self-check", Schedule(epochs=epochs).steps(sum(group.gather(len(protected)))))
+    group, progress, schedule = machine.group, machine.progress, Schedule(epochs=epochs)
+    progress.start("self-check", schedule.steps(sum(group.gather(len(protected)))))
     model = build(arch, protected.classes, protected.size, seed=seed, purpose="self-check", device=protected.device)
     own = child_seed(seed, "self-check")
-    train(model, protected, Schedule(epochs=epochs), seed=own, group=group, progress=progress)
+    train(model, protected, schedule, seed=own, group=group, progress=progress)
     chance, reached = 0.0, 0.0
     if holdout is not None:
         chance = int(torch.bincount(holdout.labels, minlength=holdout.classes).max()) / len(holdout)
@@ -50,22 +43,18 @@ def self_check(
     chance, reached = group.from_leader((chance, reached))
     limit = chance + SELF_CHECK_MARGIN * (1 - chance)
     progress.finish(f"{reached:.1%} on the clean holdout, limit {limit:.1%}")
-    found = SelfCheck(
+    check = SelfCheck(
         arch=arch, epochs=epochs, accuracy=reached, chance=chance, limit=limit, passed=reached <= limit,
         attempts=[reached],
     )  # fmt: skip
-    return found, model
+    return check, model
 
 
 def facts(
-    settings: NoiseSettings,
-    protected: Labelled,
-    surrogate: Classifier,
-    rounds: int,
-    checks: list[SelfCheck],
+    settings: NoiseSettings, protected: Labelled, surrogate: Classifier, rounds: int, checks: list[SelfCheck],
     machine: Machine,
-) -> NoiseFacts:
-    """What is known about finished noise; the last check counts."""
+) -> NoiseFacts:  # fmt: skip
+    """The facts about finished noise; the last check counts."""
     counts = machine.group.gather((int(count_correct(surrogate, protected)), len(protected)))
     return NoiseFacts(
         rounds=rounds,
@@ -82,11 +71,9 @@ def facts(
 def checked(
     noise: Noise, images: ImageSet, held: Tensor, settings: NoiseSettings, epochs: float, machine: Machine
 ) -> Made:
-    """Noise that was computed for each image, checked on the images that are not held out."""
+    """Check sample-wise noise by training on the images that are not held out."""
     holdout, shown = (Part(images, members.nonzero().flatten()) for members in (held, ~held))
     protected = Protected(shown, torch.from_numpy(noise).to(images.images.device), shown.members)
-    alone = Machine(machine.device, progress=machine.progress)
-    found, network = self_check(
-        protected, holdout, settings.surrogate, epochs=epochs, seed=settings.seed, machine=alone
-    )
-    return Made(noise, network, facts(settings, protected, network, 0, [found], alone))
+    alone, arch = Machine(machine.device, progress=machine.progress), settings.surrogate
+    check, network = self_check(protected, holdout, arch, epochs=epochs, seed=settings.seed, machine=alone)
+    return Made(noise, network, facts(settings, protected, network, 0, [check], alone))

@@ -1,20 +1,20 @@
-"""A texture code in closed form: each class has textures of its own, laid along what each image shows anyway.
+"""Adds a texture code in closed form (method `hardened`): each class has textures, which follow each image's content.
 
-No surrogate and no optimisation. Luma: every block of 8 x 8 pixels shows one index of the block's DCT that belongs to
-its class. Its sign follows the image's own coefficient and runs on across 2 x 2 blocks, so it strengthens what is
-there, differs from image to image and averages out over a class: no linear eye finds it. The other classes' indices are
-pushed against the image. Colour: blue shows a coarse grating of a frequency that belongs to the class, with phases for
-each image. Red and green show the luma code, bent apart by a second such grating. Low frequencies are what is left
-behind an attacker's blur, and there pictures hold little colour (beyond one cycle in 16 pixels 1 to 4 levels, where
-luma holds 5 to 15). Greyscale images get the luma code alone. Where a picture is flat the noise is weaker.
+No surrogate and no optimisation. In luma, every block of 8 x 8 pixels shows one index of the block DCT that belongs to
+its class. The sign of the noise follows the image's own coefficient and continues across 2 x 2 blocks. The noise thus
+strengthens the image's content, differs from image to image and averages out over a class: a linear classifier does
+not find it. The indices of other classes are pushed against the image. Blue shows a coarse grating of a frequency that
+belongs to the class, with phases for each image. Red and green show the luma code, modulated by a second such grating.
+Gratings are coarse, since low frequencies survive an attacker's blur, and images hold little colour there. Greyscale
+images get the luma code alone. Where an image is flat the noise is weaker.
 
-Up to 100 classes show one index each, of those that survive JPEG of quality 10 and hold little natural energy; up to
-ten leave out the finest of these, of which three 3x3 means leave nothing. More classes own pairs of indices, of which
-each tile of 2 x 2 blocks draws one.
+Up to 100 classes show one index each, of those that survive JPEG of quality 10 and hold little natural energy. Up to
+ten classes avoid the finest of these, which repeated 3x3 means remove. More classes own pairs of indices, of which each
+tile of 2 x 2 blocks draws one.
 
-What it does not do: the indices and the frequencies show in the energies of the released classes, so the key is no
-defence. Who knows the book and subtracts what it lays gets the images back, who notches them a part, larger the wider
-the notch and the smaller the budget (attacks `known-code`, `notch`, `wide-notch`).
+Limits: the indices and frequencies can be read off the energies of the released classes, so a secret key does not help.
+An attacker who knows the code book and subtracts its noise recovers the images. Removing the code's frequencies
+recovers part of them, more with a wider notch or a smaller budget (attacks `known-code`, `notch`, `wide-notch`).
 
 No torch: noise is the same on every device.
 """
@@ -33,7 +33,7 @@ from pueprotect.errors import ImageError, InputError
 from pueprotect.images.block_dct import BLOCK, LUMA, Floats, block_dct, inverse_block_dct
 from pueprotect.images.decode import identify
 from pueprotect.images.folders import ImageFolder
-from pueprotect.protect.methods.base import ClosedForm, Noise, NoiseSettings, Visibility
+from pueprotect.protect.methods.base import ClosedForm, Labels, Mask, Noise, NoiseSettings, Pixels, Visibility
 from pueprotect.runtime import child_seed
 
 if TYPE_CHECKING:
@@ -41,11 +41,11 @@ if TYPE_CHECKING:
 
 TILE = 2 * BLOCK
 SMALLEST = 16  # pixels: one tile
-LEAST_LEVELS = 4  # a quarter of it, all that `subtle` leaves in flat areas, is one whole level
-ADVISED_LEVELS = 12  # below it `notch`, `mid-notch` and `equalise` get past the code; `wide-notch` does with more, too
-CHUNK = 256
-AGAINST = 0.15  # how far the indices of other classes are pushed against the image, relative to the own one
-TYPICAL = 60.0  # levels of a DCT coefficient at which that push is whole
+LEAST_LEVELS = 4  # a quarter of it, the share of `subtle` in flat areas, is one whole level
+ADVISED_LEVELS = 12  # with less, several filter attacks remove the code (examples/results/trials.md)
+CHUNK = 256  # images in memory at once
+AGAINST = 0.15  # push of other classes' indices against the image, relative to the amplitude of the class's own index
+TYPICAL = 60.0  # levels of a DCT coefficient at which that push is complete
 
 # (row, column) of the block DCT: one for each class; finer ones for more than ten classes, since networks learn them
 # sooner; and the pool of pairs for more than 100.
@@ -56,13 +56,11 @@ POOL = (*MANY, (0, 2), (2, 0), (4, 0), (0, 5), (1, 2), (2, 1), (2, 3), (3, 3), (
 GRATINGS = ((1, 0), (0, 1), (1, 1), (1.6, 0), (0, 1.6), (1.6, 1), (1, 1.6), (1.6, 1.6), (2.2, 0), (0, 2.2))
 RED_GREEN = 0.5  # size of the grating between red and green, relative to the luma code
 
-# Share of the budget in flat areas, and the deviation of luma (levels, within 7 x 7 pixels) from which on it is whole.
+# Share of the budget in flat areas, and the deviation of luma (levels, in 7 x 7 pixels) at which all of it is used.
 SHAPES: dict[Visibility, tuple[float, float]] = {"subtle": (0.25, 40.0), "standard": (0.75, 20.0), "strong": (1.0, 1.0)}
 WINDOW = 7
 
-Pixels = npt.NDArray[np.uint8]
 Levels = npt.NDArray[np.int8]
-Labels = npt.NDArray[np.int64]
 Frequencies = npt.NDArray[np.float64]
 
 
@@ -72,8 +70,7 @@ class Code:
 
     Attributes:
         luma: indices (row, column) of the block DCT.
-        blue: frequency of the grating in blue, one of `GRATINGS`.
-        red_green: the same of the grating between red and green.
+        blue: frequency of the grating in blue, one of `GRATINGS`; `red_green` is the one between red and green.
     """
 
     luma: tuple[tuple[int, int], ...]
@@ -81,18 +78,18 @@ class Code:
     red_green: tuple[float, float]
 
     def distance(self, other: Code) -> int:
-        """How many textures of this class the other one lacks."""
+        """How many textures of this class the other class lacks."""
         return len(set(self.luma) - set(other.luma)) + (self.blue != other.blue) + (self.red_green != other.red_green)
 
 
 @dataclass(frozen=True)
 class Scheme:
-    """All that there is to know about one release but the draws of each image.
+    """All parameters of the code of one release, except the random draws of each image.
 
     Attributes:
         codes: from `code_book`, one for each class.
         epsilon: L-infinity budget in levels.
-        visibility: how far the code yields where a picture is flat; `strong` takes the whole budget everywhere.
+        visibility: how visible the code is where an image is flat; `strong` uses the whole budget everywhere.
     """
 
     codes: tuple[Code, ...]
@@ -104,8 +101,8 @@ def code_book(classes: int, key: int) -> tuple[Code, ...]:
     """A code for each class, any two at least two textures apart.
 
     Args:
-        classes: how many.
-        key: decides which class gets which code; what others need not know.
+        classes: number of classes.
+        key: decides which class gets which code.
 
     Raises:
         InputError: more classes than the book separates.
@@ -123,7 +120,7 @@ def code_book(classes: int, key: int) -> tuple[Code, ...]:
     blue, red_green = (rng.permutation(GRATINGS).tolist() for _ in range(2))
     book = []
     for number in range(classes):
-        # A Latin square: sets of one blue differ between red and green, but for those ten apart, which share no index.
+        # A Latin square: classes of one blue differ between red and green, or are ten sets apart and share no index.
         place, turn = number % len(sets), (number // len(sets) + number) % len(GRATINGS)
         other = place if classes <= len(GRATINGS) else (place + turn) % len(GRATINGS)
         luma = tuple((row, column) for row, column in sets[place])
@@ -132,7 +129,7 @@ def code_book(classes: int, key: int) -> tuple[Code, ...]:
 
 
 def _pairs(pool: list[list[int]]) -> list[list[list[int]]]:
-    """Pairs of indices such that those ten places apart share none: rounds of a tournament, side by side."""
+    """Pairs of indices such that pairs ten places apart share none: the rounds of a round-robin tournament."""
     last = len(pool) - 1
     rounds = [
         [[pool[last], pool[turn]]]
@@ -149,7 +146,7 @@ def texture(images: Pixels, labels: Labels, scheme: Scheme, key: int) -> Levels:
         images: (N, S, S, 3) uint8, S at least 16.
         labels: (N,) int64 indices into the scheme's codes.
         scheme: codes, budget and visibility.
-        key: with an image's place in the set it decides the image's tiles and phases.
+        key: decides each image's tiles and phases, together with its position in the set.
 
     Returns:
         (N, S, S, 3) int8 levels.
@@ -166,20 +163,17 @@ def _laid(images: Pixels, labels: Labels, scheme: Scheme, streams: Sequence[np.r
     luma = _whole_luma(images)
     rows, columns = (side // TILE for side in luma.shape[1:])
     picked = np.stack([stream.integers(0, len(scheme.codes[0].luma), (rows, columns)) for stream in streams])
-    phases = np.stack([stream.uniform(0, 2 * np.pi, (2, 2)) for stream in streams])
-    code = _luma_code(block_dct(luma), labels, scheme.codes, picked)
-    blue, red_green = (
-        _grating(images.shape[1], frequencies, np.where(frequencies > 0, phases[:, number], 0))
-        for number, frequencies in enumerate(_frequencies(labels, scheme.codes))
-    )
-    return _joined(images, luma, code, blue, red_green, scheme)
+    drawn = np.stack([stream.uniform(0, 2 * np.pi, (2, 2)) for stream in streams])
+    frequencies = _frequencies(labels, scheme.codes)
+    phases = [np.where(given > 0, drawn[:, number], 0) for number, given in enumerate(frequencies)]
+    return _joined(images, luma, _luma_code(block_dct(luma), labels, scheme.codes, picked), labels, phases, scheme)
 
 
 def guessed(images: Pixels, labels: Labels, scheme: Scheme) -> Levels:
-    """What an attacker who knows the scheme takes for the noise of released images.
+    """Estimate the noise of released images, as an attacker who knows the scheme can.
 
-    Each tile is taken to show the index of its class that stands out most against the same index in all images. The
-    phases of the gratings are those that fit blue against red and green, and red against green, best.
+    The estimate for each tile is the index of its class with the most energy relative to the same index in all images.
+    The phases of the gratings are those that best fit blue against red and green, and red against green.
 
     Args:
         images: (N, S, S, 3) uint8, released.
@@ -199,28 +193,28 @@ def guessed(images: Pixels, labels: Labels, scheme: Scheme) -> Levels:
     code = _luma_code(natural, labels, codes, outstanding.argmax(-1))
     shown = images.astype(np.float32)
     planes = (shown[..., 2] - shown[..., :2].mean(-1), shown[..., 0] - shown[..., 1])
-    blue, red_green = (
-        _grating(images.shape[1], frequencies, _phases(plane, frequencies))
-        for plane, frequencies in zip(planes, _frequencies(labels, codes), strict=True)
-    )
-    return _joined(images, luma, code, blue, red_green, scheme)
+    phases = [_phases(*both) for both in zip(planes, _frequencies(labels, codes), strict=True)]
+    return _joined(images, luma, code, labels, phases, scheme)
 
 
 def _whole_luma(images: Pixels) -> Floats:
-    """Luma (N, S', S') with S' whole tiles, by reflection."""
-    size = images.shape[1]
-    missing = -size % TILE
+    """Luma (N, S', S'), padded by reflection to whole tiles."""
+    missing = -images.shape[1] % TILE
     luma = images.astype(np.float32) @ np.array(LUMA, dtype=np.float32)
-    return np.pad(luma, ((0, 0), (0, missing), (0, missing)), mode="reflect" if missing < size else "edge")
+    return np.pad(luma, ((0, 0), (0, missing), (0, missing)), mode="reflect" if missing < images.shape[1] else "edge")
 
 
 def _indices(codes: Sequence[Code]) -> list[tuple[int, int]]:
     return sorted({index for code in codes for index in code.luma})
 
 
-def _joined(images: Pixels, luma: Floats, code: Floats, blue: Floats, red_green: Floats, scheme: Scheme) -> Levels:
-    """The signs of all patterns at their amplitude; greyscale images get the luma code in all three channels."""
+def _joined(
+    images: Pixels, luma: Floats, code: Floats, labels: Labels, phases: Sequence[Frequencies], scheme: Scheme
+) -> Levels:
+    """The luma code and the gratings at their amplitude; greyscale images get the luma code in all three channels."""
     size = images.shape[1]
+    frequencies = _frequencies(labels, scheme.codes)
+    blue, red_green = (_grating(size, *both) for both in zip(frequencies, phases, strict=True))
     code = code[:, :size, :size]
     noise: Levels = np.empty(images.shape, dtype=np.int8)
     noise[..., 0] = _signs(code + RED_GREEN * red_green)
@@ -233,7 +227,7 @@ def _joined(images: Pixels, luma: Floats, code: Floats, blue: Floats, red_green:
 
 
 def _amplitude(luma: Floats, scheme: Scheme) -> Levels:
-    """Levels of each pixel's noise: less where the picture is flat and the eye sees more."""
+    """Levels of each pixel's noise: less where the image is flat and noise is more visible."""
     least, busy = SHAPES[scheme.visibility]
     mean, square = (uniform_filter(plane, (0, WINDOW, WINDOW), mode="mirror") for plane in (luma, luma * luma))
     contrast = np.sqrt(np.maximum(square - mean * mean, 0))
@@ -242,10 +236,7 @@ def _amplitude(luma: Floats, scheme: Scheme) -> Levels:
 
 
 def _luma_code(natural: Floats, labels: Labels, codes: Sequence[Code], picked: npt.NDArray[np.int64]) -> Floats:
-    """The pattern (N, S', S') for block coefficients and, for each tile, which index of the class it shows.
-
-    Its root mean square is about 1.
-    """
+    """The luma pattern (N, S', S') of root mean square 1, from block coefficients and the index picked in each tile."""
     shown = picked.repeat(2, axis=1).repeat(2, axis=2)
     wanted = np.zeros_like(natural)
     for row, column in _indices(codes):
@@ -263,20 +254,20 @@ def _signs(pattern: Floats) -> Levels:
 
 
 def _alternation(shape: tuple[int, ...], row: int, column: int) -> Floats:
-    """Signs (h, w) with which the cosine of one block runs on in the next."""
+    """Signs (h, w) with which the cosine of one block continues in the next."""
     parity = np.arange(shape[1])[:, None] * row + np.arange(shape[2]) * column
     return (1 - 2 * (parity % 2)).astype(np.float32)
 
 
 def _in_groups(coefficients: Floats, row: int, column: int) -> Floats:
-    """How much of the running cosine each tile holds: (N, h, w) -> (N, h / 2, w / 2)."""
+    """The sum of the continued cosine in each tile: (N, h, w) -> (N, h / 2, w / 2)."""
     count, rows, columns = coefficients.shape
     alternating = coefficients * _alternation(coefficients.shape, row, column)
     return np.asarray(alternating.reshape(count, rows // 2, 2, columns // 2, 2).sum((2, 4)))
 
 
 def _frequencies(labels: Labels, codes: Sequence[Code]) -> tuple[Frequencies, Frequencies]:
-    """Of each image's gratings in blue and between red and green: (N, 2) each, horizontal first."""
+    """Frequencies of each image's gratings, in blue and between red and green: (N, 2) each, horizontal first."""
     return np.array([code.blue for code in codes])[labels], np.array([code.red_green for code in codes])[labels]
 
 
@@ -287,9 +278,8 @@ def _angles(size: int, frequencies: Frequencies) -> Frequencies:
 
 def _grating(size: int, frequencies: Frequencies, phases: Frequencies) -> Floats:
     """Gratings (N, S, S) with phases (N, 2), of root mean square about 1."""
-    waves = (
-        np.cos(_angles(size, frequencies) + phases[:, :, None]) * np.where(frequencies > 0, np.sqrt(2), 1)[:, :, None]
-    )
+    scale = np.where(frequencies > 0, np.sqrt(2), 1)[:, :, None]
+    waves = np.cos(_angles(size, frequencies) + phases[:, :, None]) * scale
     across, down = waves.astype(np.float32).swapaxes(0, 1)
     return np.asarray(down[:, :, None] * across[:, None, :])
 
@@ -305,21 +295,20 @@ def _phases(plane: Floats, frequencies: Frequencies) -> Frequencies:
 
 
 class Hardened(ClosedForm):
-    """The texture code of this module, laid on every image."""
+    """The texture code of this module, on every image."""
 
     name = "hardened"
-    about = "lays textures of the class along each image, in closed form"
+    about = "adds textures of the class that follow each image's content, in closed form"
     source = "this project"
     dials = frozenset({"visibility"})
     checks = 2  # networks learn the coarse part of a texture code later than optimised noise
 
     def check(self, folder: ImageFolder, options: Options) -> None:
-        """Refuse too small a budget, too many classes, or a picture smaller than a tile; from headers alone."""
-        epsilon = options.epsilon
-        if epsilon < LEAST_LEVELS:
+        """Refuse too small a budget, too many classes, or an image smaller than a tile; reads headers alone."""
+        if options.epsilon < LEAST_LEVELS:
             raise InputError(
-                f"--epsilon {epsilon}/255 is below {LEAST_LEVELS}/255, what the texture code needs on the 8-bit grid; "
-                "give it more, or protect with --method pue."
+                f"--epsilon {options.epsilon}/255 is below {LEAST_LEVELS}/255, the least that the texture code needs; "
+                "use more, or protect with --method pue."
             )
         code_book(len(folder.classes), options.seed)
         for entry in folder.entries:
@@ -329,17 +318,17 @@ class Hardened(ClosedForm):
                 continue  # reported with all others that cannot be read
             if min(width, height) < SMALLEST:
                 raise InputError(
-                    f"{folder.path_of(entry)} has {width} x {height} pixels and the texture code needs {SMALLEST} on "
+                    f"{folder.path_of(entry)} has {width} x {height} pixels, but the texture code needs {SMALLEST} on "
                     "each side; enlarge or remove it, or protect with --method pue."
                 )
 
-    def noise(self, pixels: Pixels, labels: Labels, held: npt.NDArray[np.bool_], settings: NoiseSettings) -> Noise:
-        """The code of each image's class, see `texture`."""
+    def noise(self, pixels: Pixels, labels: Labels, held: Mask, settings: NoiseSettings) -> Noise:
+        """The code of each image's class, see `texture`; nothing is fitted to the images."""
         scheme = Scheme(code_book(int(labels.max()) + 1, settings.seed), settings.epsilon, settings.visibility)
         return texture(pixels, labels, scheme, settings.seed)
 
     def advice(self, settings: NoiseSettings) -> list[str]:
-        """A budget below the advised one is not enough for several attackers."""
+        """Warn of a budget below the advised one."""
         if settings.epsilon >= ADVISED_LEVELS:
             return []
         return [

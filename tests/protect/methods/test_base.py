@@ -34,13 +34,13 @@ def test_noise_is_signed_within_budget_and_clipped(epsilon: int, seed: int) -> N
 @pytest.mark.parametrize(
     "wrong", [{"epsilon": 0}, {"epsilon": 256}, {"sigma": -0.1}, {"sigma": float("nan")}, {"rounds": 0}, {"draws": 0}]
 )
-def test_out_of_range(wrong: dict[str, float]) -> None:
+def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(InputError):
         NoiseSettings(**wrong)  # type: ignore[arg-type]
 
 
 def plugin(place: Path, group: str, name: str, code: str) -> dict[str, str]:
-    """An environment in which a package of somebody else is installed that offers one plug-in."""
+    """An environment with an installed third-party package that offers one plug-in."""
     (place / "theirs.py").write_text(code)
     info = place / "their_package-1.0.dist-info"
     info.mkdir()
@@ -130,7 +130,7 @@ def test_an_unknown_method_offers_near_names_and_a_taken_name_is_refused() -> No
         register(type("Again", (find("pue").__class__,), {}))
 
 
-def test_names_are_known_without_torch() -> None:
+def test_names_are_listed_without_torch() -> None:
     code = "import sys; from pueprotect.protect.methods.base import method_names as names; "
     code += "print(names(), 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -82,7 +82,7 @@ def test_one_class_wise_step_equals_a_plain_loop(size: int) -> None:
 
 
 @pytest.mark.parametrize("mode", ["class-wise", "sample-wise"])
-def test_protected_images_are_looked_at_with_their_noise(mode: str) -> None:
+def test_protected_images_are_shown_with_their_noise(mode: str) -> None:
     whole = random_images(60)
     members = torch.arange(60)[torch.arange(60) % 4 != 1]
     optimizer = error_minimising.Optimizer(Part(whole, members), NoiseSettings(rounds=3, mode=mode))
@@ -95,11 +95,11 @@ def test_protected_images_are_looked_at_with_their_noise(mode: str) -> None:
     assert torch.equal(shown.labels, whole.labels[members])
     alone = error_minimising.Optimizer(whole.subset(members), NoiseSettings(rounds=3, mode=mode))
     alone.run(3)
-    assert torch.equal(alone.levels(), levels), "where the images lie makes no difference"
+    assert torch.equal(alone.levels(), levels), "a part of a set gives the same noise as a copy of it"
 
 
 class Watched:
-    """Notes which images were asked for."""
+    """Records which images were requested."""
 
     def __init__(self, data: ImageSet) -> None:
         self.data, self.asked = data, list[list[int]]()
@@ -114,8 +114,8 @@ class Watched:
 
 
 @pytest.mark.parametrize("mode", ["class-wise", "sample-wise"])
-def test_in_shuffled_rounds_the_noise_alone_tells_the_class(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The noise and the label belong together in every round; the picture joins them later."""
+def test_in_shuffled_rounds_only_the_noise_predicts_the_class(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noise and label match in every round; the image matches them in the later rounds only."""
     watched, trained = Watched(random_images()), []
     wanted = NoiseSettings(mode=mode, rounds=6, shuffled=0.5)  # type: ignore[arg-type]
     optimizer = error_minimising.Optimizer(watched, wanted)

@@ -55,7 +55,7 @@ def test_noise_is_the_whole_budget_and_repeats() -> None:
     assert not np.array_equal(noise, laid(images, labels, epsilon=6, key=1))
 
 
-def test_noise_does_not_depend_on_the_images_around(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_noise_does_not_depend_on_other_images(monkeypatch: pytest.MonkeyPatch) -> None:
     images, labels = pictures(), np.arange(40) % 4
     whole = laid(images, labels)
     monkeypatch.setattr(texture, "CHUNK", 7)
@@ -93,12 +93,12 @@ def test_luma_strengthens_the_indices_of_its_class_along_the_image() -> None:
     assert own[0, 5] > 5 * other[0, 5]
     assert other[3, 0] > 5 * own[3, 0]
     natural = block_dct(images.astype(np.float32) @ np.array(LUMA, dtype=np.float32))
-    meeting = (block_dct(noise) * natural)[labels == 0].sum((0, 1, 2))
-    assert meeting[0, 3] > 0, "with the image"
+    product = (block_dct(noise) * natural)[labels == 0].sum((0, 1, 2))
+    assert product[0, 3] > 0, "the noise has the sign of the image"
 
 
 @pytest.mark.parametrize(("visibility", "least"), [("subtle", 2), ("standard", 6), ("strong", 8)])
-def test_noise_yields_where_the_picture_is_flat(visibility: Visibility, least: int) -> None:
+def test_noise_is_weaker_where_the_picture_is_flat(visibility: Visibility, least: int) -> None:
     images = np.full((1, 32, 32, 3), 90, dtype=np.uint8)
     images[:, :, 16:] += (np.indices((32, 16)).sum(0) % 2 * 120).astype(np.uint8)[..., None]
     noise = texture.texture(images, np.zeros(1, np.int64), Scheme(code_book(2, 0), 8, visibility), 0)
@@ -107,8 +107,8 @@ def test_noise_yields_where_the_picture_is_flat(visibility: Visibility, least: i
 
 
 @pytest.mark.parametrize("classes", [4, 40, 300])
-def test_an_attacker_who_knows_the_book_finds_the_noise(classes: int) -> None:
-    """The code is no secret to whoever has the key; the README says so with the attack `known-code`."""
+def test_an_attacker_who_knows_the_code_book_finds_the_noise(classes: int) -> None:
+    """An attacker with the key can compute the code book, as the attack `known-code` does."""
     images, labels, book = pictures(80), np.arange(80) % classes, code_book(classes, 0)
     noise = texture.texture(images, labels, Scheme(book, 8, "strong"), 0)
     released = np.clip(images.astype(int) + noise, 0, 255).astype(np.uint8)
@@ -137,7 +137,7 @@ def test_any_working_size(size: int) -> None:
 def test_the_code_of_a_large_picture_survives_the_attackers_reduction(
     attacked: int, alike: float, levels: float
 ) -> None:
-    """Laid at a working size of 64 on 512 pixels; at half the working size the coarser half of the code is left."""
+    """The working size is 64 on 512 pixels; reduced to half of it, the coarser half of the code is left."""
     large = photo(512, 512)
     small = np.asarray(Image.fromarray(large).resize((64, 64), Image.Resampling.LANCZOS))[None]
     noise = texture.texture(small, np.zeros(1, np.int64), Scheme(code_book(2, 0), 8), 0)[0]
@@ -155,7 +155,9 @@ def test_the_code_of_a_large_picture_survives_the_attackers_reduction(
     ("epsilon", "classes", "side", "message"),
     [(3, 3, 20, "below 4/255"), (8, 5000, 20, "5000 classes"), (8, 3, 12, "needs 16")],
 )
-def test_what_cannot_be_coded_is_refused(epsilon: int, classes: int, side: int, message: str, tmp_path: Path) -> None:
+def test_what_the_code_cannot_protect_is_refused(
+    epsilon: int, classes: int, side: int, message: str, tmp_path: Path
+) -> None:
     from pueprotect.images.folders import ImageEntry, ImageFolder
 
     put(tmp_path / "a.png", photo(side, side))

@@ -17,9 +17,6 @@ class Gates:
     recovered: float | None = None
 
 
-NO_GATES = Gates()
-
-
 def recovered_share(accuracy: float | None, chance: float | None, clean: float | None) -> float | None:
     """(accuracy - chance) / (clean accuracy - chance) within [0, 1]; None where one of them is unknown."""
     if accuracy is None or chance is None or clean is None or clean <= chance:
@@ -33,18 +30,18 @@ def clean_row(results: Sequence[AttackResult], chance: float) -> AuditRow:
     if row.accuracy is None:
         return row
     passes, fitted = row.details.get("epoch_accuracy", ()), row.details.get("train_accuracy")
-    found = flags.raised({
+    found = flags.names_of({
         "weak-clean-line": flags.weak_clean_line(row.accuracy, chance),
         "clean-line-not-converged": flags.not_converged(passes, fitted, chance),
     })  # fmt: skip
     return AuditRow.over(results, recovered_share(row.accuracy, chance, row.accuracy), found)
 
 
-def judge(results: Sequence[AttackResult], clean: AuditRow | None, chance: float, gates: Gates = NO_GATES) -> AuditRow:
+def judge(results: Sequence[AttackResult], clean: AuditRow | None, chance: float, gates: Gates = Gates()) -> AuditRow:
     """The recovered share of an attack, and its flags, from one run for each seed.
 
-    `clean` is the clean line of the same architecture, `chance` the accuracy of the constant answer. The spread over
-    seeds is compared with `gates`.
+    `clean` is the clean line of the same architecture, `chance` the accuracy of the constant answer. `gates` are
+    compared with the spread over seeds.
     """
     row = AuditRow.over(results)
     if row.accuracy is None:
@@ -52,7 +49,7 @@ def judge(results: Sequence[AttackResult], clean: AuditRow | None, chance: float
     top, fitted = (clean.accuracy, clean.details.get("train_accuracy")) if clean else (None, None)
     accuracies = [result.accuracy for result in results if result.accuracy is not None]
     shares = [share for found in accuracies if (share := recovered_share(found, chance, top)) is not None]
-    found = flags.raised({
+    found = flags.names_of({
         "below-chance": row.accuracy < chance - 0.02,
         "under-trained": flags.under_trained(row.details.get("train_accuracy"), fitted, chance),
         "seed-spread": flags.spread_exceeds_margin(accuracies, gates.accuracy)

@@ -73,7 +73,7 @@ FITTED = 0.5
 FITTED_OF_CLEAN = 2 / 3
 
 
-def raised(doubts: Mapping[str, bool]) -> list[str]:
+def names_of(doubts: Mapping[str, bool]) -> list[str]:
     """The names of the flags whose condition holds."""
     return [name for name, doubtful in doubts.items() if doubtful]
 
@@ -91,8 +91,8 @@ def weak_clean_line(accuracy: float, chance: float) -> bool:
 def not_converged(epoch_accuracy: Sequence[float], train_accuracy: float | None, chance: float) -> bool:
     """Whether a clean training looks cut short.
 
-    That is so when the last tenth of the passes gained over three points of test accuracy (`epoch_accuracy`, one value
-    for each pass) on the tenth before, or when training accuracy is below half of the way from chance to 1.
+    That is so when the last tenth of the passes gained over three points of test accuracy (`epoch_accuracy`) on the
+    tenth before, or when training accuracy is below half of the way from chance to 1.
     """
     tenth = max(1, len(epoch_accuracy) // 10)
     last, before = epoch_accuracy[-tenth:], epoch_accuracy[-2 * tenth : -tenth]

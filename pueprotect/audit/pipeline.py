@@ -10,7 +10,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ import torch
 from pueprotect import __version__
 from pueprotect.audit.attacks import Target, find
 from pueprotect.audit.attacks.base import CLEAN_SHARE, KNOWLEDGE, clean_share
-from pueprotect.audit.findings import NO_GATES, Gates, clean_row, in_order, judge, worst_of
-from pueprotect.audit.flags import imbalanced, raised
+from pueprotect.audit.findings import Gates, clean_row, in_order, judge, worst_of
+from pueprotect.audit.flags import imbalanced, names_of
 from pueprotect.audit.suites import TRANSFER, applicable, suite
 from pueprotect.errors import InputError, StaleDataError
 from pueprotect.learning.data import ImageSet
@@ -38,7 +38,7 @@ MOST_SEEDS = 100
 
 @dataclass(frozen=True, kw_only=True)
 class AuditSettings:
-    """What is attacked, and how.
+    """What is attacked, and how; everything random is a function of `seed`.
 
     Attributes:
         attacks: registered names; empty for those of the suite.
@@ -47,7 +47,6 @@ class AuditSettings:
         epochs: passes of each training; None chooses by the number of images.
         clean_fraction: share of the clean training images that some attacks get, in (0, 1).
         etas: radii of the recovery attack, ascending.
-        seed: everything random is a function of it.
         seeds: every attack and clean line is run with `seed`, `seed` + 1, ... so many times.
         gates: limits that the spread over seeds is compared with.
     """
@@ -60,7 +59,7 @@ class AuditSettings:
     etas: tuple[float, ...] = (0.5, 1.0, 2.0)
     seed: int = 0
     seeds: int = 1
-    gates: Gates = NO_GATES
+    gates: Gates = field(default_factory=Gates)
 
     def __post_init__(self) -> None:
         if not self.attacks:
@@ -255,7 +254,7 @@ class _Audit:
     def flags(self, clean: dict[str, AuditRow], skipped: Sequence[str]) -> list[str]:
         """Reasons to doubt the whole audit."""
         release, data = self.release, self.release.released
-        own = raised({
+        own = names_of({
             "no-clean-line": not clean,
             "small-test": release.few_test_images,
             "class-imbalance": imbalanced(torch.bincount(data.labels, minlength=data.classes).tolist()),

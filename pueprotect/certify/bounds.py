@@ -94,13 +94,9 @@ def population_plan(tail: float, alpha: float, candidates: int = 1) -> tuple[flo
     images, 2 for 10,000), and slightly more draws for the same radius. It assumes test images drawn independently from
     the distribution, and surrogates made without them.
 
-    Args:
-        tail: 1 - q_shifted.
-        alpha: failure probability of the whole bound, over test images and draws.
-        candidates: number of surrogates among which one was chosen on these test images.
-
-    Returns:
-        (tail for the order statistic, its alpha, alpha of `upper_limit`).
+    `tail` is 1 - q_shifted, `alpha` the failure probability of the whole bound, over test images and draws, and
+    `candidates` the number of surrogates among which one was chosen on these test images. The result is the tail for
+    the order statistic, its alpha, and the alpha of `upper_limit`.
     """
     return tail * (1 - UNLUCKY), alpha / 2, UNLUCKY * alpha / 2 / candidates
 

@@ -119,10 +119,7 @@ def curve(counts: Sequence[int], images: int, settings: CertificateSettings, can
 def draw_engine(
     model: Classifier, data: ImageSet, test: ImageSet, settings: CertificateSettings, purpose: str = "certify"
 ) -> DrawEngine:
-    """Draws around a surrogate that was trained on `data`, evaluated on clean `test` images.
-
-    Draws for different purposes are independent of each other.
-    """
+    """Draws around a surrogate trained on `data`, on clean `test` images; those of other purposes are independent."""
     return DrawEngine(
         model, test.images, test.labels, calibration_images(data, settings.seed), sigma=settings.sigma,
         seed=child_seed(settings.seed, purpose), bf16=settings.precision == "bf16",
@@ -155,15 +152,12 @@ def certify(
     counts, images = [correct for correct, _ in answers], len(test)
     shares, edges = np.histogram(np.array(counts) / images, bins=HISTOGRAM_BINS, range=(0, 1))
     return RecipeFigures(
-        recipe=recipe,
-        draws=settings.draws,
-        surrogate_clean_accuracy=accuracy(model, test),
+        recipe=recipe, draws=settings.draws, surrogate_clean_accuracy=accuracy(model, test),
         surrogate_fit=accuracy(model, data.subset(torch.arange(min(FIT_IMAGES, len(data)), device=data.device))),
         noisy_accuracy=NoisyAccuracy(
             mean=float(np.mean(counts)) / images, median=float(np.median(counts)) / images, max=max(counts) / images,
             quantile=float(np.quantile(counts, settings.q)) / images,
             histogram=Histogram(edges=[round(float(edge), 6) for edge in edges], draws=shares.tolist()),
         ),
-        unanswered=sum(lost for _, lost in answers),
-        curve=curve(counts, images, settings, candidates),
+        unanswered=sum(lost for _, lost in answers), curve=curve(counts, images, settings, candidates),
     )  # fmt: skip

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -32,10 +32,8 @@ Count = tuple[int, int]
 class DrawLog:
     """The finished draws of one surrogate.
 
-    Args:
-        path: the file; None keeps the draws in memory.
-        key: everything that a draw depends on except its index, as plain JSON values.
-        resume: continue an existing file; otherwise it is replaced.
+    They are in the file `path`, or only in memory without one. `key` is everything that a draw depends on except its
+    index, as plain JSON values. With `resume` an existing file is continued, otherwise it is replaced.
 
     Raises:
         InputError: the file holds draws of other settings or data; the message names the differences.
@@ -79,9 +77,8 @@ class DrawLog:
         """Indices below `draws` without a draw."""
         return [index for index in range(draws) if index not in self.counts]
 
-    def add(self, rows: Iterable[tuple[int, int, int]]) -> None:
+    def add(self, rows: Sequence[tuple[int, int, int]]) -> None:
         """Append (index, correct, unanswered) and flush them to disk."""
-        rows = list(rows)
         self.counts.update((index, (correct, unanswered)) for index, correct, unanswered in rows)
         if self.path is not None:
             self._write(self.path, "a", "".join(f"{index} {a} {b}\n" for index, a, b in rows))
@@ -110,13 +107,9 @@ def calibration_images(data: ImageSet, seed: int) -> torch.Tensor:
 
 
 class Workers:
-    """Evaluates draws, on a CPU as many at once as it has threads.
+    """Evaluates draws, on a CPU as many at once as it has threads, but at most `most`.
 
     Small networks leave cores idle when the cores share one forward pass; with one draw for each core they do not.
-
-    Args:
-        engine: engine of the first worker; the others get siblings of it.
-        most: largest number of workers.
     """
 
     def __init__(self, engine: DrawEngine, most: int) -> None:

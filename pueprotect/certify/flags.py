@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pueprotect.audit.flags import FITTED, WEAK, Flag, way_from_chance
-from pueprotect.audit.flags import raised as those_that_hold
+from pueprotect.audit.flags import FITTED, WEAK, Flag, names_of, way_from_chance
 from pueprotect.release.records import RecipeFigures
 
 FLAGS = {
@@ -30,23 +29,22 @@ def raised(
 ) -> list[str]:
     """The flags of a certificate.
 
-    `found` is the certified surrogate, `baseline` the same recipe on the clean originals, if certified. `images` are
-    the clean images behind each accuracy, `few_images` says whether these are few, and `own` whether pueprotect made
-    the release.
+    `found` is the certified surrogate, and `baseline` the same recipe on the clean originals, if certified. `chance` is
+    the accuracy of the constant answer, `images` the clean images behind each accuracy, and `own` is for a release made
+    by pueprotect.
     """
     from pueprotect.certify import bounds  # here, so that reading the flags alone loads no scipy
 
     fit = found.surrogate_fit
+    unfitted = found.recipe not in UNFITTED and fit is not None and fit < way_from_chance(chance, FITTED)
     certified = (point.certified_learnability for point in found.curve)
     smallest = min((bound for bound in certified if bound is not None), default=1.0)
-    return those_that_hold({
+    return names_of({
         "informative-baseline-missing": baseline is None,
         "weak-baseline": baseline is not None and baseline.noisy_accuracy.median < way_from_chance(chance, WEAK),
         "small-holdout": few_images,
         "online-unknown": not own,
-        "surrogate-unfitted": found.recipe not in UNFITTED
-        and fit is not None
-        and fit < way_from_chance(chance, FITTED),
+        "surrogate-unfitted": unfitted,
         "bound-at-chance": smallest <= bounds.upper_limit(round(chance * images), images, 0.05),
         "unanswered-draws": found.unanswered > 0,
     })  # fmt: skip

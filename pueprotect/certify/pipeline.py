@@ -41,11 +41,8 @@ SIGMA_DRAWS = 16
 class Certification:
     """A release to certify, and the surrogates trained so far.
 
-    Attributes:
-        release: the opened release.
-        seed: trainings are functions of it.
-        epochs: passes of each surrogate's training; None chooses by the number of images.
-        resume: use what the vault has for the same settings.
+    `epochs` are the passes of each surrogate's training; None chooses by the number of images. With `resume` what the
+    vault has for the same settings is used again.
     """
 
     release: OpenedRelease
@@ -115,34 +112,34 @@ class Certification:
         key = {"epochs": self.epochs, "seed": self.seed, "recipe": recipe, "arch": self.release.default_arch}
         return key | ({"sigma": sigma} if needs_sigma(recipe) else {})
 
-    def log(self, name: str, settings: CertificateSettings, model: Classifier) -> DrawLog:
-        """The draw log of one surrogate and purpose."""
-        if not self.machine.group.leads:
-            return DrawLog(None, {})
-        release = self.release
-        key = {
-            "sigma": settings.sigma, "seed": settings.seed, "precision": settings.precision, "device": release.device,
-            "surrogate": weights_digest(model), **release.digests,
-        }  # fmt: skip
-        return DrawLog(release.results.path(f"certify/{name}.draws"), key, resume=self.resume)
-
     def screen(self, recipe: str, settings: CertificateSettings) -> RecipeFigures:
         """A few draws around a recipe's surrogate, independent of those that certify."""
         found = self.certify(recipe, replace(settings, draws=SCREENING_DRAWS), purpose="screen")
         return found.model_copy(update={"screened": True})
 
     def certify(
-        self, recipe: str, settings: CertificateSettings, *, clean: bool = False, candidates: int = 1,
+        self,
+        recipe: str,
+        settings: CertificateSettings,
+        *,
+        clean: bool = False,
+        candidates: int = 1,
         purpose: str = "certify",
-    ) -> RecipeFigures:  # fmt: skip
-        """The figures of the draws around one recipe's surrogate."""
+    ) -> RecipeFigures:
+        """The figures of the draws around one recipe's surrogate; the draws are stored in a log for each purpose."""
+        release, progress = self.release, self.machine.progress
         model = self.surrogate(recipe, settings.sigma, clean=clean)
-        name, progress = _name(recipe, clean), self.machine.progress
-        log = self.log(name if purpose == "certify" else f"{name}-{purpose}", settings, model)
+        key = {
+            "sigma": settings.sigma, "seed": settings.seed, "precision": settings.precision, "device": release.device,
+            "surrogate": weights_digest(model), **release.digests,
+        }  # fmt: skip
+        name = _name(recipe, clean) + ("" if purpose == "certify" else f"-{purpose}")
+        path = release.results.path(f"certify/{name}.draws") if self.machine.group.leads else None
+        log = DrawLog(path, key, resume=self.resume)
         verb, what = ("draw around" if purpose == "certify" else purpose), "clean baseline" if clean else recipe
         progress.start(f"{verb} the {what} surrogate", settings.draws)
         found = certify(
-            model, recipe, self.data(clean), self.release.test, settings, candidates=candidates, purpose=purpose,
+            model, recipe, self.data(clean), release.test, settings, candidates=candidates, purpose=purpose,
             log=log, machine=self.machine,
         )  # fmt: skip
         progress.finish(f"median {found.noisy_accuracy.median:.1%}")
@@ -178,7 +175,8 @@ def certify_release(
     if baseline:
         certification.data(clean=True)  # refused before any work
     screenings = [certification.screen(recipe, settings) for recipe in recipes] if len(recipes) > 1 else []
-    chosen = max(screenings, key=_learnable).recipe if screenings else recipes[0]
+    figures = [(one.noisy_accuracy.quantile or 0.0, one.noisy_accuracy.median) for one in screenings]
+    chosen = recipes[figures.index(max(figures))] if screenings else recipes[0]
     found = certification.certify(chosen, settings, candidates=candidates(recipes))
     clean = certification.certify(chosen, settings, clean=True) if baseline else None
     model = certification.surrogate(chosen, settings.sigma)
@@ -200,11 +198,6 @@ def certify_release(
     if certification.machine.group.leads:
         release.results.write(CERTIFICATE, whole.as_json())
     return whole
-
-
-def _learnable(found: RecipeFigures) -> tuple[float, float]:
-    """The sort key of screenings: the q-quantile of the draws, which the bound is on, then their median."""
-    return found.noisy_accuracy.quantile or 0.0, found.noisy_accuracy.median
 
 
 def informative_sigma(certification: Certification) -> float:

@@ -89,9 +89,7 @@ def train_surrogates(
     `data` are released or clean training images. The clean images `test` only decide where `weight-noise-early` stops.
     `sigma` is the certificate's weight noise. `start` is the surrogate of `starts_from(recipe)` and is not changed;
     None trains it first. Everything random is a function of `seed`. Progress gets one piece of work for each training.
-
-    Returns:
-        The surrogate, and those of other recipes that the same training gave.
+    The result also holds surrogates of other recipes that the same training gave.
     """
     if recipe == "pst":
         attack, target = find("pst"), Target(data, arch, training, seed)

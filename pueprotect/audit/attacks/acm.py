@@ -57,10 +57,7 @@ def acm(features: Tensor, labels: Tensor, classes: int) -> Tensor:
 
 
 def fine_class_patterns(data: ImageSet) -> Tensor:
-    """The part of each class's average image that is finer than half the picture: (classes, 3, H, W) float levels.
-
-    Natural class averages are smooth, so little of them is left; class-wise noise stays nearly whole.
-    """
+    """The part of each class's average image that is finer than half the picture: (classes, 3, H, W) float levels."""
     return fine_patterns(data, 2 * max(1, data.size // 4 - 1) + 1)
 
 
@@ -115,16 +112,13 @@ class Probe:
         self.views = (raw, blur3(raw))
         self.exchanged: Tensor | None = None
         if enough_for_patterns(data):
-            few = torch.cat([found[: max(2, min(PATTERN_PROBES, each))] for found in members])
-            self.exchange(data.subset(few), fine_class_patterns(data))
-
-    def exchange(self, data: ImageSet, patterns: Tensor) -> None:
-        """Replace each picture's class pattern by that of a class in turn, its own included."""
-        rank = torch.cat([torch.arange(int(count)) for count in torch.bincount(data.labels)]).to(data.labels.device)
-        self.pictures = data.labels
-        self.donors = (data.labels + rank) % data.classes
-        swapped = data.images.float() - patterns[self.pictures] + patterns[self.donors]
-        self.exchanged = swapped.clamp_(0, 255).div_(255).contiguous(memory_format=torch.channels_last)
+            few = data.subset(torch.cat([found[: max(2, min(PATTERN_PROBES, each))] for found in members]))
+            patterns = fine_class_patterns(data)
+            # Each picture gets the pattern of one class in turn, its own included, so every class is equally frequent.
+            rank = torch.cat([torch.arange(int(count)) for count in torch.bincount(few.labels)]).to(few.labels.device)
+            self.pictures, self.donors = few.labels, (few.labels + rank) % few.classes
+            swapped = few.images.float() - patterns[self.pictures] + patterns[self.donors]
+            self.exchanged = swapped.clamp_(0, 255).div_(255).contiguous(memory_format=torch.channels_last)
 
     @torch.no_grad()
     def measure(self, *, pattern: bool = True) -> Reading:

@@ -1,8 +1,8 @@
 """Trains a denoiser on a clean share and applies it to every image.
 
 The attacker knows the budget, and that noise may be fine or coarse, grey or coloured, but not the code. So the denoiser
-learns to remove noise of many kinds at 8/255, the usual budget: signs drawn for each pixel, and two-valued gratings of
-random frequencies, phases and channels.
+learns to remove signs drawn for each pixel, and two-valued gratings of random frequencies, phases and channels, at the
+usual budget of 8/255.
 """
 
 from __future__ import annotations
@@ -23,10 +23,7 @@ STEPS, BATCH, RATE, WIDTH = 300, 64, 2e-3, 24
 
 
 def gratings(count: int, size: int, stream: torch.Generator, device: str) -> Tensor:
-    """Patterns (count, 3, S, S) of -1 and 1: single pixels, gratings, or gratings equal in all channels, a third each.
-
-    The kind is drawn for each pattern.
-    """
+    """Patterns (count, 3, S, S) of -1 and 1, each of single pixels, gratings or gray gratings by chance."""
     axis = torch.arange(size, device=device)
 
     def wave() -> Tensor:

@@ -58,13 +58,6 @@ def halved(images: Tensor) -> Tensor:
     return wide.round_().clamp_(0, 255).to(torch.uint8)
 
 
-def without_blue(images: Tensor) -> Tensor:
-    """Red and green as they are, and zero in blue, where a code is hardly visible."""
-    kept = images.clone()
-    kept[:, 2] = 0
-    return kept
-
-
 for _name, _about, _look in (
     # The 5 x 5 kernel of the source; APBench's `gauss` (sigma 0.1) is close to no blur at all.
     (
@@ -76,7 +69,7 @@ for _name, _about, _look in (
         lambda images: operations.rgb_to_grayscale(images, num_output_channels=3),
     ),
     (
-        "bit-depth", "keeps the two highest bits of each channel in all images",
+        "bit-depth", "keeps the two highest bits of each channel in all images",  # 0, 64, 128, 192, as in the source
         lambda images: operations.posterize(images, bits=2),
     ),
     ("jpeg-10", "compresses all images as JPEG of quality 10", jpeg(10)),
@@ -87,11 +80,15 @@ for _name, _about, _look in (
 for _name, _about, _look in (
     ("blur-2", "blurs all images with a Gaussian of sigma 2 pixels", lambda images: blurred(images, 2.0)),
     ("half-size", "reduces all images to half their size and enlarges them again", halved),
-    ("blue-drop", "sets the blue channel of all images to zero", without_blue),
-):
+    # A code in blue is hardly visible.
+    (
+        "blue-drop", "sets the blue channel of all images to zero",
+        lambda images: torch.cat([images[:, :2], torch.zeros_like(images[:, 2:])], 1),
+    ),
+):  # fmt: skip
     register(Variation(_name, _about, ADAPTIVE, cost=TWICE, clean_line=True, look=_look))
 
-_ABOUT = "compresses all images as JPEG of quality 10 and trains with strong colour jitter"
-register(
-    Variation("jpeg-colour", _ABOUT, ADAPTIVE, cost=TWICE, clean_line=True, look=jpeg(10), transform=lambda _: colour)
-)
+register(Variation(
+    "jpeg-colour", "compresses all images as JPEG of quality 10 and trains with strong colour jitter", ADAPTIVE,
+    cost=TWICE, clean_line=True, look=jpeg(10), transform=lambda _: colour,
+))  # fmt: skip

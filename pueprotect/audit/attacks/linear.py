@@ -7,7 +7,7 @@ images, so test images stay as they are. What is truly linear in clean images is
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -62,8 +62,7 @@ def without(data: ImageSet, patterns: Tensor, seed: int) -> ImageSet:
 def linear_directions(data: ImageSet, seed: int) -> tuple[Tensor, Tensor]:
     """The directions that a linear classifier of the centred pixels uses, and the average image.
 
-    Returns:
-        Basis (3 * H * W, classes) with orthonormal columns, and average (3 * H * W,) in 0..255, both float.
+    Both are float: (3 * H * W, classes) with orthonormal columns, and (3 * H * W,) in 0..255.
     """
     flat = data.images.flatten(1)
     mean = torch.stack([part.float().sum(0) for part in flat.split(CHUNK)]).sum(0) / len(data)
@@ -91,9 +90,11 @@ def project_out(images: Tensor, basis: Tensor, mean: Tensor) -> Tensor:
 
 
 class _Cleaned(Plain):
-    @abstractmethod
+    patterns: Callable[[ImageSet], Tensor]
+
     def cleaned(self, data: ImageSet, seed: int) -> ImageSet:
-        """The training images after the removal."""
+        """Training images without the patterns of their classes."""
+        return without(data, self.patterns(data), seed)
 
     def images(self, target: Target) -> ImageSet:
         """The released images, cleaned once before training."""
@@ -107,10 +108,7 @@ class ClassMean(_Cleaned):
     name = "class-mean"
     about = "removes the fine detail of each class's average image"
     source = "the simplest adaptive attack on class-wise noise, by this project"
-
-    def cleaned(self, data: ImageSet, seed: int) -> ImageSet:
-        """Training images whose class averages differ smoothly."""
-        return without(data, fine_patterns(data), seed)
+    patterns = staticmethod(fine_patterns)
 
 
 @register
@@ -120,10 +118,7 @@ class WholeClassMean(_Cleaned):
     name = "whole-class-mean"
     about = "removes the difference between each class's average image and the average of all classes"
     source = "the simplest adaptive attack on smooth class-wise noise, by this project"
-
-    def cleaned(self, data: ImageSet, seed: int) -> ImageSet:
-        """Training images whose class averages are equal, up to rounding and clipping."""
-        return without(data, class_patterns(data), seed)
+    patterns = staticmethod(class_patterns)
 
 
 @register

@@ -45,8 +45,7 @@ def energies(images: Tensor) -> Tensor:
 def dependence(data: ImageSet) -> Tensor:
     """Variance of the energies between classes over the variance within, for each index: (8, 8)."""
     found = torch.cat([energies(part) for part in data.images.split(1024)])
-    groups = [found[data.labels == label] for label in range(data.classes)]
-    groups = [group for group in groups if len(group) > 1]
+    groups = [group for label in range(data.classes) if len(group := found[data.labels == label]) > 1]
     between = torch.stack([group.mean(0) for group in groups]).var(0)
     within = torch.stack([group.var(0) for group in groups]).mean(0)
     return between / within.clamp_min(1e-6)

@@ -10,14 +10,13 @@ So this re-implements the idea; all details below are this project's.
 q), checked every 1,280 images; pattern q > 1.5, at every second check.
 
 *Response*: the shallow stages must not see what the alarm's view shows to be harmful. The first alarm of a view removes
-class patterns of that view's scale from the training images: after a fine alarm what is finer than 5 x 5 pixels in
-class averages, after a pattern alarm what is finer than half the picture. That costs clean images next to nothing, so
-it comes first. When the same view alarms again, the pattern was not class-wise, and the stages change: a fixed 3x3 mean
-in front (the low-pass stage); then a second mean; then also Gaussian weight noise relative to each filter's norm
-(0.5, 0.4, 0.2, 0 times a level from the stem to the last stage). Early alarms restart from the initial weights, late
-ones roll back to a healthy snapshot. The noise is constant for half of the training, then halves every tenth. Without
-an alarm nothing changes: clean data is trained plainly. All steps together stay within twice plain training. The
-low-pass stage is part of the network that the attacker keeps. examples/results/trials.md has the trials behind this.
+class patterns of that view's scale from the training images: what is finer than 5 x 5 pixels in class averages (fine),
+or finer than half the picture (pattern). That costs clean images next to nothing. When the same view alarms again, the
+pattern was not class-wise, and the stages change: a fixed 3x3 mean in front (the low-pass stage, which the attacker
+keeps); then a second mean; then also Gaussian weight noise relative to each filter's norm (0.5, 0.4, 0.2, 0 times a
+level from the stem to the last stage). Early alarms restart from the initial weights, late ones roll back to a healthy
+snapshot. The noise is constant for half of the training, then halves every tenth. Without an alarm, training is plain.
+All steps together stay within twice plain training. examples/results/trials.md has the trials behind this.
 """
 
 from __future__ import annotations
@@ -133,8 +132,7 @@ class _StagedTraining:
             if finished or executed >= self.budget:
                 break
         if self.strength() > 0.1:
-            plan = batches(len(self.data), self.data.size, self.stream, self.data.device, batch_size=512)
-            index, crop = next(plan)
+            index, crop = next(batches(len(self.data), self.data.size, self.stream, self.data.device, batch_size=512))
             reestimate_batch_norm(self.model, crop.apply(self.data.frames(index)))
         self.run.trained_on = self.data
         self.run.details |= {

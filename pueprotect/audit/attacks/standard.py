@@ -16,9 +16,8 @@ from pueprotect.release.records import CLEAN_BEHIND_IT
 class Plain(Attack):
     """Plain training from scratch; a subclass gives its name and overrides what differs.
 
-    Attributes:
-        clean_line: also train on clean images behind the same filter. A strong enough filter destroys any noise and
-            the picture with it, so its figure means little without that comparison.
+    With `clean_line` it also trains on clean images behind the same filter. A strong enough filter destroys any noise
+    and the picture with it, so its figure means little without that comparison.
     """
 
     clean_line: bool = False
@@ -60,11 +59,8 @@ class Plain(Attack):
 class Variation(Plain):
     """A small attack as a row of a table: plain training behind a fixed filter, or with another augmentation.
 
-    Args:
-        name, about, source, needs, cost, clean_line: see `Attack` and `Plain`.
-        look: the filter that all images go through.
-        transform: makes the transform of each batch.
-        prepare: makes what is applied to each batch and its labels.
+    All images go through the filter `look`. `transform` makes the transform of each batch, and `prepare` what is
+    applied to each batch and its labels. For the other parameters see `Attack` and `Plain`.
     """
 
     def __init__(
@@ -97,5 +93,7 @@ class Variation(Plain):
         return self._prepare(target) if self._prepare else None
 
 
-_ABOUT = "trains plainly on the released files with random crop and flip"
-register(Variation("standard", _ABOUT, "the baseline of every paper in the field"))
+register(Variation(
+    "standard", "trains plainly on the released files with random crop and flip",
+    "the baseline of every paper in the field",
+))  # fmt: skip

@@ -1,11 +1,10 @@
 """Trains under Gaussian weight noise, which slows the learning of brittle shortcuts.
 
 The noise of each weight is relative to its filter, so that a setting means the same for every architecture and layers
-cannot outgrow it. On optimised noise a network may learn images early and lose them once the weight noise has fallen,
-so the best epoch matters as well as the last, and the short schedule as well as the long one. In the long one the
-weight noise falls to zero, because under constant noise training on clean images does not converge. BatchNorm
-statistics from noised passes do not fit the noiseless weights, so they are re-estimated on released images before a
-network is measured. `shallow-noise` disturbs the stages unequally, the stem most.
+cannot outgrow it. A network may learn images early and lose them once the weight noise has fallen, so the best epoch
+matters as well as the last, and the short schedule as well as the long one. In the long one the noise falls to zero,
+because under constant noise training on clean images does not converge. BatchNorm statistics from noised passes do not
+fit the noiseless weights, so they are re-estimated on released images before a network is measured.
 """
 
 from __future__ import annotations

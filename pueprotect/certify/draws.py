@@ -1,4 +1,4 @@
-"""Stores draws around a surrogate as they are made, so that killed runs continue, and processes share the work.
+"""Stores draws around a surrogate as they are made: killed runs continue, draws can be added, processes share them.
 
 A log is a text file: a JSON line with everything that the draws depend on, then `index correct unanswered` for each
 draw. It is only appended to, and flushed to disk after each chunk. A line that a killed process left unfinished is

@@ -41,8 +41,8 @@ SIGMA_DRAWS = 16
 class Certification:
     """A release to certify, and the surrogates trained so far.
 
-    `epochs` are the passes of each surrogate's training; None chooses by the number of images. With `resume` what the
-    vault has for the same settings is used again.
+    Trainings are functions of `seed`. `epochs` are the passes of each training; None chooses by the number of images.
+    With `resume` what the vault has for the same settings is used again.
     """
 
     release: OpenedRelease

@@ -8,7 +8,7 @@ Two views of the same images tell noise from pictures. Each gives the largest ra
 the stem, with 0.1 added to both:
 
 - *fine*: raw images over images behind a 3x3 mean. The mean hardly changes clean images, and removes fine noise.
-  Smooth noise escapes this view.
+  With fine noise the ratio rises before raw ACM itself looks unusual; smooth noise escapes this view.
 - *pattern*: the fine part of each class's average image is exchanged between classes. The ratio is how activations
   cluster by where that part came from, over how they cluster by what the picture shows. Below 1 the picture counts
   for more. Noise that differs between images, or is as smooth as natural averages, escapes this view.

@@ -1,6 +1,6 @@
 """Subtracts the noise with full knowledge of the protection, code book included.
 
-Only protections in closed form have a code book. Optimised noise is a secret of its own: an attacker who has it
+Only protections in closed form have a code book. Optimised noise follows no book: an attacker who has the noise itself
 subtracts it, which needs no test.
 """
 

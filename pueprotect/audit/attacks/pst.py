@@ -11,12 +11,12 @@ q), checked every 1,280 images; pattern q > 1.5, at every second check.
 
 *Response*: the shallow stages must not see what the alarm's view shows to be harmful. The first alarm of a view removes
 class patterns of that view's scale from the training images: what is finer than 5 x 5 pixels in class averages (fine),
-or finer than half the picture (pattern). That costs clean images next to nothing. When the same view alarms again, the
-pattern was not class-wise, and the stages change: a fixed 3x3 mean in front (the low-pass stage, which the attacker
-keeps); then a second mean; then also Gaussian weight noise relative to each filter's norm (0.5, 0.4, 0.2, 0 times a
-level from the stem to the last stage). Early alarms restart from the initial weights, late ones roll back to a healthy
-snapshot. The noise is constant for half of the training, then halves every tenth. Without an alarm, training is plain.
-All steps together stay within twice plain training. examples/results/trials.md has the trials behind this.
+or finer than half the picture (pattern). That costs clean images next to nothing, so it is first. When the same view
+alarms again, the pattern was not class-wise, and the stages change: a fixed 3x3 mean in front (the low-pass stage,
+which the attacker keeps); then a second mean; then also Gaussian weight noise relative to each filter's norm (0.5, 0.4,
+0.2, 0 times a level from the stem to the last stage). Early alarms restart from the initial weights, late ones roll
+back to a healthy snapshot. The noise is constant for half of the training, then halves every tenth. Without an alarm,
+training is plain. All steps together stay within twice plain training. examples/results/trials.md has the trials.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from pueprotect.learning.weights import clone, reestimate_batch_norm, trainable
 from pueprotect.runtime import generator
 
 IMAGES_BETWEEN_CHECKS = 1280
-# (number of 3x3 means in front, level of weight noise) after no fine alarm, one, two, ...
+# (number of 3x3 means in front, level of weight noise) for each rung; alarms of a view seen before climb one.
 LADDER = ((0, 0.0), (1, 0.0), (2, 0.0), (2, 1.2), (3, 1.2))
 LATE = 0.7
 SNAPSHOTS = 32

@@ -1,1 +1,1 @@
-"""What attackers get from a release. Start at `pipeline`."""
+"""Measures what attackers learn from a release. Start at `pipeline`."""

@@ -1,11 +1,11 @@
-"""Figures of each attack over its seeds, next to the clean line, and the reasons to doubt them. No torch."""
+"""Judges each attack over its seeds, next to the clean line, and names the reasons to doubt its figures. No torch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pueprotect.audit import flags as doubts
+from pueprotect.audit import flags
 from pueprotect.release.records import AttackResult, AuditRow, AuditWorst
 
 
@@ -17,9 +17,6 @@ class Gates:
     recovered: float | None = None
 
 
-NO_GATES = Gates()
-
-
 def recovered_share(accuracy: float | None, chance: float | None, clean: float | None) -> float | None:
     """(accuracy - chance) / (clean accuracy - chance) within [0, 1]; None where one of them is unknown."""
     if accuracy is None or chance is None or clean is None or clean <= chance:
@@ -28,42 +25,37 @@ def recovered_share(accuracy: float | None, chance: float | None, clean: float |
 
 
 def clean_row(results: Sequence[AttackResult], chance: float) -> AuditRow:
-    """The clean line of one architecture with the flags that concern it."""
-    row, flags = AuditRow.over(results), []
+    """The clean line of one architecture with its flags; one run for each seed."""
+    row = AuditRow.over(results)
     if row.accuracy is None:
         return row
-    if doubts.weak_clean_line(row.accuracy, chance):
-        flags.append("weak-clean-line")
-    if doubts.not_converged(row.details.get("epoch_accuracy", ()), row.details.get("train_accuracy"), chance):
-        flags.append("clean-line-not-converged")
-    return AuditRow.over(results, recovered_share(row.accuracy, chance, row.accuracy), flags)
+    passes, fitted = row.details.get("epoch_accuracy", ()), row.details.get("train_accuracy")
+    found = flags.names_of({
+        "weak-clean-line": flags.weak_clean_line(row.accuracy, chance),
+        "clean-line-not-converged": flags.not_converged(passes, fitted, chance),
+    })  # fmt: skip
+    return AuditRow.over(results, recovered_share(row.accuracy, chance, row.accuracy), found)
 
 
-def judge(results: Sequence[AttackResult], clean: AuditRow | None, chance: float, gates: Gates = NO_GATES) -> AuditRow:
-    """The recovered share of an attack, and the reasons to doubt its figure.
+def judge(results: Sequence[AttackResult], clean: AuditRow | None, chance: float, gates: Gates = Gates()) -> AuditRow:
+    """The recovered share of an attack, and its flags, from one run for each seed.
 
-    Args:
-        results: one run for each seed, at least one.
-        clean: the clean line of the same architecture.
-        chance: accuracy of the constant answer.
-        gates: limits that the spread over seeds is held against.
+    `clean` is the clean line of the same architecture, `chance` the accuracy of the constant answer. `gates` are
+    compared with the spread over seeds.
     """
-    row, flags = AuditRow.over(results), []
+    row = AuditRow.over(results)
     if row.accuracy is None:
         return row
-    if row.accuracy < chance - 0.02:
-        flags.append("below-chance")
-    top = clean.accuracy if clean else None
-    fitted = clean.details.get("train_accuracy") if clean else None
-    if doubts.under_trained(row.details.get("train_accuracy"), fitted, chance):
-        flags.append("under-trained")
+    top, fitted = (clean.accuracy, clean.details.get("train_accuracy")) if clean else (None, None)
     accuracies = [result.accuracy for result in results if result.accuracy is not None]
     shares = [share for found in accuracies if (share := recovered_share(found, chance, top)) is not None]
-    if doubts.spread_exceeds_margin(accuracies, gates.accuracy) or doubts.spread_exceeds_margin(
-        shares, gates.recovered
-    ):
-        flags.append("seed-spread")
-    return AuditRow.over(results, recovered_share(row.accuracy, chance, top), flags)
+    found = flags.names_of({
+        "below-chance": row.accuracy < chance - 0.02,
+        "under-trained": flags.under_trained(row.details.get("train_accuracy"), fitted, chance),
+        "seed-spread": flags.spread_exceeds_margin(accuracies, gates.accuracy)
+        or flags.spread_exceeds_margin(shares, gates.recovered),
+    })  # fmt: skip
+    return AuditRow.over(results, recovered_share(row.accuracy, chance, top), found)
 
 
 def in_order(rows: Sequence[AuditRow]) -> list[AuditRow]:
@@ -85,13 +77,10 @@ def worst_of(rows: Sequence[AuditRow]) -> AuditWorst:
 
 
 def verdict(worst: AuditRow | None, clean: float | None, chance: float, about: str) -> str:
-    """What the worst case says, and what it does not, in two lines of a terminal.
+    """The worst case in two lines of a terminal, and what it does not show.
 
-    Args:
-        worst: the worst attack; None when all failed.
-        clean: accuracy of the clean line of its network, if known.
-        chance: accuracy of the constant answer.
-        about: what the attack does, see `Attack.about`.
+    `worst` is None when all attacks failed, `clean` the accuracy of the clean line of its network, `chance` that of the
+    constant answer, and `about` its `Attack.about`.
     """
     if worst is None or worst.accuracy is None:
         return "Every attack of this audit failed, so it shows nothing about these images."

@@ -1,20 +1,20 @@
-"""Reasons to doubt an audit or a certificate, each with its cause and its remedy; pure, no torch.
+"""Names the reasons to doubt an audit or a certificate, each with its cause and its remedy. No torch.
 
-After the flags of AutoAttack (Croce and Hein, ICML 2020): an evaluation that looks strong may only be broken. Two
-further causes end an audit before it starts, with a sentence and exit code 3 or 2: released files that are missing,
-added or changed since protection, and originals that an attack needs and that are gone.
+The flags follow AutoAttack (Croce and Hein, ICML 2020): an evaluation that looks strong may be broken. Two further
+causes stop an audit before it starts, with a sentence and exit code 3 or 2: released files that are missing, added or
+changed since protection, and originals that an attack needs and that are gone.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Flag:
-    """What was seen, and what to do about it; one sentence each."""
+    """What was observed, and what to do about it; one sentence each."""
 
     cause: str
     remedy: str
@@ -25,49 +25,45 @@ class Flag:
 
 FLAGS = {
     "no-clean-line": Flag(
-        "The clean originals are not at hand, so the recovered share is unknown.",
+        "The clean originals are missing, so the recovered share is unknown.",
         "Audit a release made by pueprotect with its originals in place.",
     ),
     "weak-clean-line": Flag(
-        "Even the clean originals teach little, so a low figure proves little.", "Use more --epochs, or more images."
+        "Even the clean originals teach little, so low figures prove little.", "Use more --epochs, or more images."
     ),
     "clean-line-not-converged": Flag(
         "Training on the clean originals was still improving, so attacks may be cut short too.", "Use more --epochs."
     ),
-    "small-test": Flag(
-        "Fewer than 500 test images or 20 per class: figures are coarse.", "Give more clean images with --test."
-    ),
+    "small-test": Flag("Under 500 test images or 20 per class: figures are coarse.", "Give more with --test."),
     "class-imbalance": Flag(
-        "The largest class has over three times the images of the smallest: one accuracy hides the small classes.",
-        "Audit a balanced part, or read the figures against chance, which is the largest class's share.",
+        "The largest class has over three times the images of the smallest, so accuracy hides the small classes.",
+        "Audit a balanced part, or compare figures with chance, which is the largest class's share.",
     ),
     "partly-protected": Flag(
-        "Some released images equal their originals: every attacker learns from those.",
+        "Some released images equal their originals, and every attacker learns from those.",
         "Protect all images, and publish no unprotected copy.",
     ),
     "coverage-unknown": Flag(
-        "Another tool made this release, so whether every image is protected is not known.",
-        "Compare the files with their originals.",
+        "Another tool made this release, so some images may be unprotected.", "Compare the files with their originals."
     ),
     "below-chance": Flag(
-        "The network does worse than always answering the largest class: it predicts a constant.",
-        "Read it as nothing learnt, not as protection; another --seed or --arch tells the two apart.",
+        "The network does worse than always answering the largest class, so it predicts a constant.",
+        "Read it as nothing learnt, not as protection; try another --seed or --arch to tell the two apart.",
     ),
     "under-trained": Flag(
-        "The attack did not even fit its own training images, so it shows less than this attacker can do.",
-        "Use more --epochs.",
+        "The attack did not fit its own training images, so it may be stronger than this.", "Use more --epochs."
     ),
-    "diverged": Flag("Training ended in weights that are not finite.", "Try another --seed or --arch."),
+    "diverged": Flag("Training ended with weights that are not finite.", "Try another --seed or --arch."),
     "failed": Flag(
-        "The attack broke off for a numerical reason.", "See details.failure in its evidence; try another --seed."
+        "The attack broke off with a numerical error.", "See details.failure in its evidence; try another --seed."
     ),
     "suite-incomplete": Flag(
-        "Attacks of the suite need clean images that are not at hand, and were left out.",
+        "Attacks that need clean images were left out: the originals are missing.",
         "Audit a release made by pueprotect with its originals in place.",
     ),
     "seed-spread": Flag(
-        "The seeds differ by more than the margin to the gate: another seed may decide otherwise.",
-        "Use more --seeds, or leave a wider margin.",
+        "The seeds differ by more than the margin to the gate, so another seed may decide otherwise.",
+        "Use more --seeds, or a gate with a wider margin.",
     ),
 }
 IMBALANCE = 3
@@ -77,27 +73,26 @@ FITTED = 0.5
 FITTED_OF_CLEAN = 2 / 3
 
 
+def names_of(doubts: Mapping[str, bool]) -> list[str]:
+    """The names of the flags whose condition holds."""
+    return [name for name, doubtful in doubts.items() if doubtful]
+
+
 def way_from_chance(chance: float, share: float) -> float:
-    """The accuracy that lies a share of the way from chance to 1."""
+    """The accuracy at this share of the way from chance to 1."""
     return chance + share * (1 - chance)
 
 
 def weak_clean_line(accuracy: float, chance: float) -> bool:
-    """Whether the clean line stands less than a fifth of the way from chance to 1."""
+    """Whether the clean line is less than a fifth of the way from chance to 1."""
     return accuracy < way_from_chance(chance, WEAK)
 
 
 def not_converged(epoch_accuracy: Sequence[float], train_accuracy: float | None, chance: float) -> bool:
     """Whether a clean training looks cut short.
 
-    Args:
-        epoch_accuracy: test accuracy after each pass.
-        train_accuracy: on its training images at the end, if known.
-        chance: accuracy of the constant answer.
-
-    Returns:
-        True when the last tenth of the passes gained over three points on the tenth before, or when half of what
-        lies between chance and 1 is not fitted.
+    That is so when the last tenth of the passes gained over three points of test accuracy (`epoch_accuracy`) on the
+    tenth before, or when training accuracy is below half of the way from chance to 1.
     """
     tenth = max(1, len(epoch_accuracy) // 10)
     last, before = epoch_accuracy[-tenth:], epoch_accuracy[-2 * tenth : -tenth]
@@ -108,7 +103,7 @@ def not_converged(epoch_accuracy: Sequence[float], train_accuracy: float | None,
 def under_trained(train_accuracy: float | None, clean_train_accuracy: float | None, chance: float) -> bool:
     """Whether an attack fitted its training images clearly worse than the clean line fitted the originals.
 
-    Without a clean line half of the way from chance to 1 is asked for.
+    Without a clean line the limit is half of the way from chance to 1.
     """
     if train_accuracy is None:
         return False

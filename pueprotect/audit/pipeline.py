@@ -1,8 +1,8 @@
-"""Runs attacks on the bytes on disk of a released folder and reports what an attacker gets.
+"""Runs attacks on the files of a released folder and reports what an attacker learns.
 
-Every figure is clean test accuracy. `recovered` puts it between chance (0) and the clean line (1), the accuracy of the
-same network trained in the same way on the clean originals. The images are decoded once for all attacks; the cheapest
-attacks run first; each result is stored as it ends.
+Every figure is clean test accuracy. `recovered` puts it between chance (0) and the clean line (1), which is the
+accuracy of the same network trained in the same way on the clean originals. The images are decoded once for all
+attacks, the cheapest attacks run first, and each result is stored as soon as it is known.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ import torch
 from pueprotect import __version__
 from pueprotect.audit.attacks import Target, find
 from pueprotect.audit.attacks.base import CLEAN_SHARE, KNOWLEDGE, clean_share
-from pueprotect.audit.findings import NO_GATES, Gates, clean_row, in_order, judge, worst_of
-from pueprotect.audit.flags import imbalanced
+from pueprotect.audit.findings import Gates, clean_row, in_order, judge, worst_of
+from pueprotect.audit.flags import imbalanced, names_of
 from pueprotect.audit.suites import TRANSFER, applicable, suite
 from pueprotect.errors import InputError, StaleDataError
 from pueprotect.learning.data import ImageSet
@@ -38,18 +38,17 @@ MOST_SEEDS = 100
 
 @dataclass(frozen=True, kw_only=True)
 class AuditSettings:
-    """What is attacked, and how.
+    """What is attacked, and how; everything random is a function of `seed`.
 
     Attributes:
-        attacks: registered names; none takes those of the suite.
-        suite: name of the suite that they came from; with no attacks at all, `quick`.
-        archs: the attackers' architectures; none chooses.
+        attacks: registered names; empty for those of the suite.
+        suite: name of the suite that they came from; without any attacks, `quick`.
+        archs: the attackers' architectures; empty to choose, see `default_archs`.
         epochs: passes of each training; None chooses by the number of images.
-        clean_fraction: share of the clean training images that attacks with clean images get, in (0, 1).
+        clean_fraction: share of the clean training images that some attacks get, in (0, 1).
         etas: radii of the recovery attack, ascending.
-        seed: everything random is a function of it.
         seeds: every attack and clean line is run with `seed`, `seed` + 1, ... so many times.
-        gates: limits that the spread over seeds is held against.
+        gates: limits that the spread over seeds is compared with.
     """
 
     attacks: tuple[str, ...] = ()
@@ -60,7 +59,7 @@ class AuditSettings:
     etas: tuple[float, ...] = (0.5, 1.0, 2.0)
     seed: int = 0
     seeds: int = 1
-    gates: Gates = NO_GATES
+    gates: Gates = field(default_factory=Gates)
 
     def __post_init__(self) -> None:
         if not self.attacks:
@@ -80,14 +79,7 @@ class AuditSettings:
 
 @dataclass(frozen=True)
 class Job:
-    """One training of an audit.
-
-    Attributes:
-        attack: registered name.
-        arch: the attacker's architecture.
-        repeat: 0 for the first seed, 1 for the next.
-        clean: whether it draws the clean line, by training on the originals.
-    """
+    """One training of an audit; `repeat` numbers the seeds from 0, `clean` is for the clean line, on the originals."""
 
     attack: str
     arch: str
@@ -96,7 +88,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """As stored in the vault."""
+        """The name of its result in the vault."""
         return CLEAN_LINE if self.clean else self.attack
 
     @property
@@ -106,42 +98,38 @@ class Job:
 
 
 def default_archs(suite: str | None, surrogate: str, size: int, device: str) -> tuple[str, ...]:
-    """The surrogate's architecture; `standard-v1` transfers to others that fit the working size.
+    """The surrogate's architecture; a standard suite adds others that fit the working size.
 
     Those are resnet8 and cnn (no BatchNorm) on a CPU, cnn and a transformer on a GPU.
     """
-    others = TRANSFER.get(suite or "", {}).get(device.partition(":")[0], ())
-    known = {name: ARCHITECTURES[name] for name in others}
-    fitting = (name for name, made in known.items() if size >= made.min_size and size % made.multiple_of == 0)
-    return tuple(dict.fromkeys((surrogate, *fitting)))
+    archs = [surrogate]
+    for name in TRANSFER.get(suite or "", {}).get(device.partition(":")[0], ()):
+        if size >= ARCHITECTURES[name].min_size and size % ARCHITECTURES[name].multiple_of == 0:
+            archs.append(name)
+    return tuple(dict.fromkeys(archs))
 
 
 def audit(release: OpenedRelease, settings: AuditSettings, *, resume: bool = False) -> Audit:
-    """Run every attack with every architecture and seed; each result is stored in the vault as it ends.
+    """Run every attack with every architecture and seed; each result is stored in the vault as soon as it is known.
 
-    The processes of the release's machine share the trainings: each gets every `size`-th one, and all get the result.
-
-    Args:
-        release: an opened release.
-        settings: see `AuditSettings`; without `archs` they are chosen, see `default_archs`.
-        resume: take results that the vault holds for the same settings and the same bytes.
+    The processes of the release's machine share the trainings: each of n runs every n-th one, and all get the result.
+    With `resume`, results that the vault has for the same settings and the same bytes are kept.
 
     Raises:
-        InputError: an architecture does not fit, or an attack asked for by name lacks what it needs.
+        InputError: an architecture does not fit, or an attack chosen by name lacks what it needs.
     """
     if not settings.archs:
         archs = default_archs(settings.suite, release.default_arch, release.size, release.device)
         settings = replace(settings, archs=archs)
     for arch in settings.archs:
-        architecture(arch, release.size)
+        architecture(arch, release.size)  # refuses one that does not fit
     work, group = _Audit(release, settings), release.machine.group
     attacks, skipped = work.affordable()
     jobs = work.plan(attacks)
-    found = {job: work.kept(job) for job in jobs} if resume else dict.fromkeys(jobs)
-    missing = [job for job, result in found.items() if result is None]
+    done = {job: result for job in jobs if (result := work.kept(job)) is not None} if resume else {}
+    missing = [job for job in jobs if job not in done]
     if missing:
         work.estimate(missing, group.size)
-    done = {job: result for job, result in found.items() if result is not None}
     done |= {job: work.run(job) for job in group.share(missing)}
     results = {job: result for part in group.gather(done) for job, result in part.items()}
     return work.report(attacks, skipped, results)
@@ -153,14 +141,14 @@ def audit_folder(out: Path, settings: AuditSettings) -> Audit:
 
 
 class _Audit:
-    """What the trainings of one audit share."""
+    """What the trainings of one audit have in common."""
 
     def __init__(self, release: OpenedRelease, settings: AuditSettings) -> None:
         self.release, self.settings, self.progress = release, settings, release.machine.progress
         self.schedule = Schedule(epochs=settings.epochs or default_epochs(len(release.released)))
         try:
             self.originals = release.originals
-        except StaleDataError:  # the audit goes on without a clean line, and says so by a flag
+        except StaleDataError:  # the audit goes on without a clean line and raises a flag
             self.originals = None
         self.scheme = methods.scheme_of(release.run)
 
@@ -169,25 +157,22 @@ class _Audit:
         names = self.settings.attacks
         if self.settings.suite is not None:
             names = applicable(names, self.release.run.get("method"))
-        lacking = {name: find(name).lacks(self.originals is not None, self.scheme is not None) for name in names}
-        skipped = tuple(name for name, why in lacking.items() if why)
-        for name in skipped:
+        held = self.originals is not None, self.scheme is not None
+        lacking = {name: why for name in names if (why := find(name).lacks(*held))}
+        for name, why in lacking.items():
             if self.settings.suite is None or find(name).needs == KNOWLEDGE:
-                raise InputError(lacking[name])
-        return tuple(name for name in names if name not in skipped), skipped
+                raise InputError(why)
+        return tuple(name for name in names if name not in lacking), tuple(lacking)
 
     def plan(self, attacks: Sequence[str]) -> list[Job]:
         """Clean lines first, then the attacks, cheapest first."""
-        repeats = range(self.settings.seeds)
-        lines = [
-            Job("standard", arch, repeat, clean=True)
-            for repeat in repeats for arch in self.settings.archs if self.originals is not None
-        ]  # fmt: skip
-        rest = [Job(name, arch, repeat) for repeat in repeats for arch in self.settings.archs for name in attacks]
+        networks = [(arch, repeat) for repeat in range(self.settings.seeds) for arch in self.settings.archs]
+        lines = [Job("standard", *network, clean=True) for network in networks if self.originals is not None]
+        rest = [Job(name, *network) for network in networks for name in attacks]
         return lines + sorted(rest, key=lambda job: (job.repeat, find(job.attack).cost))
 
     def estimate(self, jobs: Sequence[Job], processes: int) -> None:
-        """Time a few steps of each network, and say how long all trainings will take."""
+        """Time a few steps of each network, and report how long all trainings will take."""
         archs = sorted({job.arch for job in jobs})
         self.progress.start("time a few steps", len(archs))
         speed = {}
@@ -199,37 +184,32 @@ class _Audit:
         self.progress.finish(f"{len(jobs)} trainings, about {duration(total)}")
 
     def target(self, job: Job) -> Target:
-        """What the attacker of this training holds."""
+        """What the attacker of this training has."""
         settings, seed = self.settings, self.settings.seed + job.repeat
         if job.clean:
             assert self.originals is not None
             return Target(self.originals, job.arch, self.schedule, seed)
-        needy = find(job.attack).needs == CLEAN_SHARE
+        share = None
+        if find(job.attack).needs == CLEAN_SHARE:
+            share = clean_share(self.originals, settings.clean_fraction, seed)
         return Target(
-            self.release.released, job.arch, self.schedule, seed,
-            clean_share=clean_share(self.originals, settings.clean_fraction, seed) if needy else None,
-            etas=settings.etas, originals=self.originals, scheme=self.scheme,
-        )  # fmt: skip
+            self.release.released, job.arch, self.schedule, seed, share, settings.etas, self.originals, self.scheme
+        )
 
     def key(self, job: Job) -> dict[str, Any]:
-        """Everything that a result depends on besides the bytes."""
+        """Everything that a result depends on except the bytes."""
         return {
-            "attack": job.name,
-            "arch": job.arch,
-            "epochs": self.schedule.epochs,
-            "seed": self.settings.seed + job.repeat,
-            "train": len(self.release.released),
-            "device": self.release.device.partition(":")[0],
-            "clean_fraction": self.settings.clean_fraction,
-            "etas": list(self.settings.etas),
-            "pueprotect": __version__,
-        }
+            "attack": job.name, "arch": job.arch, "epochs": self.schedule.epochs,
+            "seed": self.settings.seed + job.repeat, "train": len(self.release.released),
+            "device": self.release.device.partition(":")[0], "clean_fraction": self.settings.clean_fraction,
+            "etas": list(self.settings.etas), "pueprotect": __version__,
+        }  # fmt: skip
 
     def kept(self, job: Job) -> AttackResult | None:
         """The stored result for the same settings and bytes; a failed one is tried again."""
         stored = self.release.results.kept(job.place, self.key(job))
         found = AttackResult.model_validate(stored) if stored else None
-        return None if found is None or found.failed else found
+        return found if found and not found.failed else None
 
     def run(self, job: Job) -> AttackResult:
         """Train and measure; stored as soon as it is known. A numerical failure is a result too."""
@@ -250,7 +230,7 @@ class _Audit:
         return result
 
     def report(self, attacks: Sequence[str], skipped: Sequence[str], results: dict[Job, AttackResult]) -> Audit:
-        """All results in one."""
+        """All results in one record."""
         settings, chance = self.settings, self.release.chance
 
         def runs(name: str, arch: str, clean: bool) -> list[AttackResult]:
@@ -265,34 +245,25 @@ class _Audit:
         ])  # fmt: skip
         first = next(iter(clean.values()), None)
         return Audit(
-            suite=settings.suite,
-            chance=chance,
-            clean_accuracy=first.accuracy if first else None,
-            clean_lines=clean,
-            results=rows,
-            worst=worst_of(rows),
-            complete=not skipped and not any(row.failed for row in (*rows, *clean.values())),
-            skipped=list(skipped),
-            flags=self.flags(clean, skipped),
-            data_digest=self.release.digest,
-        )
+            suite=settings.suite, chance=chance, clean_accuracy=first.accuracy if first else None, clean_lines=clean,
+            results=rows, worst=worst_of(rows),
+            complete=not skipped and not any(row.failed for row in (*rows, *clean.values())), skipped=list(skipped),
+            flags=self.flags(clean, skipped), data_digest=self.release.digest,
+        )  # fmt: skip
 
     def flags(self, clean: dict[str, AuditRow], skipped: Sequence[str]) -> list[str]:
-        """Reasons to doubt the whole."""
-        release = self.release
-        own = [flag for line in clean.values() for flag in line.flags]
-        doubts = {
+        """Reasons to doubt the whole audit."""
+        release, data = self.release, self.release.released
+        own = names_of({
             "no-clean-line": not clean,
             "small-test": release.few_test_images,
-            "class-imbalance": imbalanced(
-                torch.bincount(release.released.labels, minlength=release.released.classes).tolist()
-            ),
+            "class-imbalance": imbalanced(torch.bincount(data.labels, minlength=data.classes).tolist()),
             "coverage-unknown": not release.own,
             "partly-protected": release.own
             and any(row.linf == 0 or row.released_sha256 == row.source_sha256 for row in release.vault.read_manifest()),
             "suite-incomplete": bool(skipped),
-        }
-        return list(dict.fromkeys([*own, *(name for name, doubtful in doubts.items() if doubtful)]))
+        })  # fmt: skip
+        return list(dict.fromkeys([*(flag for line in clean.values() for flag in line.flags), *own]))
 
 
 def seconds_per_step(arch: str, data: ImageSet, schedule: Schedule) -> float:

@@ -1,7 +1,7 @@
-"""Fixed sets of attacks, apart from the attacks themselves so that a policy can name them without torch.
+"""Lists the fixed sets of attacks, apart from the attacks themselves so that a policy can name them without torch.
 
-A suite never changes: what a figure of `standard-v1` means must not depend on the year.
-Another attack, another parameter of one, or another order of their seeds makes the next version.
+A suite never changes, because what a figure of `standard-v1` means must not depend on the year. Another attack, another
+parameter of one, or another order of seeds makes the next version.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ SUITES: dict[str, tuple[str, ...]] = {
         "weight-noise-short", "shallow-noise", "pst", "pst-colour", "recovery",
     ),
 }  # fmt: skip
-# The second version adds attackers who look at the released images before they choose a filter.
+# The second version adds attackers who inspect the released images before they choose a filter.
 SUITES["standard-v2"] = (
     *SUITES["standard-v1"], "blur-2", "half-size", "blue-drop", "jpeg-colour", "notch", "wide-notch", "mid-notch",
     "equalise", "denoise", "known-code", "whole-class-mean",
 )  # fmt: skip
-# Attacks on one method's own weakness; suites leave them out on releases of another.
+# Attacks on the weakness of one method; suites leave them out on releases of another.
 ONLY_ON = {"known-code": "hardened"}
-# Suites whose figures should not hang on one network: they are run with these besides the surrogate's.
+# Suites whose figures should not depend on one network: they are also run with these.
 _OTHERS = {"cpu": ("resnet8", "cnn"), "cuda": ("cnn", "vit_tiny")}
 TRANSFER = {"standard-v1": _OTHERS, "standard-v2": _OTHERS}
 
 
 def applicable(names: Iterable[str], method: str | None) -> tuple[str, ...]:
-    """Those attacks that concern a release of this method; None for a folder of another tool."""
+    """The attacks that apply to a release of this method; None is a folder of another tool."""
     return tuple(name for name in names if ONLY_ON.get(name, method) == method)
 
 
@@ -39,7 +39,7 @@ def suite(name: str) -> tuple[str, ...]:
     """The attacks of a suite.
 
     Raises:
-        InputError: unknown name; the nearest ones are offered.
+        InputError: unknown name; the message offers the nearest ones.
     """
     if name not in SUITES:
         raise InputError(f"Unknown suite {name!r}; {did_you_mean(name, SUITES)} All: {', '.join(SUITES)}.")

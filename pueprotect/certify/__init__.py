@@ -1,1 +1,1 @@
-"""How much can still be learnt, with a bound. Start at `pipeline`."""
+"""Bounds how much can still be learnt from a release. Start at `pipeline`."""

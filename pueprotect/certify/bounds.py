@@ -1,14 +1,13 @@
-"""The mathematics of quantile parametric smoothing, without sampling and without torch.
+"""Computes the bounds of quantile parametric smoothing, without sampling and without torch.
 
 Let A(theta) be the accuracy of the classifier with weights theta, v ~ N(0, sigma^2 I), and
-h_q(theta) = inf{y : P[A(theta + v) <= y] >= q}. By the Neyman-Pearson lemma for Gaussians
-(Chiang et al., "Detection as Regression", 2020; Wang et al., "Provably Unlearnable (Data) Examples",
-NDSS 2025), for every ||u||_2 <= eta
+h_q(theta) = inf{y : P[A(theta + v) <= y] >= q}. By the Neyman-Pearson lemma for Gaussians (Chiang et al., "Detection as
+Regression", 2020; Wang et al., "Provably Unlearnable Data Examples", NDSS 2025), for every ||u||_2 <= eta
 
     h_q(theta + u) <= h_{q_shifted}(theta),    q_shifted = Phi(Phi^-1(q) + eta / sigma).
 
-The right-hand side is bounded by an order statistic of N independent draws. Near 1 a quantile loses its
-digits, so everything here is computed from the tail 1 - q_shifted.
+An order statistic of N independent draws bounds the right-hand side. Near 1 a quantile loses its digits, so everything
+here is computed from the tail 1 - q_shifted.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ def check(*, q: float, sigma: float, alpha: float, draws: int, eta: float = 0.0)
     if not 0 < alpha < 0.5:
         raise InputError(f"--alpha {alpha:g} is not inside (0, 0.5): it is the failure probability of the bound.")
     if draws < 1:
-        raise InputError(f"--draws {draws} is below 1: the bound needs classifiers to look at.")
+        raise InputError(f"--draws {draws} is below 1: the bound needs at least one classifier.")
     if not (0 <= eta < math.inf):
         raise InputError(f"--eta {eta:g} is not a number >= 0: it is the radius of the certified weight ball.")
 
@@ -52,14 +51,11 @@ def shifted_quantile(q: float, eta: float, sigma: float) -> float:
 
 
 def order_statistic_rank(draws: int, tail: float, alpha: float) -> int | None:
-    """The 1-based rank k whose order statistic bounds the (1 - tail)-quantile from above.
+    """The 1-based rank of the order statistic that bounds the (1 - tail)-quantile from above.
 
-    X_(k), the k-th smallest of `draws` independent values, is at least the quantile with probability
-    >= 1 - alpha. k is the smallest rank with BinomCDF(k - 1; draws, 1 - tail) >= 1 - alpha.
-    It holds for any distribution; ties make it more conservative.
-
-    Returns:
-        The rank in [1, draws], or None to abstain when even the maximum is not enough.
+    X_(k), the k-th smallest of `draws` independent values, is at least the quantile with probability >= 1 - alpha. k is
+    the smallest rank with BinomCDF(k - 1; draws, 1 - tail) >= 1 - alpha. This holds for any distribution; ties make it
+    more conservative. None abstains: even the maximum is not enough.
     """
     # With j = draws - k the condition reads BinomCDF(j; draws, tail) <= alpha: take the largest such j.
     above = int(binom.ppf(alpha, draws, tail))
@@ -84,27 +80,23 @@ def largest_eta(q: float, sigma: float, draws: int, alpha: float) -> float | Non
 
 
 def population_plan(tail: float, alpha: float, candidates: int = 1) -> tuple[float, float, float]:
-    """How to bound accuracy on the distribution that the test images were drawn from, not on these images alone.
+    """How to bound accuracy on the distribution of the test images instead of on these images alone.
 
     The test images are one sample, shared by all draws, so the chance error must be covered for the draws together.
-    Splitting alpha over N draws (a union bound) would grow with N. This needs no N: call a draw unlucky when its
-    count lies below what its population accuracy makes likely, an event of probability at most b for each draw.
-    By Markov's inequality, except with probability alpha / 2 over the test images, at most a share
-    b / (alpha / 2) of the draws whose population accuracy reaches the wanted quantile is unlucky. With
-    b = UNLUCKY * alpha / 2 that share is UNLUCKY: so the quantile is taken with the tail (1 - UNLUCKY) * tail, at
-    confidence 1 - alpha / 2, and the order statistic's count is raised to its Clopper-Pearson limit at b.
+    Splitting alpha over N draws (a union bound) would grow with N. This needs no N: call a draw unlucky when its count
+    lies below what its population accuracy makes likely, an event of probability at most b for each draw. By Markov's
+    inequality, except with probability alpha / 2 over the test images, at most a share b / (alpha / 2) of the draws
+    whose population accuracy reaches the wanted quantile is unlucky, and with b = UNLUCKY * alpha / 2 that is UNLUCKY.
+    So the quantile is taken with the tail (1 - UNLUCKY) * tail, at confidence 1 - alpha / 2, and the order statistic's
+    count is raised to its Clopper-Pearson limit at b.
 
-    The price: up to sqrt(log(2 / (UNLUCKY * alpha)) / (2 * images)) of accuracy (at alpha 0.01: 6 points for 1,000
-    images, 2 for 10,000), and slightly more draws for the same radius. It assumes test images drawn independently
-    from the distribution, and surrogates made without them.
+    The price is up to sqrt(log(2 / (UNLUCKY * alpha)) / (2 * images)) of accuracy (at alpha 0.01: 6 points for 1,000
+    images, 2 for 10,000), and slightly more draws for the same radius. It assumes test images drawn independently from
+    the distribution, and surrogates made without them.
 
-    Args:
-        tail: 1 - q_shifted.
-        alpha: failure probability of the whole bound, over test images and draws.
-        candidates: surrogates among which one was chosen by looking at these test images.
-
-    Returns:
-        (tail for the order statistic, its alpha, alpha of `upper_limit`).
+    `tail` is 1 - q_shifted, `alpha` the failure probability of the whole bound, over test images and draws, and
+    `candidates` the number of surrogates among which one was chosen on these test images. The result is the tail for
+    the order statistic, its alpha, and the alpha of `upper_limit`.
     """
     return tail * (1 - UNLUCKY), alpha / 2, UNLUCKY * alpha / 2 / candidates
 

@@ -1,16 +1,13 @@
-"""Certified (q, eta)-Learnability by quantile parametric smoothing.
+"""Certifies the (q, eta)-Learnability of one surrogate by quantile parametric smoothing.
 
-Source: "Provably Unlearnable (Data) Examples", Wang et al., NDSS 2025. The mathematics is in `bounds`, the draws in
-`weights`.
+Source: "Provably Unlearnable Data Examples", Wang et al., NDSS 2025. The mathematics is in `bounds`, the draws are in
+`draws`; `surrogates` and `pipeline` decide whose weights are certified.
 
-The guarantee: with confidence 1 - alpha, for any weights within L2 distance eta of the surrogate's, at least a
-share q of the classifiers drawn around them (Gaussian, sigma) have at most the certified accuracy on the given
-clean images (`population`: on the distribution behind them). It is a quantile over random draws, not a
-maximum over attackers, and speaks of weights near the surrogate. BatchNorm's running statistics are not weights:
-they are re-estimated for every draw from one fixed batch of protected training images, and lie neither in the noise
-nor in the ball.
-
-Whose weights are certified is decided in `surrogates` and `pipeline`.
+The guarantee: with confidence 1 - alpha, for any weights within L2 distance eta of the surrogate's, at least a share q
+of the classifiers drawn around them (Gaussian, sigma) have at most the certified accuracy on the given clean images
+(`population`: on their distribution). It is a quantile over random draws, not a maximum over attackers, and holds only
+for weights near the surrogate. BatchNorm's running statistics are not weights: they are re-estimated for every draw
+from one fixed batch of protected training images, and are part of neither the noise nor the ball.
 """
 
 from __future__ import annotations
@@ -40,18 +37,18 @@ USUAL_RADII = (0.2, 0.4, 0.6, 0.8, 1.0, 1.2)  # in units of sigma
 
 
 def usual_radii(sigma: float) -> tuple[float, ...]:
-    """The radii that are certified where none are named."""
+    """The radii that are certified by default."""
     return tuple(round(sigma * ratio, 12) for ratio in USUAL_RADII)
 
 
 def precision_on(device: str) -> Precision:
-    """What `auto` takes: bfloat16 where the hardware multiplies it."""
+    """The precision of `auto`: bfloat16 where the hardware multiplies it."""
     return "bf16" if native_bf16(device) else "fp32"
 
 
 @dataclass(frozen=True, kw_only=True)
 class CertificateSettings:
-    """What is certified.
+    """What is certified; values out of range raise InputError.
 
     Attributes:
         q: share of classifiers that the bound covers, in (0, 1).
@@ -59,7 +56,7 @@ class CertificateSettings:
         etas: radii, ascending.
         draws: classifiers drawn around each surrogate.
         alpha: failure probability in (0, 0.5).
-        joint: all radii hold together at alpha (alpha is divided by their number), instead of each alone.
+        joint: all radii hold together at alpha (each gets alpha divided by their number), instead of each alone.
         seed: draws are functions of (seed, index).
         precision: of the forward passes; with bf16 the certified classifier is the one rounded to bfloat16.
     """
@@ -89,30 +86,23 @@ class CertificateSettings:
 
 
 def plan(settings: CertificateSettings) -> list[Point]:
-    """The curve without its figures: ranks and needed draws, known before any work."""
-    points = []
-    for eta in settings.etas:
-        tail = bounds.shifted_tail(settings.q, eta, settings.sigma)
-        points.append(
-            Point(
-                eta=eta,
-                q_shifted=bounds.shifted_quantile(settings.q, eta, settings.sigma),
-                rank=bounds.order_statistic_rank(settings.draws, tail, settings.alpha_each),
-                certified_learnability=None,
-                draws_needed=bounds.draws_needed(tail, settings.alpha_each),
-            )
+    """The curve before any draw: the rank and the needed draws of each radius."""
+    q, sigma, alpha = settings.q, settings.sigma, settings.alpha_each
+    tails = [(eta, bounds.shifted_tail(q, eta, sigma)) for eta in settings.etas]
+    return [
+        Point(
+            eta=eta, q_shifted=bounds.shifted_quantile(q, eta, sigma),
+            rank=bounds.order_statistic_rank(settings.draws, tail, alpha), certified_learnability=None,
+            draws_needed=bounds.draws_needed(tail, alpha),
         )
-    return points
+        for eta, tail in tails
+    ]  # fmt: skip
 
 
 def curve(counts: Sequence[int], images: int, settings: CertificateSettings, candidates: int = 1) -> list[Point]:
-    """Bounds from sampled accuracies.
+    """Bounds from `counts`, the right answers of each of `settings.draws` draws on so many images, in any order.
 
-    Args:
-        counts: (draws,) right answers of each draw, in any order.
-        images: number of clean images behind each count.
-        settings: `draws` must equal the number of counts.
-        candidates: surrogates among which this one was chosen by looking at the same images.
+    `candidates` is the number of surrogates among which this one was chosen on the same images.
     """
     ordered = sorted(counts)
     points = []
@@ -120,24 +110,16 @@ def curve(counts: Sequence[int], images: int, settings: CertificateSettings, can
         tail = bounds.shifted_tail(settings.q, point.eta, settings.sigma)
         wider_tail, level, limit = bounds.population_plan(tail, settings.alpha_each, candidates)
         rank = bounds.order_statistic_rank(settings.draws, wider_tail, level)
-        points.append(
-            point.model_copy(
-                update={
-                    "certified_learnability": ordered[point.rank - 1] / images if point.rank else None,
-                    "population": bounds.upper_limit(ordered[rank - 1], images, limit) if rank else None,
-                }
-            )
-        )
+        learnability = ordered[point.rank - 1] / images if point.rank else None
+        population = bounds.upper_limit(ordered[rank - 1], images, limit) if rank else None
+        points.append(point.model_copy(update={"certified_learnability": learnability, "population": population}))
     return points
 
 
 def draw_engine(
     model: Classifier, data: ImageSet, test: ImageSet, settings: CertificateSettings, purpose: str = "certify"
 ) -> DrawEngine:
-    """Draws around a surrogate that was trained on `data`, evaluated on clean `test` images.
-
-    Draws of different purposes are independent of each other.
-    """
+    """Draws around a surrogate trained on `data`, on clean `test` images; those of other purposes are independent."""
     return DrawEngine(
         model, test.images, test.labels, calibration_images(data, settings.seed), sigma=settings.sigma,
         seed=child_seed(settings.seed, purpose), bf16=settings.precision == "bf16",
@@ -158,16 +140,11 @@ def certify(
 ) -> RecipeFigures:
     """Certify one surrogate on clean images; the model is not changed.
 
-    Args:
-        model: the surrogate.
-        recipe: its name in the result.
-        data: what it was trained on; BatchNorm statistics are re-estimated on some of it.
-        test: clean labelled images that no training saw.
-        settings: see `CertificateSettings`.
-        candidates: surrogates among which this one was chosen by looking at `test`.
-        purpose: draws of different purposes are independent of each other.
-        log: finished draws, and where new ones go; None starts from nothing.
-        machine: its processes share the draws; its progress gets one part for each draw.
+    `recipe` is its name in the result, `data` its training images, on some of which BatchNorm statistics are
+    re-estimated, and `test` are clean labelled images that no training used. `candidates` is the number of surrogates
+    among which this one was chosen on `test`. Draws for different purposes are independent of each other. `log` has the
+    finished draws and gets the new ones; None starts from nothing. The processes of `machine` share the draws, and its
+    progress gets one part for each.
     """
     log = log or DrawLog(None, {})
     draw(draw_engine(model, data, test, settings, purpose), log, settings.draws, machine)
@@ -175,17 +152,12 @@ def certify(
     counts, images = [correct for correct, _ in answers], len(test)
     shares, edges = np.histogram(np.array(counts) / images, bins=HISTOGRAM_BINS, range=(0, 1))
     return RecipeFigures(
-        recipe=recipe,
-        draws=settings.draws,
-        surrogate_clean_accuracy=accuracy(model, test),
+        recipe=recipe, draws=settings.draws, surrogate_clean_accuracy=accuracy(model, test),
         surrogate_fit=accuracy(model, data.subset(torch.arange(min(FIT_IMAGES, len(data)), device=data.device))),
         noisy_accuracy=NoisyAccuracy(
-            mean=float(np.mean(counts)) / images,
-            median=float(np.median(counts)) / images,
-            max=max(counts) / images,
+            mean=float(np.mean(counts)) / images, median=float(np.median(counts)) / images, max=max(counts) / images,
             quantile=float(np.quantile(counts, settings.q)) / images,
             histogram=Histogram(edges=[round(float(edge), 6) for edge in edges], draws=shares.tolist()),
         ),
-        unanswered=sum(lost for _, lost in answers),
-        curve=curve(counts, images, settings, candidates),
-    )
+        unanswered=sum(lost for _, lost in answers), curve=curve(counts, images, settings, candidates),
+    )  # fmt: skip

@@ -1,14 +1,15 @@
-"""Draws around a surrogate, kept as they are made: killed runs go on, more draws can follow, processes can share.
+"""Stores draws around a surrogate as they are made: killed runs continue, draws can be added, processes share them.
 
-A log is a text file: a JSON line that says what was drawn, then `index correct unanswered` for each draw. It is only
-ever appended to and flushed to disk after each chunk; a line that a killed process left unfinished is dropped.
+A log is a text file: a JSON line with everything that the draws depend on, then `index correct unanswered` for each
+draw. It is only appended to, and flushed to disk after each chunk. A line that a killed process left unfinished is
+dropped.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -31,13 +32,11 @@ Count = tuple[int, int]
 class DrawLog:
     """The finished draws of one surrogate.
 
-    Args:
-        path: the file; None keeps them in memory.
-        key: everything that a draw depends on besides its index, as plain JSON values.
-        resume: go on with the file that is there; otherwise it is replaced.
+    They are in the file `path`, or only in memory without one. `key` is everything that a draw depends on except its
+    index, as plain JSON values. With `resume` an existing file is continued, otherwise it is replaced.
 
     Raises:
-        InputError: the file holds draws of other settings or data; the differences are named.
+        InputError: the file holds draws of other settings or data; the message names the differences.
         VaultError: the file is damaged or cannot be written.
     """
 
@@ -55,28 +54,31 @@ class DrawLog:
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise VaultError(f"{path} cannot be read ({error}); remove it and draw again.") from error
+            raise VaultError(f"{path} cannot be read ({error}). Remove it and draw again.") from error
         whole = text[: text.rfind("\n") + 1]
         header, *lines = whole.splitlines() or [""]
         if header:
-            refuse_other(path, _parsed(path, header), key)
+            try:
+                found = json.loads(header)
+            except ValueError as error:
+                raise VaultError(f"{path}: the first line is not JSON. Remove the file and draw again.") from error
+            refuse_other(path, found if isinstance(found, dict) else {}, key)
         for line in lines:
             try:
                 index, correct, unanswered = map(int, line.split())
             except ValueError as error:
-                raise VaultError(f"{path}: {line!r} is not a draw; remove the file and draw again.") from error
+                raise VaultError(f"{path}: {line!r} is not a draw. Remove the file and draw again.") from error
             self.counts[index] = correct, unanswered
         if whole != text or not header:
             kept = "".join(f"{index} {a} {b}\n" for index, (a, b) in self.counts.items())
             self._write(path, "w", json.dumps(key) + "\n" + kept)
 
     def missing(self, draws: int) -> list[int]:
-        """Indices below `draws` that are not there yet."""
+        """Indices below `draws` without a draw."""
         return [index for index in range(draws) if index not in self.counts]
 
-    def add(self, rows: Iterable[tuple[int, int, int]]) -> None:
+    def add(self, rows: Sequence[tuple[int, int, int]]) -> None:
         """Append (index, correct, unanswered) and flush them to disk."""
-        rows = list(rows)
         self.counts.update((index, (correct, unanswered)) for index, correct, unanswered in rows)
         if self.path is not None:
             self._write(self.path, "a", "".join(f"{index} {a} {b}\n" for index, a, b in rows))
@@ -95,15 +97,7 @@ class DrawLog:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise VaultError(f"{path} cannot be written ({error.strerror}); check the space on its disk.") from error
-
-
-def _parsed(path: Path, header: str) -> dict[str, Any]:
-    try:
-        found = json.loads(header)
-    except ValueError as error:
-        raise VaultError(f"{path} does not begin with what was drawn; remove it and draw again.") from error
-    return found if isinstance(found, dict) else {}
+            raise VaultError(f"{path} cannot be written ({error.strerror}). Check the space on its disk.") from error
 
 
 def calibration_images(data: ImageSet, seed: int) -> torch.Tensor:
@@ -113,13 +107,9 @@ def calibration_images(data: ImageSet, seed: int) -> torch.Tensor:
 
 
 class Workers:
-    """Evaluates draws, on a CPU as many at once as it has threads.
+    """Evaluates draws, on a CPU as many at once as it has threads, but at most `most`.
 
-    Convolutions of small networks leave cores idle when they share one forward pass; a draw for each core does not.
-
-    Args:
-        engine: one worker's; the others get siblings of it.
-        most: no more workers than this.
+    Small networks leave cores idle when the cores share one forward pass; with one draw for each core they do not.
     """
 
     def __init__(self, engine: DrawEngine, most: int) -> None:
@@ -127,7 +117,7 @@ class Workers:
         self.engines = [engine, *(engine.sibling() for _ in range(min(threads, most) - 1))]
 
     def counts(self, indices: list[int]) -> list[list[int]]:
-        """(correct, unanswered) of each draw; one synchronisation with a GPU."""
+        """(correct, unanswered) of each draw; a GPU synchronises once."""
         if not indices:
             return []
         if len(self.engines) == 1:
@@ -136,8 +126,7 @@ class Workers:
         try:
             with ThreadPoolExecutor(len(self.engines), initializer=torch.set_num_threads, initargs=(1,)) as pool:
                 parts = [indices[start :: len(self.engines)] for start in range(len(self.engines))]
-                jobs = [pool.submit(_one_by_one, *work) for work in zip(self.engines, parts, strict=True)]
-                found = {index: count for job in jobs for index, count in job.result()}
+                found = {index: count for part in pool.map(_one_by_one, self.engines, parts) for index, count in part}
         finally:
             torch.set_num_threads(threads)
         return [found[index] for index in indices]
@@ -150,12 +139,8 @@ def _one_by_one(engine: DrawEngine, indices: list[int]) -> list[tuple[int, list[
 def draw(engine: DrawEngine, log: DrawLog, draws: int, machine: Machine = HERE) -> None:
     """Complete `log` to `draws` draws; the processes of `machine` share the missing ones.
 
-    Args:
-        engine: evaluates draws on this process's device.
-        log: rank 0's decides what is missing; afterwards every rank's is complete.
-        draws: how many are wanted.
-        machine: processes that share the work, the counts do not depend on how many there are; its progress gets one
-            part for each draw, old ones included.
+    Rank 0's log decides what is missing; afterwards every rank's is complete. The counts do not depend on the number of
+    processes. Progress gets one part for each draw, old ones included.
     """
     group, progress = machine.group, machine.progress
     log.counts = group.from_leader(log.counts)

@@ -1,7 +1,7 @@
-"""From an opened release to its certificate: surrogates are trained, screened and certified, next to a clean baseline.
+"""Certifies an opened release: trains surrogates, screens them, and certifies one, next to a clean baseline.
 
-Everything that takes long is kept in the vault as it ends (`certify/`): surrogates and draws. With `resume` they
-are taken up again, and more draws than before only add to those that are there.
+Surrogates and draws take long, so they are stored in the vault (`certify/`) as soon as they are finished. With `resume`
+they are used again, and a larger number of draws only adds to the stored ones.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from pueprotect.release.records import Certificate, RecipeFigures
 from pueprotect.release.vault import CERTIFICATE
 
 SCREENING_DRAWS = 32
-
 SIGMA_KEEPS = 0.7
 SIGMA_RANGE = (1e-3, 1.0)
 SIGMA_HALVINGS = 7
@@ -40,13 +39,10 @@ SIGMA_DRAWS = 16
 
 @dataclass
 class Certification:
-    """One certification at work: what it is about, and where its parts are kept.
+    """A release to certify, and the surrogates trained so far.
 
-    Attributes:
-        release: the opened release.
-        seed: trainings are functions of it.
-        epochs: passes of each surrogate's training; None chooses by the number of images.
-        resume: take up what is in the vault.
+    Trainings are functions of `seed`. `epochs` are the passes of each training; None chooses by the number of images.
+    With `resume` what the vault has for the same settings is used again.
     """
 
     release: OpenedRelease
@@ -71,8 +67,8 @@ class Certification:
             return self.release.released
         if self.release.originals is None:
             raise InputError(
-                "The clean originals are needed here (--baseline, --sigma auto) and known only for pueprotect's own "
-                "releases; leave them out."
+                "--baseline and --sigma auto need the clean originals, which are known only for pueprotect's own "
+                "releases. Leave these options out."
             )
         return self.release.originals
 
@@ -85,7 +81,7 @@ class Certification:
         return self._models[name]
 
     def _shared(self, recipe: str, sigma: float, clean: bool) -> Classifier:
-        """What rank 0 has or trains, on every rank."""
+        """The weights that rank 0 has stored or trains, on every rank."""
         before, group, release = starts_from(recipe), self.machine.group, self.release
         start = self.surrogate(before, sigma, clean=clean) if before else None
         state, data = None, self.data(clean)
@@ -112,20 +108,9 @@ class Certification:
         return self.release.results.kept_weights(name, self._key(recipe, sigma)) if usable else None
 
     def _key(self, recipe: str, sigma: float) -> dict[str, Any]:
-        """What a recipe's weights depend on."""
+        """Everything that the weights of a recipe depend on."""
         key = {"epochs": self.epochs, "seed": self.seed, "recipe": recipe, "arch": self.release.default_arch}
         return key | ({"sigma": sigma} if needs_sigma(recipe) else {})
-
-    def log(self, name: str, settings: CertificateSettings, model: Classifier) -> DrawLog:
-        """The draw log of one surrogate and purpose."""
-        if not self.machine.group.leads:
-            return DrawLog(None, {})
-        release = self.release
-        key = {
-            "sigma": settings.sigma, "seed": settings.seed, "precision": settings.precision, "device": release.device,
-            "surrogate": weights_digest(model), **release.digests,
-        }  # fmt: skip
-        return DrawLog(release.results.path(f"certify/{name}.draws"), key, resume=self.resume)
 
     def screen(self, recipe: str, settings: CertificateSettings) -> RecipeFigures:
         """A few draws around a recipe's surrogate, independent of those that certify."""
@@ -141,14 +126,20 @@ class Certification:
         candidates: int = 1,
         purpose: str = "certify",
     ) -> RecipeFigures:
-        """The draws around one recipe's surrogate."""
+        """The figures of the draws around one recipe's surrogate; the draws are stored in a log for each purpose."""
+        release, progress = self.release, self.machine.progress
         model = self.surrogate(recipe, settings.sigma, clean=clean)
-        name, progress = _name(recipe, clean), self.machine.progress
-        log = self.log(name if purpose == "certify" else f"{name}-{purpose}", settings, model)
+        key = {
+            "sigma": settings.sigma, "seed": settings.seed, "precision": settings.precision, "device": release.device,
+            "surrogate": weights_digest(model), **release.digests,
+        }  # fmt: skip
+        name = _name(recipe, clean) + ("" if purpose == "certify" else f"-{purpose}")
+        path = release.results.path(f"certify/{name}.draws") if self.machine.group.leads else None
+        log = DrawLog(path, key, resume=self.resume)
         verb, what = ("draw around" if purpose == "certify" else purpose), "clean baseline" if clean else recipe
         progress.start(f"{verb} the {what} surrogate", settings.draws)
         found = certify(
-            model, recipe, self.data(clean), self.release.test, settings, candidates=candidates, purpose=purpose,
+            model, recipe, self.data(clean), release.test, settings, candidates=candidates, purpose=purpose,
             log=log, machine=self.machine,
         )  # fmt: skip
         progress.finish(f"median {found.noisy_accuracy.median:.1%}")
@@ -169,15 +160,11 @@ def certify_release(
 ) -> Certificate:
     """Train a surrogate by each recipe, find the most learnable one with a few draws, and certify that one.
 
-    The draws that choose are not those that certify, so the level stays alpha (Cohen et al., "Certified Adversarial
-    Robustness via Randomized Smoothing", ICML 2019, do the same). The certificate is kept in the vault.
+    The draws that choose are not those that certify, so the level stays alpha, as in Cohen et al., "Certified
+    Adversarial Robustness via Randomized Smoothing", ICML 2019. The certificate is stored in the vault.
 
-    Args:
-        certification: the release and how surrogates are trained.
-        settings: see `CertificateSettings`.
-        recipes: from `choose_recipes`.
-        baseline: certify the same recipe on the clean originals too.
-        stress: cross-check the bound on the sphere, see `stress_test`.
+    `recipes` come from `choose_recipes`. With `baseline` the same recipe is certified on the clean originals too; with
+    `stress` the bound is cross-checked on the sphere, see `stress_test`.
 
     Raises:
         InputError: a baseline is asked for and the originals are unknown; the vault holds parts of other settings.
@@ -188,72 +175,55 @@ def certify_release(
     if baseline:
         certification.data(clean=True)  # refused before any work
     screenings = [certification.screen(recipe, settings) for recipe in recipes] if len(recipes) > 1 else []
-    chosen = max(screenings, key=_learnable).recipe if screenings else recipes[0]
+    figures = [(one.noisy_accuracy.quantile or 0.0, one.noisy_accuracy.median) for one in screenings]
+    chosen = recipes[figures.index(max(figures))] if screenings else recipes[0]
     found = certification.certify(chosen, settings, candidates=candidates(recipes))
-    beside = certification.certify(chosen, settings, clean=True) if baseline else None
-    checked = None
-    if stress:
-        model = certification.surrogate(chosen, settings.sigma)
-        checked = stress_test(model, found, settings, release, certification.epochs)
+    clean = certification.certify(chosen, settings, clean=True) if baseline else None
+    model = certification.surrogate(chosen, settings.sigma)
+    checked = stress_test(model, found, settings, release, certification.epochs) if stress else None
     flags = raised(
-        found, beside, chance=release.chance, images=len(release.test), few_images=release.few_test_images,
+        found, clean, chance=release.chance, images=len(release.test), few_images=release.few_test_images,
         own=release.own,
     )  # fmt: skip
     whole = Certificate(
         **dict(found),
-        q=settings.q,
-        sigma=settings.sigma,
-        alpha=settings.alpha,
-        alpha_each=settings.alpha_each,
-        joint=settings.joint,
-        seed=settings.seed,
-        precision=settings.precision,
-        holdout_images=len(release.test),
-        classes=len(release.classes),
-        chance=release.chance,
-        max_eta=settings.max_eta,
+        q=settings.q, sigma=settings.sigma, alpha=settings.alpha, alpha_each=settings.alpha_each,
+        joint=settings.joint, seed=settings.seed, precision=settings.precision, max_eta=settings.max_eta,
+        holdout_images=len(release.test), classes=len(release.classes), chance=release.chance,
         recipes={one.recipe: one for one in (*screenings, found.model_copy(update={"screened": False}))},
-        baseline=beside,
-        stress=checked,
+        baseline=clean, stress=checked,
         batch_norm=f"re-estimated for every draw from {CALIBRATION_IMAGES} protected training images",
-        flags=flags,
-        seconds=round(time.perf_counter() - began, 2),
-        data_digest=release.digest,
-    )
+        flags=flags, seconds=round(time.perf_counter() - began, 2), data_digest=release.digest,
+    )  # fmt: skip
     if certification.machine.group.leads:
         release.results.write(CERTIFICATE, whole.as_json())
     return whole
 
 
-def _learnable(found: RecipeFigures) -> tuple[float, float]:
-    """What the bound will look at: the q-quantile of the draws."""
-    return found.noisy_accuracy.quantile or 0.0, found.noisy_accuracy.median
-
-
 def informative_sigma(certification: Certification) -> float:
     """The largest sigma at which the plain clean baseline keeps SIGMA_KEEPS of its accuracy above chance.
 
-    Found by halving on a logarithmic scale; what it keeps is the median of SIGMA_DRAWS draws, with the same noise
-    directions for every sigma. Rounded down to two digits.
+    Found by bisection on a logarithmic scale, on the median of SIGMA_DRAWS draws with the same noise directions for
+    every sigma, and rounded down to two digits.
 
     Raises:
         InputError: the originals are unknown.
     """
-    release = certification.release
+    release, machine = certification.release, certification.machine
     model = certification.surrogate("plain", 0.0, clean=True)
     own = accuracy(model, release.test) - release.chance
     low, high = (math.log(edge) for edge in SIGMA_RANGE)
-    certification.machine.progress.start("find sigma", SIGMA_HALVINGS)
+    machine.progress.start("find sigma", SIGMA_HALVINGS)
     for _ in range(SIGMA_HALVINGS):
         middle = (low + high) / 2
         settings = CertificateSettings(sigma=math.exp(middle), seed=certification.seed, draws=SIGMA_DRAWS)
         engine = draw_engine(model, certification.data(clean=True), release.test, settings, purpose="sigma")
         log = DrawLog(None, {})
-        draw(engine, log, SIGMA_DRAWS, Machine(group=certification.machine.group))
+        draw(engine, log, SIGMA_DRAWS, Machine(group=machine.group))
         kept = float(np.median([correct for correct, _ in log.first(SIGMA_DRAWS)])) / len(release.test)
         low, high = (middle, high) if kept - release.chance >= SIGMA_KEEPS * own else (low, middle)
-        certification.machine.progress.advance(note=f"{math.exp(low):.2g}")
-    certification.machine.progress.finish()
+        machine.progress.advance(note=f"{math.exp(low):.2g}")
+    machine.progress.finish()
     digits = 10.0 ** (math.floor(low / math.log(10)) - 1)
     return round(math.floor(math.exp(low) / digits + 1e-9) * digits, 12)
 

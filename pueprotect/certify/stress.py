@@ -1,7 +1,7 @@
-"""An empirical cross-check of a certificate: draws around centres on the sphere that it covers.
+"""Cross-checks a certificate empirically: draws around centres on the sphere that it covers.
 
-The bound says that around any centre within eta at most a share 1 - q of the classifiers lies above it. Random
-directions are easy; the direction in which the recovery attack moved is the one that an attacker would take.
+The bound says that around any centre within eta at most a share 1 - q of the classifiers is above it. Random directions
+are an easy test; the direction of the recovery attack is the one that an attacker would take.
 """
 
 from __future__ import annotations
@@ -35,18 +35,11 @@ def stress_test(
 ) -> Stress | None:
     """Draw around centres at the largest certified radius and count the classifiers above the bound.
 
-    Args:
-        model: the certified surrogate.
-        found: its bounds.
-        settings: of the certificate.
-        release: what the surrogate was trained on, with the clean images of the certificate.
-        epochs: passes of the recovery attack; None chooses.
-
-    Returns:
-        None when no radius above 0 was certified.
+    `found` are the bounds of the surrogate `model`; `epochs` are the passes of the recovery attack, None chooses by the
+    number of images. Returns None when no radius above 0 was certified.
 
     Raises:
-        CertificateError: more lie above than chance explains.
+        CertificateError: more are above than chance explains.
     """
     progress = release.machine.progress
     certified = [point for point in found.curve if point.certified_learnability is not None and point.eta > 0]
@@ -60,18 +53,17 @@ def stress_test(
     progress.start("cross-check on the sphere", len(centres) * DRAWS)
     above = {}
     for number, (name, direction) in enumerate(centres.items()):
-        engine = draw_engine(
-            _moved(model, direction, eta), release.released, release.test, settings, purpose=f"stress-{number}"
-        )
+        moved = _moved(model, direction, eta)
         log = DrawLog(None, {})
+        engine = draw_engine(moved, release.released, release.test, settings, purpose=f"stress-{number}")
         draw(engine, log, DRAWS, release.machine)
         above[name] = sum(correct > round(bound * len(release.test)) for correct, _ in log.first(DRAWS))
     limit = int(binom.isf(ALPHA / len(centres), DRAWS, 1 - settings.q))
     progress.finish(f"at most {max(above.values())} of {DRAWS} above the bound")
     if max(above.values()) > limit:
         raise CertificateError(
-            f"The cross-check contradicts the certificate: {above} of {DRAWS} draws each lie above {bound:.1%} at eta "
-            f"{eta:g}, and more than {limit} happen with probability under {ALPHA:g}; please report it."
+            f"The cross-check contradicts the certificate: of {DRAWS} draws around each centre, {above} are above the "
+            f"bound {bound:.1%} at eta {eta:g}; more than {limit} have probability under {ALPHA:g}. Please report it."
         )
     return Stress(eta=eta, bound=bound, draws=DRAWS, above=above, limit=limit)
 
@@ -83,7 +75,7 @@ def _direction(model: Classifier, seed: int, number: int) -> list[Tensor]:
 
 @torch.no_grad()
 def _moved(model: Classifier, direction: list[Tensor], eta: float) -> Classifier:
-    """A copy whose weights lie at distance eta in a direction."""
+    """A copy with weights at distance eta in a direction."""
     moved = copy.deepcopy(model)
     length = torch.stack([piece.double().square().sum() for piece in direction]).sum().sqrt()
     for parameter, piece in zip(trainable(moved), direction, strict=True):

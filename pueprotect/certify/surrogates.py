@@ -1,9 +1,8 @@
-"""The networks that certificates are drawn around, and the recipes that train them.
+"""Trains the networks that certificates are drawn around, each by a recipe.
 
-A bound on learnability is only as honest as its surrogate: on class-wise PUE the network left by the optimisation
-certifies least, one that was trained under the certificate's own weight noise and stopped before it locked on to the
-perturbation most. So several recipes stand ready, a few draws around each show which is the most learnable, and that
-one is certified.
+A bound on learnability is only as honest as its surrogate, and recipes differ: the network left by the optimisation may
+certify least, and one trained under the certificate's weight noise, stopped early, most. So several recipes are
+offered; a few draws around each show which is the most learnable, and that one is certified.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from __future__ import annotations
 import copy
 import math
 import statistics
-from collections.abc import Callable
 from dataclasses import replace
 
 from torch import Tensor, nn
@@ -30,12 +28,12 @@ RECIPES = {
     "online": "the network left by the optimisation of the noise (the paper's)",
     "plain": "trained from scratch on the released files",
     "weight-noise": "trained from scratch on the released files under the certificate's weight noise",
-    "weight-noise-early": "the same, stopped where draws around it know most of the clean images",
+    "weight-noise-early": "the same, stopped where draws around it are the most accurate on the clean images",
     "weight-noise-tuned": "trained plainly, then fine-tuned under the certificate's weight noise",
     "pst": "trained on the released files by progressive staged training",
 }
 WORST = tuple(name for name in RECIPES if name != "pst")
-PROBES = 10  # times that early stopping looks
+PROBES = 10  # networks that early stopping measures
 PROBE_DRAWS = 5
 TUNED = 0.25  # of the passes, after as many as `plain` has
 TUNED_RATE = 0.5  # of the peak learning rate
@@ -62,12 +60,12 @@ def needs_sigma(recipe: str) -> bool:
 
 
 def candidates(recipes: tuple[str, ...]) -> int:
-    """Among how many networks the choice looks at the clean images, early stopping included."""
+    """The number of networks that are compared on the clean images, early stopping included."""
     return sum(PROBES if recipe == "weight-noise-early" else 1 for recipe in recipes)
 
 
 def starts_from(recipe: str) -> str | None:
-    """The recipe whose surrogate this one goes on from."""
+    """The recipe whose surrogate this one is fine-tuned from."""
     return "plain" if recipe == "weight-noise-tuned" else None
 
 
@@ -85,22 +83,13 @@ def train_surrogates(
 ) -> dict[str, Classifier]:
     """Train a surrogate by a recipe of `RECIPES`; `pst` is the attack of that name.
 
-    `online` cannot be repeated without the optimisation; asked for it, as a baseline on clean images is, this
-    trains as the optimisation does: plainly first, then under the weight noise.
+    `online` cannot be repeated without the optimisation. As a baseline on clean images it is trained as the
+    optimisation does: plainly first, then under the weight noise.
 
-    Args:
-        recipe: a key of `RECIPES`.
-        arch: the surrogate's architecture.
-        data: released or clean training images.
-        test: clean images that decide where `weight-noise-early` stops; nothing is trained on them.
-        sigma: the certificate's weight noise.
-        training: schedule.
-        seed: everything random is a function of it.
-        start: the surrogate of `starts_from(recipe)`, left as it is; None trains it first.
-        progress: one piece of work for each training.
-
-    Returns:
-        The surrogate, and those of other recipes that the same training gave.
+    `data` are released or clean training images. The clean images `test` only decide where `weight-noise-early` stops.
+    `sigma` is the certificate's weight noise. `start` is the surrogate of `starts_from(recipe)` and is not changed;
+    None trains it first. Everything random is a function of `seed`. Progress gets one piece of work for each training.
+    The result also holds surrogates of other recipes that the same training gave.
     """
     if recipe == "pst":
         attack, target = find("pst"), Target(data, arch, training, seed)
@@ -110,24 +99,23 @@ def train_surrogates(
         return {recipe: trained}
     family = "weight-noise" if recipe == "weight-noise-early" else recipe
     model = build(arch, data.classes, data.size, seed=seed, purpose=f"surrogate-{family}", device=data.device)
-    noise: Callable[[float], float] | None = {
-        "plain": None,
-        "online": lambda done: sigma if done > 0.3 else 0.0,
-    }.get(recipe, lambda _: sigma)
     best: Best | None = None
+
+    def noise(done: float) -> float:
+        return sigma if recipe != "online" or done > 0.3 else 0.0
+
     if recipe == "weight-noise-tuned":
-        plain = (
-            start or train_surrogates("plain", arch, data, test, sigma, training, seed=seed, progress=progress)["plain"]
-        )
-        model = copy.deepcopy(plain)
+        if start is None:
+            start = train_surrogates("plain", arch, data, test, sigma, training, seed=seed, progress=progress)["plain"]
+        model = copy.deepcopy(start)
         rate = TUNED_RATE * (training.lr or ARCHITECTURES[arch].lr)
         training = replace(training, epochs=TUNED * training.epochs, lr=rate)
     elif family == "weight-noise":
         best = Best(data, test, sigma, seed, every=max(1, math.ceil(training.epochs / PROBES)))
     progress.start(f"train the {family} surrogate", training.steps(len(data)))
     train(
-        model, data, training, seed=child_seed(seed, family), deviations=noise, on_epoch=best.look if best else None,
-        progress=progress,
+        model, data, training, seed=child_seed(seed, family), deviations=None if recipe == "plain" else noise,
+        on_epoch=best.look if best else None, progress=progress,
     )  # fmt: skip
     progress.finish()
     if best is None:
@@ -138,24 +126,19 @@ def train_surrogates(
 
 
 class Best:
-    """Early stopping: remembers the weights around which a few draws know most of the clean images.
+    """Early stopping: keeps the weights around which a few draws are the most accurate on the clean images `test`.
 
-    Args:
-        data: what is trained on; BatchNorm statistics of the draws come from it.
-        test: clean images.
-        sigma: weight noise of the draws.
-        seed: the draws are functions of it, the same for every look.
-        every: passes between two looks.
+    BatchNorm statistics of the draws come from `data`, the training images. The draws are functions of `seed`, the same
+    for every network; a network is measured after every `every` passes.
     """
 
     def __init__(self, data: ImageSet, test: ImageSet, sigma: float, seed: int, every: int) -> None:
         self.data, self.test, self.sigma, self.seed, self.every = data, test, sigma, seed, every
-        self.passes = 0
-        self.score = -1
+        self.passes, self.score = 0, -1
         self.state: dict[str, Tensor] = {}
 
     def look(self, model: nn.Module) -> None:
-        """Called after each pass."""
+        """Measure the network after each pass, or every few."""
         self.passes += 1
         if self.passes % self.every and self.state:
             return

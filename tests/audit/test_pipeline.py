@@ -39,7 +39,7 @@ QUICKLY = {"suite": None, "archs": ("resnet8",), "epochs": 1.0}
         {"seeds": 101},
     ],
 )
-def test_out_of_range(wrong: dict[str, object]) -> None:
+def test_settings_out_of_range_are_refused(wrong: dict[str, object]) -> None:
     good = AuditSettings(attacks=("standard",), suite=None, archs=("resnet8",))
     with pytest.raises(InputError):
         dataclasses.replace(good, **wrong)  # type: ignore[arg-type]
@@ -54,7 +54,7 @@ def test_the_standard_suite_transfers_to_networks_that_fit() -> None:
     assert default_archs("standard-v1", "resnet18", 40, "cuda:1") == ("resnet18", "cnn"), "the transformer needs 16s"
 
 
-def test_jobs_have_places_of_their_own() -> None:
+def test_each_job_has_its_own_file() -> None:
     jobs = [
         Job("pst", arch, repeat, clean)
         for arch in ("resnet8", "cnn") for repeat in (0, 1) for clean in (False, True)
@@ -79,7 +79,9 @@ class Recorder:
         self.notes.append(note)
 
 
-def test_cheap_attacks_come_first_after_the_clean_lines_and_the_time_is_said(release: Release, tmp_path: Path) -> None:
+def test_cheap_attacks_come_first_after_the_clean_lines_and_the_time_is_estimated(
+    release: Release, tmp_path: Path
+) -> None:
     mine, shown = release.copy(tmp_path), Recorder()
     opened = open_release(mine.out)
     settings = AuditSettings(attacks=("cutout", "at-4", "weight-noise-short", "standard"), **QUICKLY)  # type: ignore[arg-type]
@@ -142,7 +144,7 @@ def test_a_numerical_failure_is_reported_and_the_others_go_on(
     assert "diverged" in found["colour"].flags
     assert found["standard"].accuracy is not None
     assert not report.complete
-    assert report.results[0].attack == "standard", "failed attacks stand last"
+    assert report.results[0].attack == "standard", "failed attacks come last"
     stored = Vault(mine.vault).read_json("audit/cutout-resnet8.json")
     assert stored["result"]["flags"] == ["failed"]
     assert stored["result"]["accuracy"] is stored["result"]["best_accuracy"] is None
@@ -231,7 +233,7 @@ def test_processes_share_the_work_and_all_get_the_report(
     ]
 
 
-def test_speed_is_measured_without_touching_anyones_results() -> None:
+def test_measuring_speed_does_not_change_the_random_state() -> None:
     state = torch.get_rng_state()
     assert 0 < seconds_per_step("resnet8", stripes(64), Schedule(batch_size=16)) < 60
     assert torch.equal(torch.get_rng_state(), state)

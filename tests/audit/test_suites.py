@@ -15,7 +15,7 @@ STANDARD_V2 = (
 
 
 def test_a_published_suite_never_changes() -> None:
-    """Whoever changes this test publishes the next version."""
+    """A change here means that a suite of another name must be published."""
     assert suite("standard-v1") == tuple(STANDARD_V1.split())
     assert suite("standard-v2") == tuple(f"{STANDARD_V1} {STANDARD_V2}".split())
     assert suite("quick") == ("standard", "colour", "jpeg-10", "class-mean", "weight-noise", "pst")
@@ -31,7 +31,7 @@ def test_suites_hold_registered_attacks_and_known_networks() -> None:
         assert all(set(archs) <= set(ARCHITECTURES) for archs in places.values())
 
 
-def test_what_concerns_one_method_is_left_out_elsewhere() -> None:
+def test_attacks_on_one_method_are_left_out_on_releases_of_another() -> None:
     assert applicable(("pst", "known-code"), "hardened") == ("pst", "known-code")
     assert applicable(("pst", "known-code"), "pue") == ("pst",)
     assert applicable(("pst", "known-code"), None) == ("pst",)

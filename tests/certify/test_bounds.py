@@ -146,7 +146,7 @@ def test_largest_eta_is_the_edge_of_abstention(q: float, draws: int, alpha: floa
     assert bounds.draws_needed(inside, alpha) <= draws < bounds.draws_needed(outside, alpha)  # type: ignore[operator]
 
 
-def test_published_reach() -> None:
+def test_the_largest_radii_are_the_published_ones() -> None:
     for draws, ratio in ((1000, 1.32), (10**4, 2.03), (10**5, 2.63), (10**6, 3.15)):
         assert bounds.largest_eta(0.9, 1.0, draws, 0.01) == pytest.approx(ratio, abs=0.006)
 
@@ -158,7 +158,7 @@ def test_published_reach() -> None:
         {"eta": -0.1}, {"eta": math.nan},
     ],
 )  # fmt: skip
-def test_out_of_range(wrong: dict[str, float]) -> None:
+def test_parameters_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     good = {"q": 0.9, "sigma": 0.05, "alpha": 0.01, "draws": 10, "eta": 0.1}
     with pytest.raises(InputError, match=f"--{next(iter(wrong))}"):
         bounds.check(**(good | wrong))  # type: ignore[arg-type]

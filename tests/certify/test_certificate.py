@@ -71,6 +71,6 @@ def test_population_bound_lies_above_the_bound_on_the_images() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"q": 1.0}, {"sigma": 0.0}, {"alpha": 0.5}, {"draws": 0}, {"etas": (-1.0,)}])
-def test_out_of_range(wrong: dict[str, object]) -> None:
+def test_settings_out_of_range_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(InputError):
         CertificateSettings(**wrong)  # type: ignore[arg-type]

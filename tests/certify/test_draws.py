@@ -36,13 +36,11 @@ def whole(engine: DrawEngine) -> list[tuple[int, int]]:
     return log.first(34)
 
 
-def test_draws_are_the_engines(engine: DrawEngine, whole: list[tuple[int, int]]) -> None:
+def test_the_log_has_the_counts_of_the_engine(engine: DrawEngine, whole: list[tuple[int, int]]) -> None:
     assert whole == [tuple(engine.draw(index).tolist()) for index in range(34)]
 
 
-def test_more_draws_add_to_those_that_are_there(
-    engine: DrawEngine, whole: list[tuple[int, int]], tmp_path: Path
-) -> None:
+def test_more_draws_add_to_the_stored_ones(engine: DrawEngine, whole: list[tuple[int, int]], tmp_path: Path) -> None:
     path = tmp_path / "vault" / "a.draws"
     draw(engine, DrawLog(path, KEY), 13)
     short = path.read_text()
@@ -84,7 +82,7 @@ def test_a_log_of_other_settings_is_refused_by_name(tmp_path: Path) -> None:
     assert DrawLog(path, KEY | {"sigma": 0.2}).missing(1) == [0], "without --resume it is replaced"
 
 
-def test_damage_is_named(tmp_path: Path) -> None:
+def test_a_damaged_line_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.draws"
     path.write_text(json.dumps(KEY) + "\n0 1 0\n1 x 0\n")
     with pytest.raises(VaultError, match="'1 x 0' is not a draw"):
@@ -92,7 +90,7 @@ def test_damage_is_named(tmp_path: Path) -> None:
 
 
 def test_ranks_share_the_draws_and_agree(engine: DrawEngine, whole: list[tuple[int, int]]) -> None:
-    """Three ranks in turn, each handed what the others would send."""
+    """Three ranks in turn, each with its share of the draws."""
     parts = [Group(rank, 3).share(list(range(34))) for rank in range(3)]
     assert sorted(index for part in parts for index in part) == list(range(34))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
@@ -102,7 +100,7 @@ def test_ranks_share_the_draws_and_agree(engine: DrawEngine, whole: list[tuple[i
 
 
 @pytest.mark.parametrize("arch", ["cnn", "resnet8"])
-def test_threads_draw_what_one_draws(arch: str) -> None:
+def test_several_threads_give_the_same_counts_as_one(arch: str) -> None:
     stream = torch.Generator().manual_seed(2)
     images = torch.randint(0, 256, (50, 3, 16, 16), generator=stream, dtype=torch.uint8)
     one = DrawEngine(build(arch, 3, 16, seed=1), images, torch.arange(50) % 3, images[:8], sigma=0.1, seed=4)

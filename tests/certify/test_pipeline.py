@@ -17,7 +17,7 @@ SETTINGS = CertificateSettings(sigma=0.005, etas=(0.0,), draws=50)
 
 
 class Trainer:
-    """Trains the recipe `good` and only starts the others; notes what it was asked for."""
+    """Trains the recipe `good`, leaves the others untrained, and records the calls."""
 
     def __init__(self, opened: OpenedRelease) -> None:
         self.opened, self.asked = opened, list[tuple[str, bool]]()
@@ -68,7 +68,7 @@ def test_one_recipe_needs_no_screening(certification: Certification, trainer: Tr
     assert "informative-baseline-missing" in report.flags
 
 
-def test_the_screening_draws_other_noise(certification: Certification, trainer: Trainer) -> None:
+def test_screening_uses_other_draws_than_certifying(certification: Certification, trainer: Trainer) -> None:
     """Large noise, so that two sets of draws differ in their counts."""
     loud = CertificateSettings(sigma=0.2, etas=(0.0,), draws=8)
     assert certification.screen("good", loud).noisy_accuracy != certification.certify("good", loud).noisy_accuracy
@@ -87,7 +87,7 @@ def test_what_needs_clean_originals_is_refused_before_any_training(
         informative_sigma(refusing)
 
 
-def test_weights_are_taken_up_only_with_resume_and_for_the_same_settings(
+def test_stored_weights_are_used_only_with_resume_and_for_the_same_settings(
     certification: Certification, trainer: Trainer
 ) -> None:
     first = certification.surrogate("weak", 0.01)

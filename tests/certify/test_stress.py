@@ -34,7 +34,7 @@ def model(data: ImageSet) -> Classifier:
 
 @pytest.fixture(scope="module")
 def opened(data: ImageSet) -> Any:
-    """As much of a release as the cross-check looks at."""
+    """The part of a release that the cross-check uses."""
     return SimpleNamespace(released=data, test=data, machine=HERE, originals=None)
 
 
@@ -73,7 +73,7 @@ def test_a_false_bound_is_an_error(
         stress_test(model, certificate.model_copy(update={"curve": too_low}), SETTINGS, opened, None)
 
 
-def test_centres_lie_on_the_sphere(model: Classifier) -> None:
+def test_centres_are_on_the_sphere(model: Classifier) -> None:
     moved = stress._moved(model, stress._direction(model, 0, 1), 0.7)
     steps = [a - b for a, b in zip(trainable(moved), trainable(model), strict=True)]
     length = torch.cat([step.detach().flatten() for step in steps]).double().norm()
@@ -82,7 +82,7 @@ def test_centres_lie_on_the_sphere(model: Classifier) -> None:
     assert not torch.equal(other[0], stress._direction(model, 0, 1)[0])
 
 
-def test_nothing_to_check_where_every_radius_abstains(model: Classifier, data: ImageSet, opened: Any) -> None:
+def test_there_is_no_cross_check_where_every_radius_abstains(model: Classifier, data: ImageSet, opened: Any) -> None:
     few = CertificateSettings(sigma=0.02, etas=(0.0, 0.05), draws=50)
     found = certify(model, "plain", data, data, few)
     assert stress_test(model, found, few, opened, None) is None

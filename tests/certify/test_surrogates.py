@@ -45,7 +45,7 @@ def test_recipes_repeat(recipe: str) -> None:
     assert weights_digest(first) == weights_digest(second)
 
 
-def test_recipes_differ_in_what_they_spend_and_find() -> None:
+def test_recipes_differ_in_steps_and_weights() -> None:
     spent, found = {}, {}
     for recipe in SELF_TRAINED:
         steps = Steps()
@@ -62,7 +62,7 @@ def test_recipes_differ_in_what_they_spend_and_find() -> None:
 
 @pytest.mark.parametrize(("recipe", "matters"), [("plain", False), ("weight-noise", True), ("weight-noise-early", True),
                                                  ("weight-noise-tuned", True), ("online", True)])  # fmt: skip
-def test_the_weight_noise_is_the_certificates(recipe: str, matters: bool) -> None:
+def test_recipes_other_than_plain_depend_on_the_weight_noise(recipe: str, matters: bool) -> None:
     low, high = (
         train_surrogates(recipe, "cnn", images(), images(), sigma, Schedule(epochs=5), seed=0)[recipe]
         for sigma in (0.01, 0.1)
@@ -71,7 +71,7 @@ def test_the_weight_noise_is_the_certificates(recipe: str, matters: bool) -> Non
     assert same is not matters
 
 
-def test_one_training_gives_what_belongs_together() -> None:
+def test_one_training_gives_both_weight_noise_surrogates_and_tuning_starts_from_plain() -> None:
     data = images()
     both = train_surrogates("weight-noise", "cnn", data, data, 0.05, Schedule(epochs=20), seed=0)
     assert set(both) == {"weight-noise", "weight-noise-early"}
@@ -90,8 +90,8 @@ def test_one_training_gives_what_belongs_together() -> None:
     assert weights_digest(plain) == before
 
 
-def test_early_stopping_keeps_the_best_that_it_saw() -> None:
-    """Three networks pass by; the second was trained on the very images that it is asked about."""
+def test_early_stopping_keeps_the_best_network_that_it_measured() -> None:
+    """Of three networks, the second was trained on the images that all are measured on."""
     data = images()
     good = train(build("cnn", 3, 16, seed=1), data, Schedule(epochs=60), seed=0)
     weak, other = (build("cnn", 3, 16, seed=seed) for seed in (2, 3))
@@ -106,12 +106,12 @@ def test_early_stopping_keeps_the_best_that_it_saw() -> None:
     assert not torch.equal(seldom.state["body.head.weight"], good.state_dict()["body.head.weight"])
 
 
-def test_the_choice_counts_every_network_it_looked_at() -> None:
+def test_candidates_counts_every_network_that_was_compared() -> None:
     assert candidates(("plain",)) == 1
     assert candidates(WORST) == len(WORST) - 1 + PROBES
 
 
-def test_worst_is_everything_but_pst() -> None:
+def test_worst_means_every_recipe_except_pst() -> None:
     assert choose_recipes("worst", own=True) == WORST
     assert set(WORST) == set(SELF_TRAINED)
     assert choose_recipes("worst", own=False) == tuple(name for name in WORST if name != "online")

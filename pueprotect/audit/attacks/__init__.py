@@ -1,4 +1,4 @@
-"""Attacks on protected data, one idea for each file; importing this package fills the registry."""
+"""Imports every attack, one idea a file, which fills the registry, and registers those of plug-ins."""
 
 from pueprotect.audit.attacks import (
     adversarial,

@@ -1,7 +1,7 @@
-"""Training against the worst of what an image could look like: in a small L-infinity ball, or under augmentation.
+"""Trains on the worst version of each image: within a small L-infinity ball, or among augmentations.
 
-Both look for inputs with a large loss at each step. A shortcut of 8/255 cannot lower the loss of images that move by as
-much against it (adversarial training), nor of images whose augmentation was chosen for hiding it (UEraser).
+Both attacks look for inputs with a large loss at each step. A shortcut of 8/255 cannot lower the loss when images move
+by as much against it (adversarial training), or when their augmentation was chosen to hide it (UEraser).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pueprotect.runtime import generator
 
 STEP = 1.25
 CANDIDATES = 5
-PASSES = 2  # times those of plain training: augmented this strongly, clean images take longer to learn
+PASSES = 2  # times those of plain training: clean images augmented this strongly take longer to learn
 HARD_SHARE = 0.15  # of the steps; the authors take 60 of 200 epochs
 
 
@@ -32,12 +32,8 @@ def fast_perturbed(
 ) -> Tensor:
     """One signed step of 1.25 epsilon from a random start, kept in the ball and in [0, 1] (FGSM-RS).
 
-    Args:
-        model: whose loss is raised; BatchNorm uses the batch and records nothing.
-        inputs: (B, 3, H, W) float in [0, 1].
-        labels: (B,) int64.
-        epsilon: L-infinity radius on [0, 1].
-        stream: the random start.
+    `inputs` are (B, 3, H, W) float in [0, 1], `labels` (B,) int64, and `epsilon` is the L-infinity radius on [0, 1].
+    BatchNorm uses the batch and records nothing.
     """
     start = epsilon * (2 * torch.rand(inputs.shape, generator=stream, device=inputs.device) - 1)
     delta = start.contiguous(memory_format=torch.channels_last).requires_grad_()
@@ -49,25 +45,27 @@ def fast_perturbed(
 
 
 class AdversarialTraining(Attack):
-    """Training on images that a fast attack has changed by up to so many levels; it costs clean accuracy as well."""
+    """Trains on images that a fast attack has changed by up to `levels`; this costs clean accuracy as well."""
 
     source = "Tao et al., NeurIPS 2021 (AT against delusive noise), with the fast step of Wong et al., ICLR 2020"
     cost = 1.8
 
     def __init__(self, levels: int) -> None:
         self.name = f"at-{levels}"
-        self.about = f"trains adversarially, L-infinity {levels}/255, one fast step"
+        self.about = f"trains on images perturbed adversarially by up to {levels}/255 (L-infinity, one fast step)"
         self.epsilon = levels / 255
 
     def train(self, run: Run) -> Classifier:
         """Plain training on perturbed batches."""
         target = run.target
         model = target.fresh()
+
+        def prepare(inputs: Tensor, labels: Tensor, stream: torch.Generator) -> tuple[Tensor, Tensor]:
+            return fast_perturbed(model, inputs, labels, self.epsilon, stream), labels
+
         return train(
-            model, target.released, target.schedule, seed=target.seed, on_epoch=run.epoch, progress=run.progress,
-            prepare=lambda inputs, labels, stream: (
-                fast_perturbed(model, inputs, labels, self.epsilon, stream), labels
-            ),
+            model, target.released, target.schedule, seed=target.seed, prepare=prepare, on_epoch=run.epoch,
+            progress=run.progress,
         )  # fmt: skip
 
 
@@ -76,18 +74,14 @@ register(AdversarialTraining(8))
 
 
 def hardest(model: Classifier, inputs: Tensor, labels: Tensor, candidates: list[Tensor]) -> Tensor:
-    """For each image the candidate with the largest loss.
+    """For each image the candidate with the largest loss; `labels` are (B,) int64.
 
-    Args:
-        model: judges; BatchNorm uses the batch and records nothing.
-        inputs: (B, 3, H, W), only their number matters.
-        labels: (B,) int64.
-        candidates: versions of the batch, each (B, 3, H, W) float in [0, 1].
+    The candidates are versions of the batch `inputs`, each (B, 3, H, W) float in [0, 1]. BatchNorm uses the batch and
+    records nothing.
     """
     with torch.no_grad(), batch_statistics(model):
         losses = torch.stack([functional.cross_entropy(model(seen), labels, reduction="none") for seen in candidates])
-    worst = losses.argmax(0)
-    chosen = torch.stack(candidates)[worst, torch.arange(len(inputs), device=inputs.device)]
+    chosen = torch.stack(candidates)[losses.argmax(0), torch.arange(len(inputs), device=inputs.device)]
     return chosen.contiguous(memory_format=torch.channels_last)
 
 
@@ -98,32 +92,28 @@ def strong_augmentation(seed: int) -> Transform:
     def augment(images: Tensor, stream: torch.Generator) -> Tensor:
         count, size, device = len(images), images.shape[-1], str(images.device)
 
-        def chance(shape: tuple[int, ...]) -> Tensor:
-            return torch.rand(shape, generator=stream, device=device)
+        def chance(*shape: int) -> Tensor:
+            return torch.rand((count, *shape), generator=stream, device=device)
 
-        fields = plasma(2 * count, size, stream, device)
-        brightness, contrast = fields[:count], fields[count:]
-        intensity = 0.5 + 0.5 * chance((count, 1, 1, 1))
-        brighter = images + (brightness - 0.5) * 2 * intensity
-        images = torch.where(chance((count, 1, 1, 1)) < 0.5, brighter, images).clamp(0, 1)
-        images = torch.where(chance((count, 1, 1, 1)) < 0.5, images * 4 * contrast, images).clamp(0, 1)
-        order = torch.where(chance((count, 1)) < 0.5, chance((count, 3)).argsort(1), torch.arange(3, device=device))
-        images = images.gather(1, order[:, :, None, None].expand_as(images))
-        return trivial(images)
+        brightness, contrast = plasma(2 * count, size, stream, device).split(count)
+        brighter = images + (brightness - 0.5) * 2 * (0.5 + 0.5 * chance(1, 1, 1))
+        images = torch.where(chance(1, 1, 1) < 0.5, brighter, images).clamp(0, 1)
+        images = torch.where(chance(1, 1, 1) < 0.5, images * 4 * contrast, images).clamp(0, 1)
+        order = torch.where(chance(1) < 0.5, chance(3).argsort(1), torch.arange(3, device=device))
+        return trivial(images.gather(1, order[:, :, None, None].expand_as(images)))
 
     return augment
 
 
 @register
 class UEraser(Attack):
-    """First the hardest of five strong augmentations of each image, then one of them as it comes; twice the passes.
+    """Trains on the hardest of five strong augmentations of each image first, then on one drawn at random.
 
-    On clean CIFAR-10 (5,000 images, resnet8, one seed; plain training 60 %) this ends at 47 %. In the passes of plain
-    training it was 36 % with the hardest of five for three steps of ten, 38 % without and 10 % with nothing else.
+    The hardest ones alone do not teach clean images, so they come first only (examples/results/trials.md).
     """
 
     name = "ueraser"
-    about = f"trains on the hardest of {CANDIDATES} strong augmentations of each image, later on any (UEraser style)"
+    about = f"trains on the hardest of {CANDIDATES} strong augmentations of each image, later on random ones (UEraser)"
     source = "Qin et al., Learning the Unlearnable, arXiv 2303.15127; its augmentations rebuilt with torchvision's"
     cost = 2.4
 

@@ -1,7 +1,7 @@
-"""Training with the field's stronger augmentations, which blur what a shortcut looks like.
+"""Trains with the field's stronger augmentations, which change how a shortcut looks.
 
-Cutout, mixup and cutmix do little against most unlearnable examples in the literature (APBench), but one-pixel
-shortcuts fall to them. Colour does much: noise of 8/255 has to survive factors between a half and one and a half.
+Cutout, mixup and cutmix do little against most unlearnable examples in the literature (APBench), but they remove
+one-pixel shortcuts. Colour jitter does much: noise of 8/255 has to survive factors between 0.5 and 1.5.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pueprotect.runtime import generator
 
 
 def mixed(mixer: type[v2.MixUp] | type[v2.CutMix], purpose: str) -> Callable[[Target], Prepare]:
-    """One share for each batch, drawn uniformly; each image meets the next one of its shuffled batch."""
+    """Mixes each image with the next one of its shuffled batch, in one share for each batch, drawn uniformly."""
 
     def prepare(target: Target) -> Prepare:
         mix, own = mixer(num_classes=target.released.classes), generator(target.seed, purpose)
@@ -37,34 +37,26 @@ def mixed(mixer: type[v2.MixUp] | type[v2.CutMix], purpose: str) -> Callable[[Ta
 
 for _attack in (
     Variation(
-        "cutout",
-        "trains with a square of half the side blacked out in each image",
-        "DeVries and Taylor, arXiv 1708.04552; as an attack in APBench (Qin et al., 2023)",
-        transform=lambda _: cutout,
+        "cutout", "blacks out a random square of half the side in each training image",
+        "DeVries and Taylor, arXiv 1708.04552; as an attack in APBench (Qin et al., 2023)", transform=lambda _: cutout,
     ),
     Variation(
-        "mixup",
-        "trains on weighted means of two images and of their labels",
-        "Zhang et al., ICLR 2018; as an attack in APBench (Qin et al., 2023)",
-        prepare=mixed(v2.MixUp, "mixup"),
+        "mixup", "trains on weighted averages of two images and of their labels",
+        "Zhang et al., ICLR 2018; as an attack in APBench (Qin et al., 2023)", prepare=mixed(v2.MixUp, "mixup"),
     ),
     Variation(
-        "cutmix",
-        "trains on images with a rectangle of another image, labels shared by area",
-        "Yun et al., ICCV 2019; as an attack in APBench (Qin et al., 2023)",
-        prepare=mixed(v2.CutMix, "cutmix"),
+        "cutmix", "pastes a rectangle of another image into each training image and mixes the labels by area",
+        "Yun et al., ICCV 2019; as an attack in APBench (Qin et al., 2023)", prepare=mixed(v2.CutMix, "cutmix"),
     ),
     Variation(
-        "randaugment",
-        "trains with two random operations (rotation, shear, colour, contrast, ...) for every eight images",
+        "randaugment", "applies two random operations such as rotation, shear or contrast to every eight images",
         "Cubuk et al., NeurIPS 2020, torchvision's operations",
         transform=lambda target: Grouped(v2.RandAugment(num_ops=2, magnitude=9), generator(target.seed, "randaugment")),
     ),
     Variation(
-        "colour",
-        "trains with strong colour jitter and random grayscale for each image",
+        "colour", "trains with strong colour jitter and random grayscale for each image",
         "grayscale: Liu et al., ICML 2023; the strong mixture: Dang et al., arXiv 2306.02064",
         transform=lambda _: colour,
     ),
-):
+):  # fmt: skip
     register(_attack)

@@ -1,9 +1,9 @@
-"""The attack contract and the registry.
+"""Defines what an attack must implement, runs and measures attacks, and keeps their registry.
 
-An attack implements `train` and nothing else. It gets the released files and what its `needs` promise. It returns a
-network, and shows intermediate ones to `Run.epoch` and `Run.observe`, which return nothing. The base class evaluates
-on clean test images, so no attack grades itself. A `filter` of the images that needs no labels is part of what the
-attacker runs: test images go through it too, and the figure on test images as they are is recorded as well.
+An attack implements `train` and nothing else. It gets the released files and what its `needs` promise, and returns a
+network. It passes intermediate networks to `Run.epoch` and `Run.observe`, which return nothing. The base class measures
+accuracy on clean test images, so no attack grades itself. A `filter` that needs no labels is part of what the attacker
+runs: test images go through it too, and accuracy on test images as they are is recorded as well.
 """
 
 from __future__ import annotations
@@ -28,6 +28,10 @@ from pueprotect.runtime import SILENT, Progress, generator, load_plugin, plugins
 NOTHING = "nothing"
 CLEAN_SHARE = "a clean share"
 KNOWLEDGE = "knowledge of the protection"
+MISSING = {
+    CLEAN_SHARE: "clean training images: run it on a release made by pueprotect with its originals in place",
+    KNOWLEDGE: "a code book: run it on a release of --method hardened that has its vault",
+}
 TRAINING_SAMPLE = 1000
 CHUNK = 4096  # images filtered at once
 
@@ -36,18 +40,15 @@ Filter = Callable[[Tensor], Tensor]  # a few images, (N, 3, H, W) uint8 -> the s
 
 @dataclass(frozen=True)
 class Target:
-    """What the attacker holds.
+    """What the attacker has; everything random is a function of `seed`.
 
     Attributes:
         released: training images as decoded from the released files.
-        arch: the attacker's architecture.
-        schedule: the attacker's training schedule.
-        seed: everything random is a function of it.
-        clean_share: clean labelled training images, for attacks that need them; else None.
+        clean_share: clean labelled training images for attacks that need them, else None.
         etas: radii of the recovery attack, ascending.
-        originals: the clean images of `released`, if known. No attacker holds them: attacks behind a filter measure
-            on them what clean data gives behind the same filter.
-        scheme: how the release was protected, for attackers who know it; else None.
+        originals: the clean images of `released`, if known. No attacker has them: attacks behind a filter use them to
+            measure what clean data gives behind the same filter.
+        scheme: how the release was protected, for attacks with that knowledge, else None.
     """
 
     released: ImageSet
@@ -61,18 +62,16 @@ class Target:
 
     def fresh(self) -> Classifier:
         """A newly initialised network of the attacker's architecture."""
-        return build(
-            self.arch, self.released.classes, self.released.size, seed=self.seed, purpose="attacker",
-            device=self.released.device,
-        )  # fmt: skip
+        data = self.released
+        return build(self.arch, data.classes, data.size, seed=self.seed, purpose="attacker", device=data.device)
 
 
 @dataclass
 class Run:
-    """One run of one attack: its target, and where its networks are shown.
+    """One run of one attack: its target, and what was measured on its networks.
 
-    An attack that trains on other images than the released ones says so in `trained_on`. `filter` is what
-    `Attack.filter` returned for this target: test images went through it.
+    `filter` is what `Attack.filter` returned for this target; test images went through it. An attack that trains on
+    other images than the released ones sets `trained_on`.
     """
 
     target: Target
@@ -90,13 +89,13 @@ class Run:
         return behind(self.filter, data)
 
     def epoch(self, model: nn.Module) -> None:
-        """Show the network after a pass; its accuracy goes into `best_accuracy`."""
+        """Measure the network after a pass; it counts for `best_accuracy`."""
         self._epoch_counts.append(count_correct(model, self._test))
 
     def observe(self, name: str, model: nn.Module, *, candidate: bool = True) -> None:
-        """Show a further network whose accuracy belongs into the result under this name.
+        """Measure a further network and record its accuracy under this name.
 
-        Without `candidate` it is recorded for comparison and never counts as the attack's best.
+        Without `candidate` it is for comparison and never counts as the attack's best.
         """
         count = count_correct(model, self._test)
         self._points[name] = count
@@ -119,9 +118,8 @@ class Attack(ABC):
         name: as used on the command line.
         about: what the attack does; continues a sentence that starts with its name.
         needs: `nothing`, `a clean share` or `knowledge of the protection`.
-        source: where it was published.
-        cost: time relative to `standard`, measured by examples/benchmarks/audit.py; the time estimate and the
-            order of an audit rest on it.
+        cost: time relative to `standard`, measured by examples/benchmarks/audit.py; an audit uses it for its time
+            estimate and the order of its attacks.
     """
 
     name: str
@@ -143,34 +141,22 @@ class Attack(ABC):
         return self.schedule(target).steps(len(target.released))
 
     def filter(self, target: Target) -> Filter | None:
-        """What happens to every image, of training and test, before the network; None for nothing."""
+        """The filter of all training and test images before the network; None for no filter."""
         return None
 
     def lacks(self, clean_share: bool, scheme: bool) -> str:
         """What this attack needs and does not get, as one sentence; empty when it can run."""
-        if self.needs == CLEAN_SHARE and not clean_share:
-            return (
-                f"The attack {self.name} needs clean training images: run it on a release made by pueprotect whose "
-                "originals are still in place, or leave it out."
-            )
-        if self.needs == KNOWLEDGE and not scheme:
-            return (
-                f"The attack {self.name} needs a code book to know: run it on a release of --method hardened that has "
-                "its vault, or leave it out."
-            )
-        return ""
+        if {CLEAN_SHARE: clean_share, KNOWLEDGE: scheme}.get(self.needs, True):
+            return ""
+        return f"The attack {self.name} needs {MISSING[self.needs]}, or leave it out."
 
     def run(self, target: Target, test: ImageSet, progress: Progress = SILENT, label: str = "") -> AttackResult:
-        """Train and evaluate on clean test images.
+        """Train on `target` and measure on clean `test` images, which the attacker never sees.
 
-        Args:
-            target: what the attacker holds.
-            test: clean images that the attacker never sees.
-            progress: reports training steps.
-            label: how the work is called in `progress`; by default the attack and its network.
+        `label` names the work in `progress`; by default it is the attack and its network.
 
         Raises:
-            InputError: the attack needs what the target does not hold.
+            InputError: the target lacks what the attack needs.
         """
         if why := self.lacks(target.clean_share is not None, target.scheme is not None):
             raise InputError(why)
@@ -190,15 +176,11 @@ class Attack(ABC):
         run.details["train_accuracy"] = accuracy(model, data.subset(slice(None, None, every)))
         progress.finish(f"{final:.1%} on clean test images")
         return AttackResult(
-            attack=self.name,
-            arch=target.arch,
-            accuracy=None if diverged else final,
-            best_accuracy=None if diverged else max([final, *epochs]),
-            epochs=self.schedule(target).epochs,
-            seconds=time.perf_counter() - began,
-            flags=(*run.flags, "diverged") if diverged else tuple(run.flags),
+            attack=self.name, arch=target.arch, accuracy=None if diverged else final,
+            best_accuracy=None if diverged else max([final, *epochs]), epochs=self.schedule(target).epochs,
+            seconds=time.perf_counter() - began, flags=(*run.flags, "diverged") if diverged else tuple(run.flags),
             details=run.details | {"epoch_accuracy": epochs} | ({"points": points} if points else {}),
-        )
+        )  # fmt: skip
 
 
 REGISTRY: dict[str, Attack] = {}
@@ -206,7 +188,7 @@ Registered = TypeVar("Registered", bound=Attack | type[Attack])
 
 
 def register(attack: Registered) -> Registered:
-    """Make an attack known by its name; a class decorator too.
+    """Make an attack known by its name; works as a class decorator too.
 
     Raises:
         ValueError: the name is taken.
@@ -237,7 +219,7 @@ def find(name: str) -> Attack:
     """The attack registered under `name`.
 
     Raises:
-        InputError: unknown name; the nearest ones are offered.
+        InputError: unknown name; the message offers the nearest ones.
     """
     if name not in REGISTRY:
         raise InputError(f"Unknown attack {name!r}; {did_you_mean(name, REGISTRY)} All: pueprotect attacks.")
@@ -250,8 +232,5 @@ def clean_share(originals: ImageSet | None, fraction: float, seed: int) -> Image
         return None
     order = torch.randperm(len(originals), generator=generator(seed, "clean-share")).to(originals.images.device)
     ordered = originals.labels[order]
-    picked = [
-        members[: max(1, round(fraction * len(members)))]
-        for members in (order[ordered == label] for label in range(originals.classes))
-    ]
-    return originals.subset(torch.cat(picked))
+    classes = [order[ordered == label] for label in range(originals.classes)]
+    return originals.subset(torch.cat([members[: max(1, round(fraction * len(members)))] for members in classes]))

@@ -1,8 +1,8 @@
-"""A denoiser learnt on other images, that is, on a clean share, and laid over everything.
+"""Trains a denoiser on a clean share and applies it to every image.
 
-The attacker knows the budget and that noise may be fine or coarse, grey or coloured; not the code. So the denoiser
-learns to undo noise of many kinds: signs drawn for each pixel, and two-valued gratings of random frequencies, phases
-and channels, at up to the usual budget of 8/255.
+The attacker knows the budget, and that noise may be fine or coarse, grey or coloured, but not the code. So the denoiser
+learns to remove signs drawn for each pixel, and two-valued gratings of random frequencies, phases and channels, at the
+usual budget of 8/255.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ STEPS, BATCH, RATE, WIDTH = 300, 64, 2e-3, 24
 
 
 def gratings(count: int, size: int, stream: torch.Generator, device: str) -> Tensor:
-    """Patterns (count, 3, S, S) of -1 and 1: a third single pixels, a third gratings alike in all channels."""
+    """Patterns (count, 3, S, S) of -1 and 1, each of single pixels, gratings or gray gratings by chance."""
     axis = torch.arange(size, device=device)
 
     def wave() -> Tensor:
@@ -39,7 +39,7 @@ def gratings(count: int, size: int, stream: torch.Generator, device: str) -> Ten
 
 
 def denoiser(size: int, data: ImageSet, seed: int) -> nn.Module:
-    """A small residual network that predicts the noise of an image in [0, 1]."""
+    """Train a small network that predicts the noise of an image in [0, 1], on clean `data`."""
     stream = generator(seed, "denoiser", device=data.device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -60,17 +60,17 @@ def denoiser(size: int, data: ImageSet, seed: int) -> nn.Module:
 
 @register
 class Denoise(Plain):
-    """A learnt filter, the same for all images."""
+    """Plain training behind one learnt filter for all images."""
 
     name = "denoise"
-    about = "learns on clean images to undo noise of many kinds and denoises all images first"
+    about = "trains a denoiser for noise of many kinds on clean images and applies it to all images"
     needs = CLEAN_SHARE
     source = ADAPTIVE
     cost = 2.5
     clean_line = True
 
     def filter(self, target: Target) -> Filter:
-        """Trained on the clean share before anything else."""
+        """The denoiser, trained on the clean share first."""
         assert target.clean_share is not None
         net = denoiser(target.released.size, target.clean_share, target.seed)
 

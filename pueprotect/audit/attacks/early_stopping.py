@@ -1,6 +1,6 @@
-"""Plain training that is stopped where a small clean validation set says so.
+"""Stops plain training at the pass that is best on a small clean validation set.
 
-Networks learn images before they lock on to the noise, for a few passes at most; who has clean images to look at
+Networks learn images for a few passes before they lock on to the noise. An attacker with clean images to validate on
 keeps the network of that moment.
 """
 
@@ -26,34 +26,33 @@ def validation_set(share: ImageSet) -> ImageSet:
 
 @register
 class EarlyStopping(Attack):
-    """The network of the best pass, chosen on clean images that are not the test images."""
+    """Keeps the network of the best pass, chosen on clean images that are not the test images."""
 
     name = "early-stopping"
-    about = f"trains plainly and keeps the pass that is best on up to {VALIDATION_PER_CLASS} clean images of each class"
+    about = f"keeps the pass of plain training that is best on up to {VALIDATION_PER_CLASS} clean images of each class"
     needs = CLEAN_SHARE
     source = "Sandoval-Segura et al., NeurIPS 2023, and Huang et al., ICLR 2021: accuracy peaks early and falls"
 
     def train(self, run: Run) -> Classifier:
-        """Plain training with a choice after each pass; the earliest of equals wins."""
+        """Plain training with a choice after each pass; the earliest of equal passes wins."""
         target = run.target
         assert target.clean_share is not None
         validation = validation_set(target.clean_share)
-        best, passes = -1, 0
+        scores: list[int] = []
         kept: dict[str, torch.Tensor] = {}
 
         def look(model: nn.Module) -> None:
-            nonlocal best, passes, kept
             run.epoch(model)
-            passes += 1
             right = int(count_correct(model, validation))
-            if right > best:
+            if right > max(scores, default=-1):
                 assert isinstance(model, Classifier)
-                best, kept = right, clone(model)
-                run.details |= {"stopped_after_pass": passes, "validation_accuracy": right / len(validation)}
+                kept.update(clone(model))
+                run.details |= {"stopped_after_pass": len(scores) + 1, "validation_accuracy": right / len(validation)}
+            scores.append(right)
 
         model = train(
             target.fresh(), target.released, target.schedule, seed=target.seed, on_epoch=look, progress=run.progress
-        )  # fmt: skip
+        )
         model.load_state_dict(kept)
         run.details["validation_images"] = len(validation)
         return model

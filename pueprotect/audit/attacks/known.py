@@ -1,7 +1,7 @@
-"""The attacker who knows how the images were protected, code book included, and takes the noise off again.
+"""Subtracts the noise with full knowledge of the protection, code book included.
 
-Only protections in closed form have a book to know. Noise that is optimised is a secret of its own; an attacker who
-has it subtracts it, which needs no test.
+Only protections in closed form have a code book. Optimised noise follows no book: an attacker who has the noise itself
+subtracts it, which needs no test.
 """
 
 from __future__ import annotations
@@ -11,25 +11,25 @@ from dataclasses import replace
 import torch
 
 from pueprotect.audit.attacks.base import KNOWLEDGE, Target, register
+from pueprotect.audit.attacks.filtered import ADAPTIVE
 from pueprotect.audit.attacks.standard import Plain
 from pueprotect.learning.data import ImageSet
-from pueprotect.protect.methods.texture import Scheme, code_book, guessed
-from pueprotect.release.opened import OpenedRelease
+from pueprotect.protect.methods.texture import guessed
 
 CHUNK = 1024
 
 
 @register
 class KnownCode(Plain):
-    """Guesses the texture of each training image from the image, its label and the book, and subtracts it."""
+    """Guesses the texture of each training image from the image, its label and the code book, and subtracts it."""
 
     name = "known-code"
-    about = "knows the code book, and subtracts from each training image the texture that fits it best"
+    about = "knows the code book and subtracts the texture that fits best from each training image"
     needs = KNOWLEDGE
-    source = "adaptive attack on this project's texture code, by this project"
+    source = ADAPTIVE
 
     def images(self, target: Target) -> ImageSet:
-        """Training images less the guess; test images need none."""
+        """Training images minus the guess; test images carry no noise."""
         assert target.scheme is not None
         released, parts = target.released, []
         for images, labels in zip(released.images.split(CHUNK), released.labels.split(CHUNK), strict=True):
@@ -38,13 +38,3 @@ class KnownCode(Plain):
             left = images.cpu().short() - noise.permute(0, 3, 1, 2)
             parts.append(left.clamp_(0, 255).to(torch.uint8).to(images.device))
         return replace(released, images=torch.cat(parts).contiguous(memory_format=torch.channels_last))
-
-
-def code_book_of(evidence: OpenedRelease) -> Scheme | None:
-    """The code of a hardened release; None for any other."""
-    run = evidence.run
-    if run.get("method") != "hardened":
-        return None
-    return Scheme(
-        code_book(len(run["classes"]), run["seed"]), run["settings"]["epsilon"], run["settings"]["visibility"]
-    )

@@ -1,13 +1,13 @@
-"""What a linear eye finds in the training images, taken out of them before plain training.
+"""Removes what a linear classifier could find from the training images before plain training.
 
-Class-wise noise is one pattern for each class: it stands in the class's mean image, and the images average out.
-Sandoval-Segura et al. find the shortcut with a linear classifier instead and project its directions away. Both look at
-training labels, so test images stay as they are. What is truly linear in clean images is lost as well.
+Class-wise noise is one pattern for each class, which the class's average image shows. Sandoval-Segura et al. instead
+find the shortcut with a linear classifier and project its directions out. Both ways need the labels of the training
+images, so test images stay as they are. What is truly linear in clean images is lost as well.
 """
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -26,7 +26,7 @@ LINEAR_EPOCHS, LINEAR_BATCH, LINEAR_RATE = 20, 128, 1e-3
 
 
 def class_means(data: ImageSet) -> Tensor:
-    """Mean image of each class: (classes, 3, H, W) float in 0..255; zeros for a class without images."""
+    """Average image of each class: (classes, 3, H, W) float in 0..255; zeros for a class without images."""
     sums = torch.zeros((data.classes, *data.images.shape[1:]), device=data.device)
     for images, labels in zip(data.images.split(CHUNK), data.labels.split(CHUNK), strict=True):
         sums.index_add_(0, labels, images.float())
@@ -34,22 +34,22 @@ def class_means(data: ImageSet) -> Tensor:
 
 
 def class_patterns(data: ImageSet) -> Tensor:
-    """What each class's mean image has beyond the mean of all: (classes, 3, H, W) float, in levels."""
+    """Average image of each class minus the average of all classes: (classes, 3, H, W) float, in levels."""
     means = class_means(data)
     return means - means[data.labels.unique()].mean(0)
 
 
 def fine_patterns(data: ImageSet, side: int = FINE) -> Tensor:
-    """The part of `class_patterns` that a mean of `side` x `side` pixels around each does not explain."""
+    """`class_patterns` minus their means of `side` x `side` pixels: (classes, 3, H, W) float, in levels."""
     patterns = class_patterns(data)
     return patterns - box_blur(patterns, side)
 
 
 def without(data: ImageSet, patterns: Tensor, seed: int) -> ImageSet:
-    """The images less their class's pattern (classes, 3, H, W), on the 8-bit grid.
+    """Subtract from each image its class's pattern, of patterns (classes, 3, H, W), and return 8-bit images.
 
-    Rounding up or down is drawn for each pixel: rounding to the nearest level errs alike in all images of a class,
-    which would leave a pattern of half a level.
+    Whether to round up or down is drawn for each pixel: rounding to the nearest level errs alike in all images of a
+    class, which would leave a pattern of half a level.
     """
     stream, parts = generator(seed, "without-pattern", device=data.device), []
     for images, labels in zip(data.images.split(CHUNK), data.labels.split(CHUNK), strict=True):
@@ -60,14 +60,9 @@ def without(data: ImageSet, patterns: Tensor, seed: int) -> ImageSet:
 
 
 def linear_directions(data: ImageSet, seed: int) -> tuple[Tensor, Tensor]:
-    """An orthonormal basis of what a linear classifier of the pixels reads, and the mean image.
+    """The directions that a linear classifier of the centred pixels uses, and the average image.
 
-    Args:
-        data: the images; each pixel is a feature, centred on its mean.
-        seed: order of the batches.
-
-    Returns:
-        Basis (3 * H * W, classes) with orthonormal columns and mean (3 * H * W,) in 0..255, float.
+    Both are float: (3 * H * W, classes) with orthonormal columns, and (3 * H * W,) in 0..255.
     """
     flat = data.images.flatten(1)
     mean = torch.stack([part.float().sum(0) for part in flat.split(CHUNK)]).sum(0) / len(data)
@@ -85,7 +80,7 @@ def linear_directions(data: ImageSet, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def project_out(images: Tensor, basis: Tensor, mean: Tensor) -> Tensor:
-    """Images without the directions of `basis` around `mean`: (N, 3, H, W) uint8 -> the same, on the 8-bit grid."""
+    """Remove the directions of `basis` around `mean` from images (N, 3, H, W) uint8; returns 8-bit images."""
     parts = []
     for part in images.split(CHUNK):
         centred = part.flatten(1).float() - mean
@@ -95,57 +90,45 @@ def project_out(images: Tensor, basis: Tensor, mean: Tensor) -> Tensor:
 
 
 class _Cleaned(Plain):
-    @abstractmethod
+    patterns: Callable[[ImageSet], Tensor]
+
     def cleaned(self, data: ImageSet, seed: int) -> ImageSet:
-        """What is left of the training images."""
+        """Training images without the patterns of their classes."""
+        return without(data, self.patterns(data), seed)
 
     def images(self, target: Target) -> ImageSet:
-        """Cleaned once, before training."""
+        """The released images, cleaned once before training."""
         return self.cleaned(target.released, target.seed)
 
 
 @register
 class ClassMean(_Cleaned):
-    """What is fine in class means goes; what is smooth stays, for natural class means are smooth.
-
-    On clean CIFAR-10 a mean of 5 x 5 pixels leaves 1.4 of the 17 levels by which class means differ (RMS), on a
-    class-wise PUE release 5.6. With that part gone plain training on it reached 60 %, as on clean images.
-    """
+    """Removes only what is fine in the average images, because natural average images are smooth."""
 
     name = "class-mean"
-    about = "subtracts from each training image what is fine in its class's mean image and not in the mean of all"
+    about = "removes the fine detail of each class's average image"
     source = "the simplest adaptive attack on class-wise noise, by this project"
-
-    def cleaned(self, data: ImageSet, seed: int) -> ImageSet:
-        """Training images whose class means differ smoothly."""
-        return without(data, fine_patterns(data), seed)
+    patterns = staticmethod(fine_patterns)
 
 
 @register
 class WholeClassMean(_Cleaned):
-    """All classes get the same mean image: smooth patterns go, too.
-
-    Clean images lose by it what is natural in their class's mean, and test images keep theirs: CIFAR-10 falls from
-    60 to 37 %.
-    """
+    """Removes smooth patterns too, and with them the natural average of each class, which test images keep."""
 
     name = "whole-class-mean"
-    about = "subtracts from each training image what its class's mean image has beyond the mean of all"
+    about = "removes the difference between each class's average image and the average of all classes"
     source = "the simplest adaptive attack on smooth class-wise noise, by this project"
-
-    def cleaned(self, data: ImageSet, seed: int) -> ImageSet:
-        """Training images whose class means are equal, up to rounding and clipping."""
-        return without(data, class_patterns(data), seed)
+    patterns = staticmethod(class_patterns)
 
 
 @register
 class Projection(_Cleaned):
-    """Training images without the directions that a softmax regression of the pixels uses."""
+    """Removes the directions that a softmax regression of the pixels uses."""
 
     name = "projection"
-    about = "projects the directions that a linear classifier learns out of the training images"
+    about = "removes the directions that a linear classifier learns from the training images"
     source = "Sandoval-Segura et al., What Can We Learn from Unlearnable Datasets?, NeurIPS 2023"
 
     def cleaned(self, data: ImageSet, seed: int) -> ImageSet:
-        """Fit, orthogonalise, project."""
+        """Training images without these directions."""
         return replace(data, images=project_out(data.images, *linear_directions(data, seed)))

@@ -1,36 +1,25 @@
-"""Progressive staged training: notice the trap while it closes, and train the shallow stages past it.
+"""Trains in stages (PST): detects when a network locks on to the noise, and then keeps the noise from its first stages.
 
-What the paper states (Dang et al., "Unlearnable Examples Give a False Sense of Data Privacy", arXiv 2306.02064): on
-unlearnable examples a network learns image and noise features early; then its shallow layers lock on to the noise
-and pass harmful activations on. An activation cluster measurement (ACM) tells when, and training in stages with
-slower shallow layers circumvents the noise. The authors' code was not released and the exact formula of ACM is
-not at hand: this is a re-implementation of the idea, judged by its effect, and what follows is ours.
+Source: Dang et al., "Unlearnable Examples Give a False Sense of Data Privacy", arXiv 2306.02064. The paper states: on
+unlearnable examples a network learns image and noise features early; then its shallow layers lock on to the noise and
+pass harmful activations on. An activation cluster measurement (ACM) shows when, and training in stages with slower
+shallow layers avoids the noise. The authors' code was not released and their exact formula of ACM is not known here.
+So this re-implements the idea; all details below are this project's.
 
-*Alarm*, of the views in acm.py: fine q > 1.5, or twice in a row above min(1.5, 1.25 x the median of the last 20 healthy
-q), checked every 1,280 images; pattern q > 1.5, at every second check. On clean data the fine q stays below 1.3.
+*Alarm*, on the views of acm.py: fine q > 1.5, or twice in a row above min(1.5, 1.25 x the median of the last 20 healthy
+q), checked every 1,280 images; pattern q > 1.5, at every second check.
 
-*Response*: what the alarm's view shows to be harmful is what the shallow stages must not see. The first alarm of a
-view takes class patterns of that view's scale out of the training images: after a fine alarm what is finer than 5 x 5
-pixels in class means, after a pattern alarm what is finer than half the picture. That costs clean images next to
-nothing, so it comes first. When the same view alarms again, the pattern was not class-wise, and the stages change: a
-fixed 3x3 mean in front, the low-pass stage; then a second mean; then Gaussian weight noise relative to each filter's
-norm (0.5, 0.4, 0.2, 0 times a level from the stem to the last stage). Early alarms restart from the initial weights,
-late ones roll back to a healthy snapshot. The noise is held for half of the training, then halves every tenth. No
-alarm, no intervention: clean data is trained plainly. All steps together stay within twice plain training. The
-low-pass stage is part of the network that the attacker keeps.
-
-*Evidence*, class-wise EMN of this package on 5,000 CIFAR-10 images with resnet8, one seed each: weight noise alone
-ended at 29 % (restarts at levels 1.2 to 2, 15 epochs) and at 10 % (constant level, 8 epochs); plain training through
-the low-pass stage at 49 % (8 epochs, test images filtered too). The ladder was chosen on these same 1,000 test images;
-on its own it ended at 51 to 54 % after 15 epochs. That class patterns go first was chosen on one run with another
-seed (sample-wise PUE, 61.5 %); README's results are from seeds that no choice was made on. The pattern view's response
-has been tested on scripted alarms only; no full run has ended through it yet. A clean set whose classes differ in the
-finest texture alarms too: two-pixel stripes do.
+*Response*: the shallow stages must not see what the alarm's view shows to be harmful. The first alarm of a view removes
+class patterns of that view's scale from the training images: what is finer than 5 x 5 pixels in class averages (fine),
+or finer than half the picture (pattern). That costs clean images next to nothing, so it is first. When the same view
+alarms again, the pattern was not class-wise, and the stages change: a fixed 3x3 mean in front (the low-pass stage,
+which the attacker keeps); then a second mean; then also Gaussian weight noise relative to each filter's norm (0.5, 0.4,
+0.2, 0 times a level from the stem to the last stage). Early alarms restart from the initial weights, late ones roll
+back to a healthy snapshot. The noise is constant for half of the training, then halves every tenth. Without an alarm,
+training is plain. All steps together stay within twice plain training. examples/results/trials.md has the trials.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 from torch import Tensor, nn
 
@@ -46,7 +35,7 @@ from pueprotect.learning.weights import clone, reestimate_batch_norm, trainable
 from pueprotect.runtime import generator
 
 IMAGES_BETWEEN_CHECKS = 1280
-# (number of 3x3 means in front, level of weight noise) after no fine alarm, one, two, ...
+# (number of 3x3 means in front, level of weight noise) for each rung; alarms of a view seen before climb one.
 LADDER = ((0, 0.0), (1, 0.0), (2, 0.0), (2, 1.2), (3, 1.2))
 LATE = 0.7
 SNAPSHOTS = 32
@@ -54,7 +43,7 @@ FINE, PATTERN = "fine", "pattern"
 
 
 class LowPass(nn.Module):
-    """A 3x3 mean, repeated `times` times; nothing at 0."""
+    """A 3x3 mean, repeated `times` times; the identity at 0."""
 
     def __init__(self, times: int) -> None:
         super().__init__()
@@ -67,19 +56,11 @@ class LowPass(nn.Module):
         return images
 
 
-@dataclass
-class Snapshot:
-    """A healthy moment of training."""
-
-    position: int
-    weights: dict[str, Tensor]
-
-
 class PST(Attack):
-    """Plain training that steps in only when the alarm rises; with a transform on top of crop and flip, if given."""
+    """Plain training that changes only after an alarm; `transform` is applied after crop and flip."""
 
     source = "Dang et al., arXiv 2306.02064; re-implemented, see the module's documentation"
-    cost = 2.0  # the cap; 1.2 without an alarm
+    cost = 2.0  # the most; 1.2 without an alarm
 
     def __init__(self, name: str, about: str, transform: Transform | None = None) -> None:
         self.name, self.about, self.transform = name, about, transform
@@ -93,13 +74,8 @@ class PST(Attack):
         return _StagedTraining(run, self.transform).train()
 
 
-register(
-    PST(
-        "pst",
-        "trains in progressive stages (PST): restrains the shallow ones once activation clusters betray the noise",
-    )
-)
-register(PST("pst-colour", "trains in progressive stages (PST) with strong colour jitter and random grayscale", colour))
+register(PST("pst", "trains in stages (PST) and restrains the shallow ones once activations cluster by the noise"))
+register(PST("pst-colour", "trains in stages (PST) with strong colour jitter and random grayscale", colour))
 
 
 class _StagedTraining:
@@ -117,14 +93,13 @@ class _StagedTraining:
         self.budget = 2 * self.total
         self.trainer = Trainer(self.model, target.schedule, self.total)
         self.alarm = Alarm()
-        self.rung = 0
+        self.rung = self.alarms = 0
         self.cleaned: set[str] = set()
         self.check_every = max(1, round(IMAGES_BETWEEN_CHECKS / target.schedule.batch_size))
-        self.healthy: list[Snapshot] = []
+        self.healthy: list[tuple[int, dict[str, Tensor]]] = []  # (position, weights), ascending
         self.last_late_alarm: int | None = None
         self.roll_back = max(1, self.total // 4)
         self.trace: list[dict[str, object]] = []
-        self.alarms = 0
 
     def take(self, data: ImageSet) -> None:
         """Train on these images from now on."""
@@ -132,15 +107,15 @@ class _StagedTraining:
         self.probe = Probe(self.model, data, self.run.target.seed)
 
     def strength(self) -> float:
-        """The level of weight noise now: held for half of the training, then halved every tenth."""
+        """The level of weight noise now: constant for half of the training, then halved every tenth."""
         past = self.trainer.position / self.total - 0.5
         return float(LADDER[self.rung][1] * 0.5 ** max(0.0, past / 0.1))
 
     def train(self) -> Classifier:
-        schedule = self.run.target.schedule
-        epoch = steps_per_epoch(len(self.data), schedule.batch_size)
+        batch_size = self.run.target.schedule.batch_size
+        epoch = steps_per_epoch(len(self.data), batch_size)
         parameters = trainable(self.model)
-        plan = batches(len(self.data), self.data.size, self.stream, self.data.device, batch_size=schedule.batch_size)
+        plan = batches(len(self.data), self.data.size, self.stream, self.data.device, batch_size=batch_size)
         for executed, (index, crop) in enumerate(plan, start=1):
             inputs = to_float(crop.apply(self.data.frames(index)))
             if self.transform is not None:
@@ -151,13 +126,13 @@ class _StagedTraining:
             self.run.progress.advance()
             if executed % self.check_every == 0:
                 self.check(executed)
-            if executed % epoch == 0 or self.trainer.position >= self.total:
+            finished = self.trainer.position >= self.total
+            if executed % epoch == 0 or finished:
                 self.run.epoch(self.model)
-            if self.trainer.position >= self.total or executed >= self.budget:
+            if finished or executed >= self.budget:
                 break
         if self.strength() > 0.1:
-            plan = batches(len(self.data), self.data.size, self.stream, self.data.device, batch_size=512)
-            index, crop = next(plan)
+            index, crop = next(batches(len(self.data), self.data.size, self.stream, self.data.device, batch_size=512))
             reestimate_batch_norm(self.model, crop.apply(self.data.frames(index)))
         self.run.trained_on = self.data
         self.run.details |= {
@@ -167,23 +142,26 @@ class _StagedTraining:
         return self.model
 
     def check(self, executed: int) -> None:
-        """Measure, and step in on an alarm."""
+        """Measure, and respond to an alarm."""
         reading = self.probe.measure(pattern=executed // self.check_every % 2 == 0)
         view = FINE if self.alarm.update(reading.fine) else None
         if view is None and (reading.pattern or 0.0) > CEILING:
             view = PATTERN
-        position = self.trainer.position
         self.note(executed, reading, view)
-        if view is None:
-            if self.alarm.calm:
-                self.healthy.append(Snapshot(position, clone(self.model)))
-                if len(self.healthy) > SNAPSHOTS:
-                    self.healthy = self.healthy[1::2]
-            return
+        if view is not None:
+            self.respond(executed, view)
+        elif self.alarm.calm:
+            self.healthy.append((self.trainer.position, clone(self.model)))
+            if len(self.healthy) > SNAPSHOTS:
+                self.healthy = self.healthy[1::2]
+
+    def respond(self, executed: int, view: str) -> None:
+        """Remove class patterns after the first alarm of a view, change the stages after the next ones; then go on."""
         self.alarms += 1
         left = self.budget - executed
         fresh = view not in self.cleaned and enough_for_patterns(self.data)
-        early = position < LATE * self.total and left >= self.total // 2 and (fresh or self.rung + 1 < len(LADDER))
+        soon = self.trainer.position < LATE * self.total and left >= self.total // 2
+        early = soon and (fresh or self.rung + 1 < len(LADDER))
         if fresh:
             self.cleaned.add(view)
             patterns = fine_patterns(self.data) if view == FINE else fine_class_patterns(self.data)
@@ -199,28 +177,28 @@ class _StagedTraining:
             self.late_alarm(executed, left)
 
     def note(self, executed: int, reading: Reading, view: str | None) -> None:
-        """One line of the table of ACM, alarms and noise level over training."""
-        named = {name: dict(zip(self.model.stages, values, strict=True)) for name, values in (
-            ("acm", reading.raw), ("acm_blurred", reading.blurred))}  # fmt: skip
-        self.trace.append(
-            {"step": executed, "position": self.trainer.position, **named, "ratio": reading.fine,
-             "pattern_ratio": reading.pattern, "alarm": view is not None, "view": view, "level": self.strength(),
-             "lowpass": LADDER[self.rung][0]}
-        )  # fmt: skip
+        """Add a row to the table of ACM, alarms and noise level over training."""
+        stages = self.model.stages
+        self.trace.append({
+            "step": executed, "position": self.trainer.position, "acm": dict(zip(stages, reading.raw, strict=True)),
+            "acm_blurred": dict(zip(stages, reading.blurred, strict=True)), "ratio": reading.fine,
+            "pattern_ratio": reading.pattern, "alarm": view is not None, "view": view, "level": self.strength(),
+            "lowpass": LADDER[self.rung][0],
+        })  # fmt: skip
 
     def late_alarm(self, executed: int, left: int) -> None:
         """Go back to healthy weights; further back when alarms come close together."""
         if self.last_late_alarm is not None and executed - self.last_late_alarm < self.total // 4:
             self.roll_back *= 2
         self.last_late_alarm = executed
-        position = self.trainer.position
-        older = [snapshot for snapshot in self.healthy if snapshot.position <= position - self.roll_back]
         if not self.healthy:
             return
-        snapshot = older[-1] if older else self.healthy[0]
-        self.healthy = [kept for kept in self.healthy if kept.position <= snapshot.position]
+        now = self.trainer.position
+        older = [kept for kept in self.healthy if kept[0] <= now - self.roll_back]
+        position, weights = older[-1] if older else self.healthy[0]
+        self.healthy = [kept for kept in self.healthy if kept[0] <= position]
         # Without budget to repeat the steps, only the weights go back and the schedule runs on.
-        self.restart(snapshot.weights, snapshot.position if left >= self.total - snapshot.position else position)
+        self.restart(weights, position if left >= self.total - position else now)
 
     def restart(self, weights: dict[str, Tensor], position: int) -> None:
         """Go on from these weights and this position of the schedule, with fresh momentum."""

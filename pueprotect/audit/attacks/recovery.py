@@ -1,10 +1,10 @@
-"""The recovery attack: fine-tuning on a little clean data inside an L2 ball of weights.
+"""Fine-tunes on a little clean data within an L2 ball of weights: the recovery attack.
 
-Wang et al. (NDSS 2025): start from a classifier trained on protected data, fine-tune on clean images and project
-the trainable parameters back into the ball of radius eta after every step, only when they left it. Beside it
-stands what the same clean images give alone, from scratch: without that line a recovery shows nothing. BatchNorm
-statistics lie outside the ball, so the point `eta 0` shows what re-estimating them alone does. `random search` draws
-weights around the classifier, as far away as the largest radius, and keeps the draw that is best on the clean share.
+Source: Wang et al., "Provably Unlearnable Data Examples", NDSS 2025. Start from a classifier trained on protected data,
+fine-tune it on clean images, and after every step project the trainable parameters back into the ball of radius eta if
+they left it. Training from scratch on the same clean images is measured as well; without it a recovery shows nothing.
+BatchNorm statistics are not part of the ball, so the point `eta 0` shows what re-estimating them alone does.
+`random search` draws weights around the classifier at the largest radius, and keeps the best draw on the clean share.
 """
 
 from __future__ import annotations
@@ -52,13 +52,9 @@ def fine_tuned_within(
     model = copy.deepcopy(start)
     parameters = trainable(model)
     return train(
-        model,
-        clean,
-        replace(schedule, lr=0.01, warmup=0.0),
-        seed=seed,
-        after_step=lambda: project(parameters, centre, eta),
-        progress=progress,
-    )
+        model, clean, replace(schedule, lr=0.01, warmup=0.0), seed=seed,
+        after_step=lambda: project(parameters, centre, eta), progress=progress,
+    )  # fmt: skip
 
 
 @register
@@ -66,55 +62,44 @@ class Recovery(Attack):
     """Projected fine-tuning over a grid of radii."""
 
     name = "recovery"
-    about = "fine-tunes on a clean share (20 %) inside weight balls of radius eta around a plainly trained network"
+    about = "fine-tunes a plainly trained network on a clean share (20 %), inside weight balls of radius eta"
     needs = CLEAN_SHARE
-    source = "Provably Unlearnable (Data) Examples, Wang et al., NDSS 2025"
+    source = "Provably Unlearnable Data Examples, Wang et al., NDSS 2025"
     cost = 2.9
-
-    def _clean_steps(self, target: Target) -> int:
-        assert target.clean_share is not None
-        return target.schedule.steps(len(target.clean_share))
 
     def steps(self, target: Target) -> int:
         """Plain training, one fine-tuning for each radius, one training from scratch, twice as long, and the draws."""
-        return super().steps(target) + self._clean_steps(target) * (len(target.etas) + 2) + SEARCH_DRAWS
+        assert target.clean_share is not None
+        clean_steps = target.schedule.steps(len(target.clean_share))
+        return super().steps(target) + clean_steps * (len(target.etas) + 2) + SEARCH_DRAWS
 
     def train(self, run: Run) -> Classifier:
         """Plain training on the released files, then the grid of radii, ascending."""
         target = run.target
-        clean = target.clean_share
+        clean, schedule = target.clean_share, target.schedule
         assert clean is not None
         start = train(
-            target.fresh(),
-            target.released,
-            target.schedule,
-            seed=target.seed,
-            on_epoch=run.epoch,
-            progress=run.progress,
+            target.fresh(), target.released, schedule, seed=target.seed, on_epoch=run.epoch, progress=run.progress
         )
         run.observe("before", start)
-        centre = [parameter.detach().clone() for parameter in trainable(start)]
         model = copy.deepcopy(start)
         reestimate_batch_norm(model, clean.images)
         run.observe("eta 0", model)
         moved = {}
         for eta in target.etas:
-            model = fine_tuned_within(start, clean, eta, target.schedule, seed=target.seed, progress=run.progress)
-            moved[f"eta {eta:g}"] = distance(trainable(model), centre)
+            model = fine_tuned_within(start, clean, eta, schedule, seed=target.seed, progress=run.progress)
+            moved[f"eta {eta:g}"] = distance(trainable(model), trainable(start))
             run.observe(f"eta {eta:g}", model)
-        alone = train(
-            target.fresh(), clean, replace(target.schedule, epochs=2 * target.schedule.epochs), seed=target.seed,
-            progress=run.progress,
-        )  # fmt: skip
+        longer = replace(schedule, epochs=2 * schedule.epochs)
+        alone = train(target.fresh(), clean, longer, seed=target.seed, progress=run.progress)
         run.observe(CLEAN_SHARE_ALONE, alone, candidate=False)
         run.details["distance"] = moved
-        run.observe(SEARCH, self.search(run, start))
+        run.observe(SEARCH, self.search(run, start, clean))
         return model
 
-    def search(self, run: Run, start: Classifier) -> nn.Module:
+    def search(self, run: Run, start: Classifier, clean: ImageSet) -> nn.Module:
         """The best of 20 draws of N(start, eta^2 / d), so about eta away, for the largest eta; the first of equals."""
-        target, clean = run.target, run.target.clean_share
-        assert clean is not None
+        target = run.target
         dimensions = sum(parameter.numel() for parameter in trainable(start))
         engine = DrawEngine(
             start, clean.images, clean.labels, clean.images[:512], sigma=target.etas[-1] / dimensions**0.5,

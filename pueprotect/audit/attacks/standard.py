@@ -1,4 +1,4 @@
-"""What an ordinary user of the images does: plain training with random crop and flip; and its variations."""
+"""Trains plainly, as an ordinary user of the images would, with random crop and flip; other attacks vary this."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ from pueprotect.release.records import CLEAN_BEHIND_IT
 
 
 class Plain(Attack):
-    """Plain training from scratch; a subclass changes what it needs to and names itself.
+    """Plain training from scratch; a subclass gives its name and overrides what differs.
 
-    Attributes:
-        clean_line: also train on clean images behind the same filter. A filter that is strong enough destroys any
-            noise, and the picture with it, so its figure means little without that line.
+    With `clean_line` it also trains on clean images behind the same filter. A strong enough filter destroys any noise
+    and the picture with it, so its figure means little without that comparison.
     """
 
     clean_line: bool = False
 
     def images(self, target: Target) -> ImageSet:
-        """What is trained on, before the filter."""
+        """The training images, before the filter."""
         return target.released
 
     def transform(self, target: Target) -> Transform | None:
@@ -36,11 +35,11 @@ class Plain(Attack):
         return None
 
     def steps(self, target: Target) -> int:
-        """Two trainings where clean images behind the filter are trained on as well."""
+        """Steps of two trainings with a clean line, else of one."""
         return super().steps(target) * (2 if self.clean_line and target.originals is not None else 1)
 
     def train(self, run: Run) -> Classifier:
-        """Plain training with these changes; of the clean images as well where `clean_line` says so."""
+        """Train on the released images, and with `clean_line` also on the clean ones."""
         originals = run.target.originals
         run.trained_on = run.filtered(self.images(run.target))
         model = self.learn(run, run.trained_on, on_epoch=run.epoch)
@@ -60,11 +59,8 @@ class Plain(Attack):
 class Variation(Plain):
     """A small attack as a row of a table: plain training behind a fixed filter, or with another augmentation.
 
-    Args:
-        name, about, source, needs, cost, clean_line: see `Attack` and `Plain`.
-        look: the filter that all images go through.
-        transform: makes the transform of each batch.
-        prepare: makes what is applied to each batch and its labels.
+    All images go through the filter `look`. `transform` makes the transform of each batch, and `prepare` what is
+    applied to each batch and its labels. For the other parameters see `Attack` and `Plain`.
     """
 
     def __init__(
@@ -85,22 +81,19 @@ class Variation(Plain):
         self._look, self._transform, self._prepare = look, transform, prepare
 
     def filter(self, target: Target) -> Filter | None:
-        """The row's filter."""
+        """The filter of this row."""
         return self._look
 
     def transform(self, target: Target) -> Transform | None:
-        """The row's transform."""
+        """The transform of this row."""
         return self._transform(target) if self._transform else None
 
     def prepare(self, target: Target) -> Prepare | None:
-        """The row's mixture."""
+        """The mixture of this row."""
         return self._prepare(target) if self._prepare else None
 
 
-register(
-    Variation(
-        "standard",
-        "trains plainly on the released files with random crop and flip",
-        "the baseline of every paper in the field",
-    )
-)
+register(Variation(
+    "standard", "trains plainly on the released files with random crop and flip",
+    "the baseline of every paper in the field",
+))  # fmt: skip

@@ -1,11 +1,10 @@
-"""Training under Gaussian weight noise: slower to lock on to brittle shortcuts.
+"""Trains under Gaussian weight noise, which slows the learning of brittle shortcuts.
 
-The noise of each weight is relative to its filter, so that a setting means the same to every architecture and layers
-cannot outgrow it. On error-minimising noise the network learns image features for some epochs and collapses once the
-noise has fallen, so read the best epoch beside the end, and the short schedule beside the long one. In the long one the
-noise falls to nothing, for under constant noise clean images do not finish either. BatchNorm statistics gathered under
-the noise do not fit the weights without it: they are re-estimated on released images before the network is looked at.
-`shallow-noise` disturbs the stages unequally, the stem most.
+The noise of each weight is relative to its filter, so that a setting means the same for every architecture and layers
+cannot outgrow it. A network may learn images early and lose them once the weight noise has fallen, so the best epoch
+matters as well as the last, and the short schedule as well as the long one. In the long one the noise falls to zero,
+because under constant noise training on clean images does not converge. BatchNorm statistics from noised passes do not
+fit the noiseless weights, so they are re-estimated on released images before a network is measured.
 """
 
 from __future__ import annotations
@@ -31,19 +30,21 @@ SHALLOW_TO_DEEP = (0.5, 0.4, 0.2, 0.0)
 
 @register
 class WeightNoise(Attack):
-    """SGD with one fresh draw of noise on all filters in each step, falling from their root mean square to nothing."""
+    """SGD with a new draw of noise on all filters in each step, from their root mean square down to zero."""
 
     name = "weight-noise"
-    about = "trains under Gaussian noise on all filters that falls from their size to nothing"
+    about = "trains under Gaussian weight noise that falls from the size of each filter to zero"
     source = "the training half of PUE (Wang et al., NDSS 2025), turned into an attack by this project"
     cost = 1.1
+    levels = (LEVEL, 0.0)  # at the start and at the end of training, in root mean squares of a filter
 
     def level(self, done: float) -> float:
-        """Standard deviation in root mean squares of a filter after this share of training: a straight fall."""
-        return LEVEL * (1 - done)
+        """The level after this share of training; it changes linearly."""
+        start, end = self.levels
+        return start + (end - start) * done
 
     def shares(self, model: Classifier) -> list[float]:
-        """How much of the level each trainable parameter gets: all of it, biases and BatchNorm nothing."""
+        """The share of the level that each trainable parameter gets: 1 for filters, 0 for biases and BatchNorm."""
         return [float(parameter.dim() > 1) for parameter in trainable(model)]
 
     def train(self, run: Run) -> Classifier:
@@ -61,15 +62,12 @@ class WeightNoise(Attack):
 
 @register
 class WeightNoiseShort(WeightNoise):
-    """Constant noise, and a schedule that ends before the trap closes."""
+    """Constant noise, and a schedule that ends before the network locks on to the noise in the images."""
 
     name = "weight-noise-short"
     about = f"trains under constant Gaussian noise on all filters for {SHORT:.0%} of the passes"
     cost = 0.45
-
-    def level(self, done: float) -> float:
-        """The same in every step."""
-        return LEVEL
+    levels = (LEVEL, LEVEL)
 
     def schedule(self, target: Target) -> Schedule:
         """Two fifths of the passes."""
@@ -78,23 +76,20 @@ class WeightNoiseShort(WeightNoise):
 
 @register
 class ShallowNoise(WeightNoise):
-    """Noise relative to each filter's norm, 0.5, 0.4, 0.2, 0 times the level from the stem to the last stage."""
+    """Constant noise of 0.5, 0.4, 0.2 and 0 times the level from the stem to the last stage."""
 
     name = "shallow-noise"
     about = f"trains under Gaussian weight noise on the shallow stages, level {SHALLOW_LEVEL:g} of each filter's norm"
     source = "the response of this project's PST, held constant"
-
-    def level(self, done: float) -> float:
-        """The same in every step."""
-        return SHALLOW_LEVEL
+    levels = (SHALLOW_LEVEL, SHALLOW_LEVEL)
 
     def shares(self, model: Classifier) -> list[float]:
-        """Falls from the stem to the last stage."""
+        """Shares that fall from the stem to the last stage."""
         return noise_shares(model)
 
 
 def settled(model: nn.Module, data: ImageSet) -> Classifier:
-    """A copy whose BatchNorm statistics are those of `data` under the weights as they are."""
+    """A copy with the BatchNorm statistics that `data` gives under the present weights."""
     quiet = copy.deepcopy(model)
     reestimate_batch_norm(quiet, data.images[:: max(1, len(data) // CALIBRATION)])
     assert isinstance(quiet, Classifier)
@@ -102,16 +97,14 @@ def settled(model: nn.Module, data: ImageSet) -> Classifier:
 
 
 def noise_shares(model: Classifier) -> list[float]:
-    """For each trainable parameter, how much of the level its stage gets: 0.5 at the stem, 0 in the last stage."""
-    last = len(model.stages) - 1
+    """The share of the level that each trainable parameter gets: 0.5 at the stem, 0 in the last stage."""
+    last, stage = len(model.stages) - 1, 0
     shares = []
-    stage = 0
     for name, parameter in model.body.named_parameters():
         inside = [number for number, prefix in enumerate(model.stages) if name.startswith(prefix + ".")]
         stage = inside[0] if inside else stage
         past = not inside and name.split(".")[0] in ("head", "fc", "classifier", "heads")
-        depth = 1.0 if past else stage / last
-        position = depth * (len(SHALLOW_TO_DEEP) - 1)
+        position = (1.0 if past else stage / last) * (len(SHALLOW_TO_DEEP) - 1)
         low = min(int(position), len(SHALLOW_TO_DEEP) - 2)
         share = SHALLOW_TO_DEEP[low] + (position - low) * (SHALLOW_TO_DEEP[low + 1] - SHALLOW_TO_DEEP[low])
         shares.append(share if parameter.dim() > 1 else 0.0)

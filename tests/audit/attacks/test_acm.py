@@ -23,7 +23,7 @@ def test_acm_equals_a_plain_loop_and_is_unbiased_for_equal_classes() -> None:
     assert float(same.mean()) < 0.005  # clipped at 0, so slightly above
 
 
-def test_alarm_rules() -> None:
+def test_the_alarm_rises_once_above_the_ceiling_or_twice_above_the_median() -> None:
     calm = Alarm()
     assert not any(calm.update(1.0 + 0.01 * (number % 5)) for number in range(50))
     assert calm.update(1.51)
@@ -48,7 +48,7 @@ def chequered(strength: float, classes: int = 2, count: int = 160, size: int = 1
     return image_set(128 + grain + strength * board * labels.view(-1, 1, 1, 1), labels, classes)
 
 
-def test_the_fine_view_betrays_a_fine_code_and_measuring_leaves_the_model_alone() -> None:
+def test_the_fine_view_detects_a_fine_code_and_measuring_does_not_change_the_model() -> None:
     model = build("resnet8", 2, 16, seed=0)
     state = {name: value.clone() for name, value in model.state_dict().items()}
     reading = Probe(model, chequered(12), seed=0).measure()
@@ -58,7 +58,7 @@ def test_the_fine_view_betrays_a_fine_code_and_measuring_leaves_the_model_alone(
     assert Probe(model, chequered(0), seed=0).measure().fine < 1.5
 
 
-def test_the_pattern_view_betrays_what_follows_the_pattern_instead_of_the_picture() -> None:
+def test_the_pattern_view_detects_activations_that_follow_the_pattern() -> None:
     data = chequered(12)
     model = build("resnet8", 2, 16, seed=0)
     reading = Probe(model, data, seed=0).measure()
@@ -85,7 +85,7 @@ def test_patterns_are_exchanged_between_classes_and_pictures_stay() -> None:
     probe = Probe(build("resnet8", 3, 16, seed=0), image_set(images, labels, 3), seed=0)
     assert probe.exchanged is not None
     met = torch.bincount(3 * probe.pictures + probe.donors, minlength=9)
-    assert int(met.max()) - int(met.min()) <= 1, "what a picture shows says nothing of its pattern"
+    assert int(met.max()) - int(met.min()) <= 1, "pictures and patterns are independent"
     shown = (probe.exchanged * 255).round()
     for image, donor, picture in zip(shown, probe.donors.tolist(), probe.pictures.tolist(), strict=True):
         level = float(image[0, 0, 15])
@@ -95,7 +95,7 @@ def test_patterns_are_exchanged_between_classes_and_pictures_stay() -> None:
         assert donor == picture or abs(float(column[rows[picture]]) - level) < 6
 
 
-def test_natural_smooth_class_means_leave_no_fine_pattern_and_codes_do() -> None:
+def test_smooth_class_averages_have_little_fine_pattern_and_codes_have_much() -> None:
     size, labels = 32, torch.arange(600) % 3
     ramp = torch.linspace(-30, 30, size)
     smooth = torch.stack([ramp.expand(size, size), ramp[:, None].expand(size, size), torch.zeros(size, size)])

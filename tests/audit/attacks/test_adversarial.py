@@ -81,7 +81,9 @@ def test_the_hardest_candidate_wins_for_each_image(trained: Classifier) -> None:
         assert torch.equal(chosen[number], (first, second, inputs)[winner][number])
 
 
-def test_ueraser_looks_at_five_strong_augmentations_for_three_steps_of_twenty(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ueraser_takes_the_hardest_of_five_augmentations_for_three_steps_of_twenty(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     counts, original = [], adversarial.hardest
 
     def spy(model: Classifier, inputs: torch.Tensor, labels: torch.Tensor, candidates: list[torch.Tensor]) -> object:

@@ -40,7 +40,7 @@ def test_each_batch_gets_its_own_share(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["cutout", "randaugment", "colour"])
-def test_the_augmentation_is_in_the_loop(name: str) -> None:
+def test_the_augmentation_reaches_the_training(name: str) -> None:
     here = target(epochs=1)
     transform = find(name).transform(here)  # type: ignore[attr-defined]
     images = torch.rand((16, 3, 16, 16), generator=stream())

@@ -16,11 +16,11 @@ from pueprotect.protect.methods.texture import Scheme, code_book
 @pytest.mark.parametrize("name", sorted(REGISTRY))
 def test_every_attack(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Learns what is learnable, is graded by the base class, repeats with its seed, and describes itself."""
-    monkeypatch.setattr(denoise, "STEPS", 30)  # how well it denoises is asked in test_denoise.py
+    monkeypatch.setattr(denoise, "STEPS", 30)  # test_denoise.py tests how well it denoises
     attack = REGISTRY[name]
     known = Scheme(code_book(2, 0), 8) if attack.needs == KNOWLEDGE else None
     adaptive = getattr(attack, "clean_line", False) or attack.needs == KNOWLEDGE
-    drawn = shades if adaptive else stripes  # strong filters may take stripes away, and should
+    drawn = shades if adaptive else stripes  # strong filters remove stripes, and should
     test, epochs = drawn(40, seed=1), 12 if name == "weight-noise-short" else 5
     here = replace(target(epochs=epochs, drawn=drawn), scheme=known)
     result = attack.run(here, test)
@@ -29,7 +29,8 @@ def test_every_attack(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.best_accuracy >= result.accuracy
     assert result.flags == ()
     assert attack.run(here, test).accuracy == result.accuracy
-    assert attack.about.split()[0].endswith("s"), "an attacker who ..."
+    assert attack.about.split()[0].endswith("s"), "it continues a sentence that starts with the name"
+    assert len(attack.about) < 100
     assert attack.source
     assert attack.needs in ("nothing", "a clean share", "knowledge of the protection")
     assert 0 < attack.cost < 10

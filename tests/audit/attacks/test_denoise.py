@@ -13,7 +13,7 @@ def test_the_noise_that_the_denoiser_learns_from_is_two_valued_and_mixed() -> No
     assert 8 < int(alike.sum()) < 32
 
 
-def test_denoising_brings_images_nearer_to_what_they_were() -> None:
+def test_denoised_images_are_nearer_to_the_clean_ones() -> None:
     """Smooth pictures with gratings on them; the denoiser has seen other smooth pictures."""
 
     def smooth(count: int = 64, size: int = 16, seed: int = 0) -> ImageSet:

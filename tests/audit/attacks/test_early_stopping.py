@@ -35,7 +35,7 @@ def test_the_network_of_the_best_pass_is_kept(scores: list[int], kept: int, monk
     assert all(torch.equal(value, states[kept - 1][name]) for name, value in model.state_dict().items())
 
 
-def test_it_needs_clean_images_and_never_the_test_images() -> None:
+def test_early_stopping_needs_clean_images() -> None:
     from pueprotect.audit.attacks import Target
 
     with pytest.raises(InputError, match="early-stopping needs clean"):

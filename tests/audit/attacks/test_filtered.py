@@ -33,7 +33,7 @@ def pictures(count: int = 5, size: int = 32) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", SQUEEZES)
-def test_each_image_is_squeezed_alone_and_always_alike(name: str) -> None:
+def test_each_image_is_filtered_alone_and_always_in_the_same_way(name: str) -> None:
     images = pictures()
     squeezed = through(name, images)
     assert squeezed.dtype == torch.uint8
@@ -84,8 +84,8 @@ def test_blur_spreads_one_point_as_a_gaussian() -> None:
     assert float(blurred.sum() - blurred[5:10, 5:10].sum()) == 0
 
 
-def test_test_images_are_squeezed_and_the_other_protocol_is_recorded_too() -> None:
-    """A network that knows only dim images answers bright ones by chance; the squeeze makes all of them dim."""
+def test_test_images_are_filtered_and_accuracy_without_the_filter_is_recorded_too() -> None:
+    """A network trained on dim images only is at chance on bright ones; the filter makes all images dim."""
 
     dim = Variation("dim", "darkens all images", "-", look=lambda images: images // 4)
     result = dim.run(target(), stripes(40, seed=1))
@@ -101,7 +101,7 @@ def replace_images() -> object:
     return replace(here, released=data)
 
 
-def test_training_sees_the_squeezed_images_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_images_are_filtered_too(monkeypatch: pytest.MonkeyPatch) -> None:
     from pueprotect.audit.attacks import standard
 
     seen: list[torch.Tensor] = []
@@ -116,7 +116,7 @@ def test_training_sees_the_squeezed_images_too(monkeypatch: pytest.MonkeyPatch) 
     assert seen[0].unique().tolist() == [0, 128, 192]
 
 
-def test_half_size_holds_what_half_the_pixels_hold() -> None:
+def test_half_size_keeps_flat_images_and_averages_fine_detail() -> None:
     images = grained(4, 20).images
     done = through("half-size", images)
     assert done.shape == images.shape
@@ -127,7 +127,7 @@ def test_half_size_holds_what_half_the_pixels_hold() -> None:
     assert set(through("half-size", board).unique().tolist()) == {100}
 
 
-def test_blue_goes_and_nothing_else() -> None:
+def test_only_the_blue_channel_is_zeroed() -> None:
     images = grained(4).images
     done = through("blue-drop", images)
     assert torch.equal(done[:, :2], images[:, :2])
@@ -136,7 +136,7 @@ def test_blue_goes_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("name", ["notch", "blur-2"])
-def test_clean_images_behind_the_same_filter_stand_beside(name: str) -> None:
+def test_clean_images_behind_the_same_filter_are_measured_too(name: str) -> None:
     result = find(name).run(target(drawn=shades, known=True), shades(40, seed=1))
     assert result.details["points"][CLEAN_BEHIND_IT] >= 0.8
     assert result.best_accuracy == max([result.accuracy, *result.details["epoch_accuracy"]])

@@ -11,7 +11,7 @@ from pueprotect.protect.methods.texture import code_book
 from pueprotect.release.opened import open_release
 
 
-def test_knowing_the_code_needs_a_code() -> None:
+def test_known_code_needs_a_code_book() -> None:
     with pytest.raises(InputError, match="--method hardened"):
         find("known-code").run(target(), stripes(8))
 
@@ -19,14 +19,14 @@ def test_knowing_the_code_needs_a_code() -> None:
 QUICKLY = {"suite": None, "archs": ("resnet8",), "epochs": 1.0}
 
 
-def test_an_attacker_who_knows_the_code_meets_hardened_releases_alone(release: Release, tmp_path: Path) -> None:
+def test_known_code_runs_on_hardened_releases_only(release: Release, tmp_path: Path) -> None:
     names = ("standard", "known-code")
     own = open_release(release.copy(tmp_path).out)
     with pytest.raises(InputError, match="known-code needs a code book"):
         audit(own, AuditSettings(attacks=names, **QUICKLY))  # type: ignore[arg-type]
     report = audit(own, AuditSettings(attacks=names, **(QUICKLY | {"suite": "standard-v2"})))  # type: ignore[arg-type]
     assert [row.attack for row in report.results] == ["standard"]
-    assert report.complete, "there is no book to know"
+    assert report.complete, "this release has no code book"
     wanted = ("--method", "hardened", "--size", "16", "--preset", "quick", "--release-anyway")
     assert run_command("protect", release.src, "--out", tmp_path / "hard", *wanted).code == 0
     hard = open_release(tmp_path / "hard")

@@ -29,7 +29,7 @@ def test_class_means_equal_a_plain_loop() -> None:
         torch.testing.assert_close(found[label], data.images[data.labels == label].float().mean(0))
 
 
-def test_class_mean_subtraction_makes_class_means_equal_and_keeps_the_common_one() -> None:
+def test_whole_class_mean_makes_class_averages_equal_and_keeps_the_common_one() -> None:
     data, patterns = patterned()
     before, after = class_means(data), class_means(WholeClassMean().cleaned(data, 0))
     assert float((before - before.mean(0)).abs().mean()) > 3
@@ -39,7 +39,7 @@ def test_class_mean_subtraction_makes_class_means_equal_and_keeps_the_common_one
     assert float(left.mean().abs()) < 1  # brightness stays
 
 
-def test_the_fine_pattern_goes_and_smooth_class_means_stay() -> None:
+def test_class_mean_removes_fine_patterns_and_keeps_smooth_ones() -> None:
     ramp = torch.linspace(-20, 20, 16).expand(3, 16, 16)
     smooth = torch.stack([ramp, -ramp, 0 * ramp])
     clean, patterns = patterned(size=16)
@@ -54,13 +54,13 @@ def test_the_fine_pattern_goes_and_smooth_class_means_stay() -> None:
     assert torch.equal(untouched.images, torch.full_like(clean.images, 90))
 
 
-def test_a_class_without_images_does_not_move_the_common_mean() -> None:
+def test_a_class_without_images_does_not_change_the_common_average() -> None:
     data, _ = patterned()
     wider = ImageSet(data.images, data.labels, 5)
     assert torch.equal(WholeClassMean().cleaned(wider, 0).images, WholeClassMean().cleaned(data, 0).images)
 
 
-def test_without_stays_on_the_grid_and_in_range() -> None:
+def test_subtraction_stays_on_the_8_bit_grid_and_in_range() -> None:
     data = image_set(torch.tensor([0.0, 255.0, 100.0]).view(3, 1, 1, 1).expand(3, 3, 2, 2), torch.arange(3), 3)
     patterns = torch.tensor([10.0, -10.0, 2.6]).view(3, 1, 1, 1).expand(3, 3, 2, 2)
     first, second, third = without(data, patterns, 0).images[:, 0].flatten(1).tolist()
@@ -72,7 +72,7 @@ def test_without_stays_on_the_grid_and_in_range() -> None:
 
 
 def separable(data: ImageSet) -> float:
-    """Training accuracy of least squares on the pixels: how linearly readable the classes are."""
+    """Training accuracy of least squares on the pixels, which shows how linearly separable the classes are."""
     pixels = torch.cat([data.images.flatten(1).double() / 255, torch.ones(len(data), 1)], dim=1)
     wanted = torch.nn.functional.one_hot(data.labels, data.classes).double()
     gram = pixels.T @ pixels + 10 * torch.eye(pixels.shape[1])
@@ -104,7 +104,7 @@ def test_the_directions_are_those_of_the_noise() -> None:
     assert separable(Projection().cleaned(data, 0)) < 0.75
 
 
-def test_subtracting_the_whole_mean_takes_a_tint_out() -> None:
+def test_subtracting_the_whole_average_removes_a_tint() -> None:
     """Noise alone: nothing else can be learnt, so an attack that leaves it in fits its training images."""
     from pueprotect.audit.attacks import Target
 

@@ -10,7 +10,7 @@ from pueprotect.learning.data import ImageSet
 from pueprotect.learning.training import Schedule
 
 
-def test_pst_stays_within_its_budget_and_leaves_clean_data_alone() -> None:
+def test_pst_trains_plainly_on_clean_data() -> None:
     result = find("pst").run(target(epochs=6), stripes(40, seed=1))
     plain = find("standard").run(target(epochs=6), stripes(40, seed=1))
     assert result.details["alarms"] == 0
@@ -29,7 +29,7 @@ def test_the_trace_is_a_table_of_acm_alarms_and_noise_level_over_training() -> N
         assert list(entry["acm"]) == ["stem", "stage1", "stage2", "stage3"]
         assert all(math.isfinite(value) and value >= 0 for value in entry["acm"].values())
         assert math.isfinite(entry["ratio"])
-    assert trace[0]["pattern_ratio"] is None  # looked at every second time
+    assert trace[0]["pattern_ratio"] is None  # measured every second time
     assert math.isfinite(trace[1]["pattern_ratio"])
 
 
@@ -46,14 +46,14 @@ PATTERN = Reading([0.2] * 4, [0.2] * 4, [9.0] * 4, [0.4] * 4)
 def run_with(
     readings: list[Reading], monkeypatch: pytest.MonkeyPatch, epochs: float = 2, data: ImageSet | None = None
 ) -> dict[str, object]:
-    """PST whose probe reads what it is told, then stays calm."""
+    """Details of a PST run with scripted readings, calm after the last one."""
     script = iter(readings)
 
-    class Told(pst.Probe):
+    class Scripted(pst.Probe):
         def measure(self, *, pattern: bool = True) -> Reading:
             return next(script, CALM)
 
-    monkeypatch.setattr(pst, "Probe", Told)
+    monkeypatch.setattr(pst, "Probe", Scripted)
     monkeypatch.setattr(pst, "IMAGES_BETWEEN_CHECKS", 64)
     result = find("pst").run(
         Target(data or coded(), "resnet8", Schedule(epochs=epochs, batch_size=32), 0), stripes(8, seed=1)
@@ -85,7 +85,7 @@ def test_a_fine_alarm_comes_first_when_both_views_alarm(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(("reading", "view"), [(FINE, "fine"), (PATTERN, "pattern")])
-def test_each_view_takes_its_patterns_out_once_then_climbs_the_ladder(
+def test_each_view_removes_its_patterns_once_and_then_changes_the_stages(
     reading: Reading, view: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     details = run_with([reading], monkeypatch)

@@ -69,7 +69,7 @@ def test_the_noise_reaches_the_training(
 
 
 @pytest.mark.parametrize("name", ["weight-noise", "shallow-noise"])
-def test_networks_are_looked_at_with_the_statistics_of_their_own_weights(name: str) -> None:
+def test_networks_are_measured_with_the_statistics_of_their_own_weights(name: str) -> None:
     here = target(epochs=2)
     shown: list[torch.nn.Module] = []
     run = Run(here, stripes(8, seed=1))

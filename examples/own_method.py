@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from pueprotect import protect
-from pueprotect.protect.methods.base import ClosedForm, Noise, NoiseSettings, register
+from pueprotect.protect.methods.base import Noise, NoiseSettings, register
+from pueprotect.protect.methods.closed_form import ClosedForm
 
 
 @register

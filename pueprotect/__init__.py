@@ -21,13 +21,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from pueprotect.runtime import VERSION
+
 if TYPE_CHECKING:
     from pueprotect.protect.report import Report
     from pueprotect.release.records import Audit, Certificate
 
 __all__ = ["__version__", "audit", "certify", "protect"]
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 
 def protect(src: str | Path, out: str | Path, **options: Any) -> Report:

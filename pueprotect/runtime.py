@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     import torch
 
+VERSION = "0.1.0"
+
 
 class Progress(Protocol):
     """Receives the state of one named piece of work; the core never prints. The methods here do nothing."""

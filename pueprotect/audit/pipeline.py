@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 
-from pueprotect import __version__
 from pueprotect.audit.attacks import Target, find
 from pueprotect.audit.attacks.base import CLEAN_SHARE, KNOWLEDGE, clean_share
 from pueprotect.audit.findings import Gates, clean_row, in_order, judge, worst_of
@@ -31,6 +30,7 @@ from pueprotect.learning.training import Schedule, default_epochs, train
 from pueprotect.protect.methods import base as methods
 from pueprotect.release.opened import OpenedRelease, open_release
 from pueprotect.release.records import CLEAN_LINE, AttackResult, Audit, AuditRow
+from pueprotect.runtime import VERSION
 
 TIMED_STEPS = 5
 MOST_SEEDS = 100
@@ -202,7 +202,7 @@ class _Audit:
             "attack": job.name, "arch": job.arch, "epochs": self.schedule.epochs,
             "seed": self.settings.seed + job.repeat, "train": len(self.release.released),
             "device": self.release.device.partition(":")[0], "clean_fraction": self.settings.clean_fraction,
-            "etas": list(self.settings.etas), "pueprotect": __version__,
+            "etas": list(self.settings.etas), "pueprotect": VERSION,
         }  # fmt: skip
 
     def kept(self, job: Job) -> AttackResult | None:

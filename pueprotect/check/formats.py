@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import quote
 
-from pueprotect import __version__
 from pueprotect.check.policyfile import PolicyFile
 from pueprotect.check.verdicts import OUTCOMES, Verdict, exit_code
 from pueprotect.errors import ExitCode
 from pueprotect.release.vault import SCHEMA_VERSION
+from pueprotect.runtime import VERSION
 
 ANNOTATIONS = 10  # GitHub drops further annotations of a kind from one step without a message
 LONGEST_MESSAGE = 4000
@@ -128,7 +128,7 @@ def as_sarif(report: CheckReport) -> str:
         results.append(result)
     rules = [{"id": name, "shortDescription": {"text": f"Rule {name} of the policy."}} for name in ids]
     run = {
-        "tool": {"driver": {"name": "pueprotect", "version": __version__, "rules": rules}},
+        "tool": {"driver": {"name": "pueprotect", "version": VERSION, "rules": rules}},
         "invocations": [{"executionSuccessful": True, "exitCode": report.code}],
         "results": results,
         "properties": {"data_digest": report.digest},

@@ -12,8 +12,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from pueprotect.audit.suites import SUITES
-
-Share = Annotated[float, Field(ge=0, le=1)]
+from pueprotect.release.records import Share
 
 
 class _Section(BaseModel):

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from pueprotect import __version__
 from pueprotect.cli.exits import reported
+from pueprotect.runtime import VERSION
 
 # In the order of use; each names a module and the function in it.
 COMMANDS = ("sample", "protect", "certify", "audit", "check", "report", "verify", "schema", "attacks", "doctor")
@@ -49,7 +49,7 @@ app = typer.Typer(name="pueprotect", cls=_Group, no_args_is_help=True, **STYLE)
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"pueprotect {__version__}")
+        typer.echo(f"pueprotect {VERSION}")
         raise typer.Exit
 
 

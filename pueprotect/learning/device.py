@@ -116,10 +116,10 @@ def environment(device: Device) -> dict[str, str]:
     import torch
     import torchvision
 
-    from pueprotect import __version__
+    from pueprotect.runtime import VERSION
 
     return {
-        "pueprotect": __version__,
+        "pueprotect": VERSION,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,

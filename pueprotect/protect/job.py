@@ -104,7 +104,7 @@ def read_job(src: Path, options: Options, machine: Machine, partial: Path) -> Jo
     architecture(surrogate, size)
     stratified_holdout(folder.labels, options.holdout, options.seed, folder.classes)
     released_names(folder, options.file_format)
-    find(options.method).check(folder, options)
+    find(options.method).check(folder, options.settings(surrogate, len(folder.entries), size))
     loaded = read_folder(
         folder, size, workers=options.workers, progress=machine.progress, label="read originals", cache=partial
     )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pueprotect.release.records import ManifestRow
 
 SMALL = 64 * 1024  # bytes; larger files are hashed in threads
-LISTED = 10  # names in one message
+NAMED = 10  # names in one message
 
 
 @dataclass(frozen=True)
@@ -142,12 +142,12 @@ def data_digest(digests: Mapping[str, str]) -> str:
 
 
 def describe(difference: Verification, out: Path) -> str:
-    """A sentence on missing, extra and changed files, naming up to `LISTED` of each."""
+    """A sentence on missing, extra and changed files, naming up to `NAMED` of each."""
     kinds = {"missing": difference.missing, "extra": difference.extra, "changed": difference.changed}
     parts = [f"{len(names)} {kind} ({first_of(names)})" for kind, names in kinds.items() if names]
     return f"Files in {out} differ from what was protected: {'; '.join(parts)}."
 
 
 def first_of(names: Sequence[str]) -> str:
-    """The first `LISTED` names, for a message."""
-    return ", ".join(names[:LISTED]) + (" ..." if len(names) > LISTED else "")
+    """The first `NAMED` names, for a message."""
+    return ", ".join(names[:NAMED]) + (" ..." if len(names) > NAMED else "")

@@ -395,4 +395,5 @@ class Audit(Record):
 CLEAN_BEHIND_IT = "clean images behind the same filter"
 AS_THEY_ARE = "test images as they are"
 CLEAN_SHARE_ALONE = "clean share alone"
+PST_ALARM = 1.5  # the quotient above which PST raises its alarm
 CLEAN_LINE = "clean-line"  # the attack name under which plain training on the originals is recorded

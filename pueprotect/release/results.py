@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from pueprotect import __version__
 from pueprotect.errors import VaultError
 from pueprotect.learning.models import state_of
 from pueprotect.release.vault import SCHEMA_VERSION, Vault, refuse_other
+from pueprotect.runtime import VERSION
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Results:
 
     def keep(self, name: str, key: dict[str, Any], result: dict[str, Any]) -> None:
         """Store a finished part and all that it depends on."""
-        about = {"chance": self.chance, "test_images": self.test_images, "pueprotect": __version__}
+        about = {"chance": self.chance, "test_images": self.test_images, "pueprotect": VERSION}
         self.write(name, {"schema_version": SCHEMA_VERSION, "key": key | self.digests, **about, "result": result})
 
     def kept(self, name: str, key: dict[str, Any]) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pueprotect.errors import InputError
 from pueprotect.release.digests import (
-    LISTED,
+    NAMED,
     SMALL,
     Verification,
     data_digest,
@@ -110,10 +110,10 @@ def test_files_of_every_size_are_hashed_whole(tmp_path, size):
 
 
 def test_descriptions_list_every_kind_and_stop_at_a_limit() -> None:
-    many = tuple(f"{number:02d}.png" for number in range(LISTED + 1))
+    many = tuple(f"{number:02d}.png" for number in range(NAMED + 1))
     text = describe(Verification(missing=("a.png",), extra=(), changed=many), Path("out"))
     assert "1 missing (a.png)" in text
-    assert f"{LISTED + 1} changed (" in text
+    assert f"{NAMED + 1} changed (" in text
     assert "extra" not in text
-    assert many[LISTED - 1] in text
-    assert many[LISTED] not in text
+    assert many[NAMED - 1] in text
+    assert many[NAMED] not in text

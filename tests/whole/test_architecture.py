@@ -3,6 +3,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,15 @@ def test_a_room_imports_from_those_before_it(module: str) -> None:
     for imported in own_imports(TREES[module]):
         assert ORDER.index(imported) <= ORDER.index(here), f"{module} imports {imported}"
         assert imported == here or {imported, here} != STRANGERS, f"{module} imports {imported}"
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Imports inside functions and for types count as well."""
+    graph = {
+        module: {name for path in imports(tree) for name in (path, path.rpartition(".")[0])}
+        for module, tree in ((f"pueprotect.{name}", tree) for name, tree in TREES.items())
+    }
+    TopologicalSorter({module: found & graph.keys() for module, found in graph.items()}).prepare()
 
 
 def test_the_root_holds_the_rooms_and_nothing_else() -> None:

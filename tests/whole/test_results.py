@@ -21,7 +21,7 @@ from pueprotect.images.folders import scan
 ROOT = Path(pueprotect.__file__).parents[1]
 EXAMPLES = Path(__file__).parents[2] / "examples"
 RESULTS = EXAMPLES / "results"
-BY_HAND = {"README.md", "what_did_not_work.md", "sample.md", "trials.md", "trials_l4.md"}
+BY_HAND = {"README.md", "what_did_not_work.md", "sample.md", "trials.md"}
 PAGES = sorted(path.stem for path in RESULTS.glob("*.md") if path.name not in BY_HAND)
 # The command reference has a test of its own, which holds it against the live help.
 SCRIPTS = sorted(

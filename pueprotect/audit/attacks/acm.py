@@ -31,9 +31,9 @@ from pueprotect.learning.augment import blur3
 from pueprotect.learning.data import ImageSet, to_float
 from pueprotect.learning.models import Classifier
 from pueprotect.learning.weights import batch_statistics
+from pueprotect.release.records import PST_ALARM
 from pueprotect.runtime import generator
 
-CEILING = 1.5
 RISE = 1.25
 HISTORY = 20
 PROBES_PER_CLASS, PROBES = 50, 1000
@@ -154,9 +154,9 @@ class Alarm:
 
     def update(self, q: float) -> bool:
         """Add one reading; true when training should react."""
-        limit = min(CEILING, RISE * statistics.median(self.healthy)) if len(self.healthy) >= 3 else CEILING
+        limit = min(PST_ALARM, RISE * statistics.median(self.healthy)) if len(self.healthy) >= 3 else PST_ALARM
         suspicious = q > limit
-        alarm = q > CEILING or (suspicious and self.warned)
+        alarm = q > PST_ALARM or (suspicious and self.warned)
         if not suspicious:
             self.healthy.append(q)
         self.warned = suspicious and not alarm

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from pueprotect.audit.attacks.acm import CEILING, Alarm, Probe, Reading, enough_for_patterns, fine_class_patterns
+from pueprotect.audit.attacks.acm import Alarm, Probe, Reading, enough_for_patterns, fine_class_patterns
 from pueprotect.audit.attacks.base import Attack, Run, Target, register
 from pueprotect.audit.attacks.linear import fine_patterns, without
 from pueprotect.audit.attacks.weight_noise import noise_shares, relative_deviations
@@ -32,6 +32,7 @@ from pueprotect.learning.data import ImageSet, to_float
 from pueprotect.learning.models import Classifier
 from pueprotect.learning.training import Trainer, Transform, batches, steps_per_epoch
 from pueprotect.learning.weights import clone, reestimate_batch_norm, trainable
+from pueprotect.release.records import PST_ALARM
 from pueprotect.runtime import generator
 
 IMAGES_BETWEEN_CHECKS = 1280
@@ -145,7 +146,7 @@ class _StagedTraining:
         """Measure, and respond to an alarm."""
         reading = self.probe.measure(pattern=executed // self.check_every % 2 == 0)
         view = FINE if self.alarm.update(reading.fine) else None
-        if view is None and (reading.pattern or 0.0) > CEILING:
+        if view is None and (reading.pattern or 0.0) > PST_ALARM:
             view = PATTERN
         self.note(executed, reading, view)
         if view is not None:

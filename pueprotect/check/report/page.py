@@ -21,7 +21,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from pueprotect import __version__
 from pueprotect.audit.flags import FLAGS
 from pueprotect.certify.flags import FLAGS as CERTIFICATE_FLAGS
 from pueprotect.check.evidence import Evidence
@@ -31,7 +30,16 @@ from pueprotect.check.report.charts import Level, Series, histogram, line_chart,
 from pueprotect.check.verdicts import OUTCOMES
 from pueprotect.images.decode import decode_rgb
 from pueprotect.release.digests import sha256_of
-from pueprotect.release.records import CLEAN_SHARE_ALONE, AuditRecord, AuditRow, Certificate, ManifestRow, RecipeFigures
+from pueprotect.release.records import (
+    CLEAN_SHARE_ALONE,
+    PST_ALARM,
+    AuditRecord,
+    AuditRow,
+    Certificate,
+    ManifestRow,
+    RecipeFigures,
+)
+from pueprotect.runtime import VERSION
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -90,7 +98,7 @@ def render(
     return environment.get_template("template.html").render(
         name=evidence.out.resolve().name,
         today=today,
-        version=__version__,
+        version=VERSION,
         evidence=evidence,
         check=check,
         outcome=OUTCOMES[check.code] if check else None,
@@ -217,7 +225,7 @@ def _pst(record: AuditRecord) -> dict[str, Any]:
         "alarms": len(alarms),
         "stages": len(stages),
         "acm": over_steps("ACM of each stage", acm),
-        "q": over_steps("Alarm quotient q", [quotient], Level("alarm", 1.5, "gate")),
+        "q": over_steps("Alarm quotient q", [quotient], Level("alarm", PST_ALARM, "gate")),
         "accuracy": shown if accuracy.points else None,
     }
 

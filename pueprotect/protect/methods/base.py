@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from pueprotect.learning.data import ImageSet
     from pueprotect.learning.device import Machine
     from pueprotect.learning.models import Classifier
-    from pueprotect.protect.options import Options
     from pueprotect.protect.presets import Preset
 
 Mode = Literal["class-wise", "sample-wise"]
@@ -121,7 +120,7 @@ class Method(ABC):
     budget: int | None = None
     baseline: bool = False
 
-    def check(self, folder: ImageFolder, options: Options) -> None:
+    def check(self, folder: ImageFolder, settings: NoiseSettings) -> None:
         """Refuse what this method cannot protect, before any picture is decoded.
 
         Raises:
@@ -152,43 +151,6 @@ class Method(ABC):
     def scheme(self, run: Mapping[str, Any]) -> Any:
         """What an attacker can derive from the key in `run.json` of a release; None for a method without a code."""
         return None
-
-
-class ClosedForm(Method):
-    """A method that computes noise without optimisation; the network of the self-check takes the surrogate's place.
-
-    Attributes:
-        checks: multiplies the passes of the preset's self-check.
-    """
-
-    modes = ("sample-wise",)
-    checks: int = 1
-
-    @abstractmethod
-    def noise(self, pixels: Pixels, labels: Labels, held: Mask, settings: NoiseSettings) -> Noise:
-        """The noise of all images.
-
-        Args:
-            pixels: (N, S, S, 3) uint8 working copies.
-            labels: (N,) int64.
-            held: (N,) bool, true for the images that nothing may be fitted to.
-            settings: see `NoiseSettings`.
-
-        Returns:
-            (N, S, S, 3) signed integer levels.
-        """
-
-    def make(self, images: ImageSet, held: Tensor, settings: NoiseSettings, preset: Preset, machine: Machine) -> Made:
-        """Compute the noise, then train a fresh network on it."""
-        from pueprotect.protect.methods.self_check import checked
-
-        machine.group.dismiss()
-        machine.progress.start("compute noise", 1)
-        pixels = images.images.permute(0, 2, 3, 1).cpu().numpy()
-        noise = self.noise(pixels, images.labels.cpu().numpy(), held.cpu().numpy(), settings)
-        machine.progress.advance()
-        machine.progress.finish()
-        return checked(noise, images, held, settings, self.checks * preset.check_epochs, machine)
 
 
 # Name -> module of this folder and class, so that the names can be listed without importing the methods.

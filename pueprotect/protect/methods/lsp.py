@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from pueprotect.protect.methods.base import ClosedForm, Labels, Mask, Noise, NoiseSettings, Pixels
+from pueprotect.protect.methods.base import Labels, Mask, Noise, NoiseSettings, Pixels
+from pueprotect.protect.methods.closed_form import ClosedForm
 
 PATCH = 8  # pixels
 SAMPLE_WISE = 0.1  # deviation of each image's own noise, relative to the class's

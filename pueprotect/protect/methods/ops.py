@@ -10,7 +10,8 @@ import itertools
 
 import numpy as np
 
-from pueprotect.protect.methods.base import ClosedForm, Labels, Mask, Noise, NoiseSettings, Pixels
+from pueprotect.protect.methods.base import Labels, Mask, Noise, NoiseSettings, Pixels
+from pueprotect.protect.methods.closed_form import ClosedForm
 
 CORNERS = np.array(list(itertools.product((0, 255), repeat=3)), dtype=np.int16)
 

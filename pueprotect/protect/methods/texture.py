@@ -16,14 +16,14 @@ Limits: the indices and frequencies can be read off the energies of the released
 An attacker who knows the code book and subtracts its noise recovers the images. Removing the code's frequencies
 recovers part of them, more with a wider notch or a smaller budget (attacks `known-code`, `notch`, `wide-notch`).
 
-No torch: noise is the same on every device.
+NumPy computes it, so the noise is the same on every device.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,11 +33,9 @@ from pueprotect.errors import ImageError, InputError
 from pueprotect.images.block_dct import BLOCK, LUMA, Floats, block_dct, inverse_block_dct
 from pueprotect.images.decode import identify
 from pueprotect.images.folders import ImageFolder
-from pueprotect.protect.methods.base import ClosedForm, Labels, Mask, Noise, NoiseSettings, Pixels, Visibility
+from pueprotect.protect.methods.base import Labels, Mask, Noise, NoiseSettings, Pixels, Visibility
+from pueprotect.protect.methods.closed_form import ClosedForm
 from pueprotect.runtime import child_seed
-
-if TYPE_CHECKING:
-    from pueprotect.protect.options import Options
 
 TILE = 2 * BLOCK
 SMALLEST = 16  # pixels: one tile
@@ -303,14 +301,14 @@ class Hardened(ClosedForm):
     dials = frozenset({"visibility"})
     checks = 2  # networks learn the coarse part of a texture code later than optimised noise
 
-    def check(self, folder: ImageFolder, options: Options) -> None:
+    def check(self, folder: ImageFolder, settings: NoiseSettings) -> None:
         """Refuse too small a budget, too many classes, or an image smaller than a tile; reads headers alone."""
-        if options.epsilon < LEAST_LEVELS:
+        if settings.epsilon < LEAST_LEVELS:
             raise InputError(
-                f"--epsilon {options.epsilon}/255 is below {LEAST_LEVELS}/255, the least that the texture code needs; "
+                f"--epsilon {settings.epsilon}/255 is below {LEAST_LEVELS}/255, the least that the texture code needs; "
                 "use more, or protect with --method pue."
             )
-        code_book(len(folder.classes), options.seed)
+        code_book(len(folder.classes), settings.seed)
         for entry in folder.entries:
             try:
                 width, height = identify(folder.path_of(entry))[:2]

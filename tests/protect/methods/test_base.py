@@ -56,7 +56,7 @@ def run(environment: dict[str, str], *words: object) -> subprocess.CompletedProc
 
 METHOD = """
 import numpy as np
-from pueprotect.protect.methods.base import ClosedForm
+from pueprotect.protect.methods.closed_form import ClosedForm
 
 class Theirs(ClosedForm):
     name, about, source = "theirs", "adds two levels of red to every other class", "a test"

@@ -11,9 +11,8 @@ from pueprotect.errors import InputError
 from pueprotect.images.block_dct import LUMA, block_dct
 from pueprotect.images.overlay import lay
 from pueprotect.protect.methods import texture
-from pueprotect.protect.methods.base import Visibility
+from pueprotect.protect.methods.base import NoiseSettings, Visibility
 from pueprotect.protect.methods.texture import Code, Scheme, code_book
-from pueprotect.protect.options import Options
 
 
 def pictures(count: int = 40, size: int = 32) -> np.ndarray:
@@ -163,7 +162,7 @@ def test_what_the_code_cannot_protect_is_refused(
     put(tmp_path / "a.png", photo(side, side))
     folder = ImageFolder(tmp_path, tuple(map(str, range(classes))), (ImageEntry("a.png", 0),))
     with pytest.raises(InputError, match=message):
-        texture.Hardened().check(folder, Options(method="hardened", epsilon=epsilon))
+        texture.Hardened().check(folder, NoiseSettings(method="hardened", epsilon=epsilon))
 
 
 def test_protect_writes_a_hardened_release(command: Command, tmp_path: Path) -> None:

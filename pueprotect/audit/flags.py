@@ -51,7 +51,7 @@ FLAGS = {
         "Read it as nothing learnt, not as protection; try another --seed or --arch to tell the two apart.",
     ),
     "under-trained": Flag(
-        "The attack did not fit its own training images, so it may be stronger than this.", "Use more --epochs."
+        "The attack did not even fit its own training images, so it may be stronger than this.", "Use more --epochs."
     ),
     "diverged": Flag("Training ended with weights that are not finite.", "Try another --seed or --arch."),
     "failed": Flag(

@@ -73,4 +73,4 @@ def test_protection_certificate_audit_and_gate_agree_on_real_photographs(photos:
     assert check(protected - 0.001) == 1
     released = next(out.rglob("*.png"))
     released.write_bytes(released.read_bytes() + b"x")
-    assert check(protected) == 3, "the evidence speaks of other bytes"
+    assert check(protected) == 3, "the evidence is for other files"

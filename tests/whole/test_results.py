@@ -233,7 +233,7 @@ def test_a_certificate_is_a_cell(store: tuple[Path, Path]) -> None:
 
 
 def test_notches_from_none_to_all(release: Release) -> None:
-    """A row for each number of indices, each beside clean images; more than there are is refused."""
+    """A row for each number of indices, each next to clean images; more than there are is refused."""
     command = [RESULTS / "notches.py", release.out, "--test", release.src]
     command += ["--epochs", "1", "--arch", "cnn", "--indices"]
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in printed(*command, "0", "63")[-2:]]

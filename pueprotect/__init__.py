@@ -34,10 +34,11 @@ __version__ = VERSION
 
 def protect(src: str | Path, out: str | Path, **options: Any) -> Report:
     """Make a protected copy `out` of the class folders in `src`; see `protect.options.Options`."""
+    from pueprotect.learning.device import this_machine
     from pueprotect.protect.options import Options
     from pueprotect.protect.pipeline import protect_folder
 
-    return protect_folder(Path(src), Path(out), options=Options(**options))
+    return protect_folder(Path(src), Path(out), options=Options(**options), machine=this_machine())
 
 
 def certify(out: str | Path, **settings: Any) -> Certificate:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pueprotect.errors import InputError
@@ -51,6 +52,7 @@ def generator(seed: int, purpose: str, index: int = 0, device: str = "cpu") -> t
     return torch.Generator(device=device).manual_seed(child_seed(seed, purpose, index))
 
 
+@cache
 def plugins(group: str) -> dict[str, EntryPoint]:
     """What installed packages offer in an entry point group, such as `pueprotect.attacks`, by name."""
     from importlib.metadata import entry_points

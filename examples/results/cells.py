@@ -254,10 +254,10 @@ def protected(store: Path, source: Path, name: str, seed: int) -> Path:
 
 def on_disk(release: Path, test: Path, *, second_half: bool) -> OpenedRelease:
     """A released folder, measured on clean images, or on the half of them that no choice was made on."""
-    from pueprotect.learning.device import Machine, choose_device
+    from pueprotect.learning.device import this_machine
     from pueprotect.release.opened import open_release
 
-    found = open_release(release, test=test, machine=Machine(choose_device()))
+    found = open_release(release, test=test, machine=this_machine())
     if second_half:
         found.test = found.test.subset(slice(1, None, 2))
     return found

@@ -24,7 +24,7 @@ from pueprotect.audit.flags import imbalanced, names_of
 from pueprotect.audit.suites import TRANSFER, applicable, suite
 from pueprotect.errors import InputError, StaleDataError
 from pueprotect.learning.data import ImageSet
-from pueprotect.learning.device import Machine, choose_device
+from pueprotect.learning.device import this_machine
 from pueprotect.learning.models import ARCHITECTURES, architecture, build
 from pueprotect.learning.training import Schedule, default_epochs, train
 from pueprotect.protect.methods import base as methods
@@ -137,7 +137,7 @@ def audit(release: OpenedRelease, settings: AuditSettings, *, resume: bool = Fal
 
 def audit_folder(out: Path, settings: AuditSettings) -> Audit:
     """Audit a release of this package."""
-    return audit(open_release(out, machine=Machine(choose_device())), settings)
+    return audit(open_release(out, machine=this_machine()), settings)
 
 
 class _Audit:

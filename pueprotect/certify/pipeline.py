@@ -22,7 +22,7 @@ from pueprotect.certify.stress import stress_test
 from pueprotect.certify.surrogates import candidates, choose_recipes, needs_sigma, starts_from, train_surrogates
 from pueprotect.errors import InputError
 from pueprotect.learning.data import ImageSet
-from pueprotect.learning.device import Machine, choose_device
+from pueprotect.learning.device import Machine, this_machine
 from pueprotect.learning.models import Classifier, build
 from pueprotect.learning.training import Schedule, accuracy, default_epochs
 from pueprotect.learning.weights import weights_digest
@@ -230,5 +230,5 @@ def informative_sigma(certification: Certification) -> float:
 
 def certify_folder(out: Path, settings: CertificateSettings) -> Certificate:
     """Certify a release of this package with all usual recipes, next to the clean baseline."""
-    certification = Certification(open_release(out, machine=Machine(choose_device())), settings.seed)
+    certification = Certification(open_release(out, machine=this_machine()), settings.seed)
     return certify_release(certification, settings, choose_recipes("worst", own=True), baseline=True)

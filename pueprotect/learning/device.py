@@ -68,6 +68,11 @@ def choose_device(wanted: str = "auto") -> Device:
     return Device(f"cuda:{number}", f"cuda:{number} ({torch.cuda.get_device_name(number)}), as asked")
 
 
+def this_machine() -> Machine:
+    """The machine of one process that reports no progress, on the device that `auto` chooses."""
+    return Machine(choose_device())
+
+
 def check_torch() -> None:
     """Import torch and torchvision, and report a broken pair with its fix.
 

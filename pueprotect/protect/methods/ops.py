@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import numpy.typing as npt
 
 from pueprotect.protect.methods.base import Labels, Mask, Noise, NoiseSettings, Pixels
 from pueprotect.protect.methods.closed_form import ClosedForm
@@ -31,11 +32,20 @@ class OPS(ClosedForm):
         for label in range(int(labels.max()) + 1):
             members = labels == label
             shown = pixels[members & ~held].astype(np.float32) / 255
-            away = np.abs(shown[:, None] - CORNERS[None, :, None, None] / 255).mean(-1)  # (n, 8, S, S)
-            spread = away.std(0, ddof=1) if len(shown) > 1 else np.zeros(away.shape[1:])
-            score = (away.mean(0) / np.maximum(spread, 1e-6)).ravel()
-            place = next(int(index) for index in np.argsort(-score, kind="stable") if int(index) not in taken)
+            score = np.stack([_score(np.abs(shown - corner / 255).mean(-1)) for corner in CORNERS])  # (8, S, S)
+            best = np.argsort(-score, axis=None, kind="stable")
+            place = next(int(index) for index in best if int(index) not in taken)
             taken.add(place)
-            corner, row, column = np.unravel_index(place, away.shape[1:])
+            corner, row, column = np.unravel_index(place, score.shape)
             noise[members, row, column] = CORNERS[corner] - pixels[members, row, column].astype(np.int16)
         return noise
+
+    def advice(self, settings: NoiseSettings) -> list[str]:
+        """The budget does not apply."""
+        return ["ops ignores --epsilon: it changes one pixel of each image by up to 255 levels."]
+
+
+def _score(away: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Mean distance of the images from a colour at each pixel over its spread: (n, S, S) -> (S, S)."""
+    spread = away.std(0, ddof=1) if len(away) > 1 else np.zeros(away.shape[1:])
+    return np.asarray(away.mean(0) / np.maximum(spread, 1e-6))

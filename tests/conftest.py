@@ -1,6 +1,6 @@
 """Fixtures: one protected release of tiny photographs, made once, and what every test runs under."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from helpers import (
 from pueprotect.learning import training
 from pueprotect.learning.device import native_bf16
 from pueprotect.protect import presets
+from pueprotect.protect.methods.error_minimising import Optimizer
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -44,6 +45,16 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def forbid_optimising(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Call it where a test has its noise: a run that optimises from there on fails."""
+
+    def forbid() -> None:
+        monkeypatch.setattr(Optimizer, "run", lambda *_, **__: pytest.fail("optimised again"))
+
+    return forbid
 
 
 @pytest.fixture

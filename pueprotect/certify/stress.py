@@ -31,12 +31,18 @@ CLEAN_SHARE = 0.2
 
 
 def stress_test(
-    model: Classifier, found: RecipeFigures, settings: CertificateSettings, release: OpenedRelease, epochs: float | None
+    model: Classifier,
+    found: RecipeFigures,
+    settings: CertificateSettings,
+    release: OpenedRelease,
+    epochs: float | None,
+    *,
+    draws: int = DRAWS,
 ) -> Stress | None:
     """Draw around centres at the largest certified radius and count the classifiers above the bound.
 
     `found` are the bounds of the surrogate `model`; `epochs` are the passes of the recovery attack, None chooses by the
-    number of images. Returns None when no radius above 0 was certified.
+    number of images; `draws` are made around each centre. Returns None when no radius above 0 was certified.
 
     Raises:
         CertificateError: more are above than chance explains.
@@ -50,22 +56,22 @@ def stress_test(
     centres = {f"random {number}": _direction(model, settings.seed, number) for number in range(1, DIRECTIONS + 1)}
     if (reached := recovery(model, eta, release, settings.seed, epochs)) is not None:
         centres["recovery"] = [there - here.detach() for there, here in zip(reached, trainable(model), strict=True)]
-    progress.start("cross-check on the sphere", len(centres) * DRAWS)
+    progress.start("cross-check on the sphere", len(centres) * draws)
     above = {}
     for number, (name, direction) in enumerate(centres.items()):
         moved = _moved(model, direction, eta)
         log = DrawLog(None, {})
         engine = draw_engine(moved, release.released, release.test, settings, purpose=f"stress-{number}")
-        draw(engine, log, DRAWS, release.machine)
-        above[name] = sum(correct > round(bound * len(release.test)) for correct, _ in log.first(DRAWS))
-    limit = int(binom.isf(ALPHA / len(centres), DRAWS, 1 - settings.q))
-    progress.finish(f"at most {max(above.values())} of {DRAWS} above the bound")
+        draw(engine, log, draws, release.machine)
+        above[name] = sum(correct > round(bound * len(release.test)) for correct, _ in log.first(draws))
+    limit = int(binom.isf(ALPHA / len(centres), draws, 1 - settings.q))
+    progress.finish(f"at most {max(above.values())} of {draws} above the bound")
     if max(above.values()) > limit:
         raise CertificateError(
-            f"The cross-check contradicts the certificate: of {DRAWS} draws around each centre, {above} are above the "
+            f"The cross-check contradicts the certificate: of {draws} draws around each centre, {above} are above the "
             f"bound {bound:.1%} at eta {eta:g}; more than {limit} have probability under {ALPHA:g}. Please report it."
         )
-    return Stress(eta=eta, bound=bound, draws=DRAWS, above=above, limit=limit)
+    return Stress(eta=eta, bound=bound, draws=draws, above=above, limit=limit)
 
 
 def _direction(model: Classifier, seed: int, number: int) -> list[Tensor]:

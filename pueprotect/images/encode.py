@@ -108,11 +108,10 @@ class Encoder:
     ) -> Realised:
         """Write `source` plus noise to `target` and measure the written file.
 
-        Pixels are stored upright and the orientation tag is dropped, so that viewers show both files alike. Alpha,
-        bit depth and the ICC profile are kept. Greyscale stays greyscale and gets the mean of the three channels;
-        palettes become RGB(A), CMYK becomes sRGB, HEIC becomes JPEG. PNG, WebP, BMP and TIFF are written lossless:
-        no pixel moves by more than `epsilon`. JPEG adds its own rounding. The file appears under its name only when
-        it is complete and measured; its times are those of writing.
+        Pixels are stored upright, without the orientation tag. Alpha, bit depth and the ICC profile are kept. Greyscale
+        stays greyscale and gets the mean of the three channels; palettes become RGB(A), CMYK becomes sRGB, HEIC becomes
+        JPEG. PNG, WebP, BMP and TIFF are written lossless: no pixel moves by more than `epsilon`. JPEG adds its own
+        rounding. The file appears under its name only when it is complete and measured.
 
         Args:
             source: the original.
@@ -128,9 +127,7 @@ class Encoder:
         source, target = Path(source), Path(target)
         if target.exists() and target.samefile(source):
             raise InputError(f"{target} is the original itself; choose another folder for --out.")
-        original = content_of(source)
-        if source_sha256 is not None and hashlib.sha256(original).hexdigest() != source_sha256:
-            raise ImageError(f"{source} has changed since it was read; put the old file back, or protect again.")
+        original = _unchanged(source, source_sha256)
         with opened(source, content=original) as image:
             before = picture_of(image)
             kept = descriptions(image) if self.metadata == "keep" else Descriptions()
@@ -214,6 +211,14 @@ class Encoder:
             kept = np.array_equal(old, new)
         if not kept:
             raise ImageError(f"{source}: {after.container} does not keep its transparency; use --format png.")
+
+
+def _unchanged(source: Path, sha256: str | None) -> bytes:
+    """The file's bytes; ImageError when their digest is not `sha256`."""
+    content = content_of(source)
+    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+        raise ImageError(f"{source} has changed since it was read; put the old file back, or protect again.")
+    return content
 
 
 def _deviation(before: Picture, after: Picture) -> tuple[int, float]:

@@ -46,7 +46,6 @@ def certificate(model: Classifier, data: ImageSet) -> RecipeFigures:
 def test_an_honest_bound_holds_on_the_sphere(
     model: Classifier, opened: Any, certificate: RecipeFigures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stress, "DRAWS", 60)
     before = weights_digest(model)
     seen: list[float] = []
 
@@ -55,7 +54,7 @@ def test_an_honest_bound_holds_on_the_sphere(
         return [parameter.detach() + 1e-4 for parameter in trainable(start)]
 
     monkeypatch.setattr(stress, "recovery", attacked)
-    found = stress_test(model, certificate, SETTINGS, opened, None)
+    found = stress_test(model, certificate, SETTINGS, opened, None, draws=60)
     assert found is not None
     assert found.eta == 0.01, "the largest radius that was certified, not the one that abstained"
     assert seen == [0.01]
@@ -64,13 +63,10 @@ def test_an_honest_bound_holds_on_the_sphere(
     assert weights_digest(model) == before
 
 
-def test_a_false_bound_is_an_error(
-    model: Classifier, opened: Any, certificate: RecipeFigures, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(stress, "DRAWS", 60)
+def test_a_false_bound_is_an_error(model: Classifier, opened: Any, certificate: RecipeFigures) -> None:
     too_low = [point.model_copy(update={"certified_learnability": 0.05}) for point in certificate.curve]
     with pytest.raises(CertificateError, match="contradicts"):
-        stress_test(model, certificate.model_copy(update={"curve": too_low}), SETTINGS, opened, None)
+        stress_test(model, certificate.model_copy(update={"curve": too_low}), SETTINGS, opened, None, draws=60)
 
 
 def test_centres_are_on_the_sphere(model: Classifier) -> None:

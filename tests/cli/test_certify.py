@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from helpers import CERTIFY, Command, Release
 
-from pueprotect.certify import pipeline, stress, surrogates
+from pueprotect.certify import pipeline, surrogates
 from pueprotect.learning.draw_engine import DrawEngine
 
 
@@ -75,7 +75,6 @@ def test_certify_screens_recipes_and_certifies_the_most_learnable(
     release: Release, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline, "SCREENING_DRAWS", 8)
-    monkeypatch.setattr(stress, "DRAWS", 20)
     mine = release.copy(tmp_path)
     done = command("certify", mine.out, *CERTIFY[:-2], "--baseline", "--stress", "--json")
     assert done.code == 0, done.stderr

@@ -32,13 +32,27 @@ def test_a_torchvision_that_does_not_load_is_reported(
     assert tree(tmp_path) == {}
 
 
-def test_unexpected_failures_are_one_line(
-    photos: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise RuntimeError("boom\nwith details")
+@pytest.fixture
+def protection_raises(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception], None]:
+    """Make every later `protect` end with this error."""
 
-    monkeypatch.setattr(pipeline, "protect_folder", fail)
+    def from_now_on(error: Exception) -> None:
+        def fail(*_: object, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr(pipeline, "protect_folder", fail)
+
+    return from_now_on
+
+
+def test_unexpected_failures_are_one_line(
+    photos: Path,
+    tmp_path: Path,
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    protection_raises: Callable[[Exception], None],
+) -> None:
+    protection_raises(RuntimeError("boom\nwith details"))
     refused(
         command("protect", photos, "--out", tmp_path / "out"), 2, "RuntimeError: boom with details", "PUEPROTECT_DEBUG"
     )
@@ -50,12 +64,13 @@ def test_unexpected_failures_are_one_line(
 
 @pytest.mark.parametrize("error", [MemoryError(), OSError(28, "No space left on device")])
 def test_exhausted_memory_and_disks_are_one_line(
-    error: Exception, photos: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+    error: Exception,
+    photos: Path,
+    tmp_path: Path,
+    command: Command,
+    protection_raises: Callable[[Exception], None],
 ) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise error
-
-    monkeypatch.setattr(pipeline, "protect_folder", fail)
+    protection_raises(error)
     refused(command("protect", photos, "--out", tmp_path / "out"), 2, type(error).__name__)
 
 

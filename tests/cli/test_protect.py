@@ -10,7 +10,6 @@ from PIL import Image
 
 from pueprotect.errors import ImageError
 from pueprotect.images import encode
-from pueprotect.protect.methods import error_minimising
 from pueprotect.protect.methods import self_check as self_check_module
 from pueprotect.protect.presets import PRESETS
 
@@ -174,7 +173,7 @@ def test_an_interrupted_protect_leaves_nothing_and_resumes_to_the_same_bytes(
     tmp_path: Path,
     command: Command,
     interrupted_during: Callable[[str], None],
-    monkeypatch: pytest.MonkeyPatch,
+    forbid_optimising: Callable[[], None],
 ) -> None:
     arguments = ("protect", release.src, "--out", tmp_path / "out", *TINY, "--release-anyway", "--json")
     interrupted_during(label)
@@ -186,7 +185,7 @@ def test_an_interrupted_protect_leaves_nothing_and_resumes_to_the_same_bytes(
     assert set(path.name for path in tmp_path.iterdir()) <= {"out.vault", *kept}
     assert not (tmp_path / "out.vault/run.json").exists()
     if label == "write":
-        monkeypatch.setattr(error_minimising.Optimizer, "run", lambda *_, **__: pytest.fail("optimised again"))
+        forbid_optimising()
     resumed = command(*arguments, "--resume")
     assert resumed.code == 0, resumed.stderr
     assert files_of(tmp_path / "out") == files_of(release.out)
@@ -206,7 +205,11 @@ def test_a_draft_of_another_plan_is_not_resumed(
 
 
 def test_a_failed_self_check_releases_nothing(
-    photos: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+    photos: Path,
+    tmp_path: Path,
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    forbid_optimising: Callable[[], None],
 ) -> None:
     monkeypatch.setattr(self_check_module, "SELF_CHECK_MARGIN", -0.45)
     arguments = ("protect", photos, "--out", tmp_path / "out", *TINY, "--json")
@@ -224,7 +227,7 @@ def test_a_failed_self_check_releases_nothing(
     assert set(files_of(tmp_path)) == {
         f"out.vault/draft/{name}" for name in ("plan.json", "delta.safetensors", "surrogate.safetensors")
     }
-    monkeypatch.setattr(error_minimising.Optimizer, "run", lambda *_, **__: pytest.fail("optimised again"))
+    forbid_optimising()
     assert command(*arguments, "--resume").code == 3
     forced = command(*arguments, "--resume", "--release-anyway")
     assert forced.code == 0

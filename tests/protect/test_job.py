@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,30 +22,38 @@ from helpers import (
 from PIL import Image
 
 from pueprotect.learning.data import Labelled
+from pueprotect.protect import pipeline
 from pueprotect.protect.methods import error_minimising
 from pueprotect.protect.methods import self_check as self_check_module
 from pueprotect.protect.methods.base import Mode
 from pueprotect.protect.methods.self_check import self_check
 
 
-def test_other_settings_of_writing_start_anew(src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def stop_before_writing(src: Path, out: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> None:
+    """Leave the draft of a run that made its noise and found the disk full."""
+
+    def publish(*_: object) -> None:
+        raise OSError(28, "No space left")
+
     with monkeypatch.context() as patch:
-        patch.setattr(
-            "pueprotect.protect.pipeline.publish", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left"))
-        )
+        patch.setattr(pipeline, "publish", publish)
         with pytest.raises(OSError, match="No space"):
-            release_all(src, tmp_path / "out")
+            release_all(src, out, **settings)
+
+
+def test_other_settings_of_writing_start_anew(src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop_before_writing(src, tmp_path / "out", monkeypatch)
     release_all(src, tmp_path / "out", resume=True, file_format="png")
     assert {path.suffix for path in (tmp_path / "out").rglob("*.*")} == {".png"}
     assert {path.name for path in tmp_path.iterdir()} == {"out", "out.vault"}
 
 
 def test_a_finished_release_is_resumed_without_work(
-    src: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+    src: Path, tmp_path: Path, command: Command, forbid_optimising: Callable[[], None]
 ) -> None:
     arguments = ("protect", src, "--out", tmp_path / "out", *TINY, "--release-anyway", "--json")
     first, before = command(*arguments), tree(tmp_path)
-    monkeypatch.setattr(error_minimising.Optimizer, "run", lambda *_, **__: pytest.fail("optimised again"))
+    forbid_optimising()
     again = command(*arguments, "--resume")
     assert again.code == 0, again.stderr
     assert again.data == first.data
@@ -57,12 +66,7 @@ def test_a_finished_release_is_resumed_without_work(
 
 
 def test_an_earlier_run_is_discarded_without_resume(src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(
-            "pueprotect.protect.pipeline.publish", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left"))
-        )
-        with pytest.raises(OSError, match="No space"):
-            release_all(src, tmp_path / "out", seed=3)
+    stop_before_writing(src, tmp_path / "out", monkeypatch, seed=3)
     release_all(src, tmp_path / "out")
     release_all(src, tmp_path / "whole")
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")
@@ -70,7 +74,11 @@ def test_an_earlier_run_is_discarded_without_resume(src: Path, tmp_path: Path, m
 
 @pytest.mark.parametrize("change", ["vanished", "changed"])
 def test_a_source_that_changes_during_a_run_ends_with_one_sentence_and_resumes(
-    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch, change: str
+    tmp_path: Path,
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    forbid_optimising: Callable[[], None],
+    change: str,
 ) -> None:
     src = write_photos(tmp_path / "src", per_class=4)
     victim, content = src / "dog/002.png", (src / "dog/002.png").read_bytes()
@@ -90,7 +98,7 @@ def test_a_source_that_changes_during_a_run_ends_with_one_sentence_and_resumes(
     assert "dog/002.png" in sentence(done)
     assert not (tmp_path / "out").exists()
     victim.write_bytes(content)
-    monkeypatch.setattr(error_minimising.Optimizer, "run", lambda *_, **__: pytest.fail("optimised again"))
+    forbid_optimising()
     assert command(*arguments, "--resume").code == 0
 
 

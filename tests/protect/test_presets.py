@@ -5,8 +5,13 @@ from pueprotect.protect.options import Options
 from pueprotect.protect.presets import PRESETS
 
 
-def test_small_sets_are_shuffled_for_half_of_the_rounds_and_large_ones_never(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def full_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Undo what the tests of the workflow run under: there every set counts as large."""
     monkeypatch.setattr(presets, "FULL_SIZE", 4000)
+
+
+def test_small_sets_are_shuffled_for_half_of_the_rounds_and_large_ones_never(full_size: None) -> None:
     assert Options().settings("resnet8", 3999, 32).shuffled == 0.5
     assert Options().settings("resnet8", 4000, 32).shuffled == 0.0
 
@@ -17,8 +22,7 @@ def test_presets_grow() -> None:
     assert quick.check_epochs <= standard.check_epochs <= strong.check_epochs
 
 
-def test_small_sets_get_more_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(presets, "FULL_SIZE", 4000)
+def test_small_sets_get_more_passes(full_size: None) -> None:
     standard = PRESETS["standard"]
     assert standard.for_images(4000, 32) == standard.for_images(50_000, 48) == standard
     assert standard.for_images(1000, 32).rounds == 4 * standard.rounds

@@ -1,12 +1,12 @@
 import json
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers import CLASSES, SMALL, Release, manifest, protected
 
-from pueprotect.protect.methods import error_minimising
 from pueprotect.protect.pipeline import protect_folder
 from pueprotect.release.digests import sha256_of
 from pueprotect.release.vault import Vault
@@ -64,7 +64,9 @@ def test_the_vault_holds_the_documented_files_and_keys(release: Release) -> None
     assert np.abs(delta).max() <= 8
 
 
-def test_a_failed_rename_leaves_no_sealed_vault(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_rename_leaves_no_sealed_vault(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forbid_optimising: Callable[[], None]
+) -> None:
     rename = Path.rename
 
     def refuse(self: Path, target: Path) -> Path:
@@ -78,7 +80,7 @@ def test_a_failed_rename_leaves_no_sealed_vault(photos: Path, tmp_path: Path, mo
     assert {path.name for path in tmp_path.iterdir()} == {"out.vault", ".out.pueprotect-partial"}
     assert not Vault(tmp_path / "out.vault").is_sealed
     monkeypatch.undo()
-    monkeypatch.setattr(error_minimising.Optimizer, "run", lambda *_, **__: pytest.fail("optimised again"))
+    forbid_optimising()
     assert protected(photos, tmp_path / "out", resume=True).released
 
 

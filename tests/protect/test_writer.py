@@ -1,5 +1,6 @@
 import errno
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,16 +25,16 @@ from pueprotect.images import encode
 from pueprotect.images.decode import decode_rgb
 from pueprotect.images.overlay import lay
 from pueprotect.learning.device import Machine
-from pueprotect.protect import presets
 from pueprotect.protect.draft import hidden_folder
-from pueprotect.protect.methods import error_minimising
 from pueprotect.protect.pipeline import protect_folder
 from pueprotect.protect.writer import SSIM_SAMPLE
 from pueprotect.release.vault import Vault
 from pueprotect.runtime import Silent
 
 
-def test_finished_files_are_not_written_again(src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finished_files_are_not_written_again(
+    src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forbid_optimising: Callable[[], None]
+) -> None:
     write, done = encode.Encoder.write, list[str]()
 
     def until_tenth(self: encode.Encoder, source: Path, *rest: Any, **named: Any) -> Any:
@@ -58,18 +59,22 @@ def test_finished_files_are_not_written_again(src: Path, tmp_path: Path, monkeyp
         return write(self, source, *rest, **named)
 
     monkeypatch.setattr(encode.Encoder, "write", count)
-    monkeypatch.setattr(error_minimising.Optimizer, "run", lambda *_, **__: pytest.fail("optimised again"))
+    forbid_optimising()
     release_all(src, tmp_path / "out", resume=True)
     assert len(again) == 15 - 9
     monkeypatch.undo()
-    monkeypatch.setattr(presets, "FULL_SIZE", 1)
     release_all(src, tmp_path / "whole")
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("failure", [errno.ENOSPC, errno.EACCES])
 def test_a_disk_that_fails_ends_with_one_sentence_and_resumes(
-    src: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch, failure: int
+    src: Path,
+    tmp_path: Path,
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    forbid_optimising: Callable[[], None],
+    failure: int,
 ) -> None:
     arguments = ("protect", src, "--out", tmp_path / "out", *TINY, "--release-anyway")
     replace = os.replace
@@ -86,7 +91,7 @@ def test_a_disk_that_fails_ends_with_one_sentence_and_resumes(
     assert sentence(done).count(os.strerror(failure)) == 1
     assert "003.jpg" in sentence(done)
     assert "--resume" in sentence(done)
-    monkeypatch.setattr(error_minimising.Optimizer, "run", lambda *_, **__: pytest.fail("optimised again"))
+    forbid_optimising()
     assert command(*arguments, "--resume").code == 0
     assert len(tree(tmp_path / "out")) == 18
 

@@ -15,8 +15,8 @@ from pueprotect.certify.flags import FLAGS as CERTIFICATE_FLAGS
 from pueprotect.check.policyfile import read_policy
 from pueprotect.cli import COMMANDS, app
 
-PACKAGE = Path(pueprotect.__file__).parent
-ROOT = PACKAGE.parent
+PACKAGE = Path(pueprotect.__file__).parent  # the installed one, perhaps outside the repository
+ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "examples").rglob("*.md"))]
 WRITTEN = [README, ROOT / "examples/README.md", *sorted((ROOT / "examples/guide").glob("*.md"))]

@@ -179,7 +179,7 @@ def register(method: type[Method]) -> type[Method]:
 
 def method_names() -> list[str]:
     """The names that `find` accepts: this package's methods, registered ones and plug-ins."""
-    return [*METHODS, *_REGISTERED, *(name for name in plugins(GROUP) if name not in METHODS)]
+    return list(dict.fromkeys([*METHODS, *_REGISTERED, *plugins(GROUP)]))
 
 
 def find(name: str) -> Method:
@@ -189,16 +189,18 @@ def find(name: str) -> Method:
         InputError: unknown name, or a plug-in that cannot be used; the message names its package.
     """
     offered = plugins(GROUP)
-    for taken in offered.keys() & (METHODS.keys() | _REGISTERED.keys()):
+    for taken in offered.keys() & METHODS.keys():
         raise unusable(offered[taken], f"a method named {taken!r} is registered already")
     kind: type[Method]
-    if name in _REGISTERED:
-        kind = _REGISTERED[name]
-    elif name in METHODS:
+    if name in METHODS:
         module, _, class_name = METHODS[name].partition(":")
         kind = getattr(import_module(f"pueprotect.protect.methods.{module}"), class_name)
     elif name in offered:
         kind = load_plugin(offered[name])
+        if _REGISTERED.get(name, kind) is not kind:  # its own module may have registered it
+            raise unusable(offered[name], f"a method named {name!r} is registered already")
+    elif name in _REGISTERED:
+        kind = _REGISTERED[name]
     else:
         raise InputError(f"--method {name!r} is unknown; {did_you_mean(name, method_names())}")
     return kind()

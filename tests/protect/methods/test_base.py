@@ -76,9 +76,13 @@ class Theirs(Plain):
 """
 
 
-def test_a_method_of_another_package_protects(tmp_path: Path) -> None:
+REGISTERED = METHOD.replace("\nclass", "\nfrom pueprotect.protect.methods.base import register\n\n@register\nclass")
+
+
+@pytest.mark.parametrize("code", [METHOD, REGISTERED], ids=["named by its entry point", "registered by its module too"])
+def test_a_method_of_another_package_protects(code: str, tmp_path: Path) -> None:
     (tmp_path / "site").mkdir()
-    environment = plugin(tmp_path / "site", "pueprotect.methods", "theirs", METHOD)
+    environment = plugin(tmp_path / "site", "pueprotect.methods", "theirs", code)
     src = write_photos(tmp_path / "src", 4)
     words = ("--method", "theirs", "--preset", "quick", "--size", "16", "--release-anyway", "--json", "--device", "cpu")
     done = run(environment, "protect", src, "--out", tmp_path / "out", *words)

@@ -112,6 +112,11 @@ class Part(View):
         return self.whole.frames(self.members[index])
 
 
+def split(images: ImageSet, held: Tensor) -> tuple[Part, Part]:
+    """The held-out images and the others; `held` is (N,) bool."""
+    return Part(images, held.nonzero().flatten()), Part(images, (~held).nonzero().flatten())
+
+
 def to_float(images: Tensor) -> Tensor:
     """Uint8 images 0..255 to float [0, 1]."""
     return images.float().div_(255)

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pueprotect.learning.augment import Crop, box_blur, draw_crops
-from pueprotect.learning.data import ImageSet, Labelled, Part, Protected
+from pueprotect.learning.data import ImageSet, Labelled, Protected, split
 from pueprotect.learning.device import Machine
 from pueprotect.learning.distributed import ALONE, Group
 from pueprotect.learning.models import Classifier, build
@@ -186,7 +186,7 @@ class PUE(Method):
 
     def make(self, images: ImageSet, held: Tensor, settings: NoiseSettings, preset: Preset, machine: Machine) -> Made:
         """Optimise with the images that are not held out; sample-wise, the held-out ones get noise at the end."""
-        holdout, shown = (Part(images, members.nonzero().flatten()) for members in (held, ~held))
+        holdout, shown = split(images, held)
         task = machine.group.from_leader((settings, preset, images.classes))
         optimizer, noise, found = self._share(shown, holdout, task, machine)
         if settings.mode == "sample-wise":

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pueprotect.learning.data import ImageSet, Labelled, Part, Protected
+from pueprotect.learning.data import ImageSet, Labelled, Protected, split
 from pueprotect.learning.device import HERE, Machine
 from pueprotect.learning.models import Classifier, build, parameter_count
 from pueprotect.learning.training import Schedule, accuracy, count_correct, train
@@ -72,7 +72,7 @@ def checked(
     noise: Noise, images: ImageSet, held: Tensor, settings: NoiseSettings, epochs: float, machine: Machine
 ) -> Made:
     """Check sample-wise noise by training on the images that are not held out."""
-    holdout, shown = (Part(images, members.nonzero().flatten()) for members in (held, ~held))
+    holdout, shown = split(images, held)
     protected = Protected(shown, torch.from_numpy(noise).to(images.images.device), shown.members)
     alone, arch = Machine(machine.device, progress=machine.progress), settings.surrogate
     check, network = self_check(protected, holdout, arch, epochs=epochs, seed=settings.seed, machine=alone)

@@ -229,7 +229,12 @@ class Certificate(RecipeFigures):
     """`certificate.json` of a vault and output of `pueprotect certify --json`.
 
     The figures at the top level are those of the most learnable surrogate. `recipes` holds all surrogates and
-    `baseline` the same recipe on the clean originals.
+    `baseline` the same recipe on the clean originals. Of older certificates the last three are unknown.
+
+    Attributes:
+        surrogate_recipe: the value of --surrogate-recipe: `worst` or one recipe.
+        epochs: passes of each surrogate's training.
+        looks: how many certifications of these released bytes were recorded, this one included.
     """
 
     schema_version: Literal[1] = 1
@@ -251,6 +256,9 @@ class Certificate(RecipeFigures):
     flags: list[str]
     seconds: float
     data_digest: Digest
+    surrogate_recipe: str | None = None
+    epochs: float | None = None
+    looks: int | None = None
 
 
 class EvidenceKey(Record):

@@ -172,8 +172,9 @@ def _show(report: Report) -> None:
         rows.add_row("file sizes", f"{result.file_growth:.2f} x the originals{quality}")
     rows.add_row(
         "self-check",
-        f"{check.arch} learns {percent(check.accuracy)} of the clean holdout "
-        f"(chance {percent(check.chance)}, limit {percent(check.limit)})",
+        f"{check.arch} learns {percent(check.accuracy)} of the clean holdout from the released files, "
+        f"{percent(check.clean_accuracy)} from the originals (chance {percent(check.chance)}, limit "
+        f"{percent(check.limit)})",
     )
     rows.add_row("seconds", ", ".join(f"{name} {value:g}" for name, value in result.seconds.items()))
     rows.add_row("vault", escape(f"{result.vault} (private: keep it, do not publish it)"))

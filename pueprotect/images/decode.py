@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -212,25 +213,45 @@ def decode_rgb(path: str | Path) -> Pixels:
     return decode(path).rgb
 
 
-def working_copy(path: Path, size: int, content: bytes | None = None) -> tuple[Pixels, str]:
+class WorkingCopy(NamedTuple):
+    """A picture at the working size, and what its released file will be like.
+
+    Attributes:
+        pixels: (S, S, 3) uint8.
+        converted: see `Picture.converted`.
+        grey: whether the released file has no colours.
+        sides: height and width of the whole upright picture in pixels.
+    """
+
+    pixels: Pixels
+    converted: str
+    grey: bool
+    sides: tuple[int, int]
+
+
+def working_copy(path: Path, size: int, content: bytes | None = None) -> WorkingCopy:
     """Decode, and resize to `size` x `size` without keeping the aspect (Lanczos; unchanged if it fits).
 
     Large JPEGs are decoded at the smallest eighth of their size that is at least twice `size`.
-
-    Returns:
-        (size, size, 3) uint8, and `Picture.converted`.
 
     Raises:
         ImageError: the file cannot be decoded, or not faithfully.
     """
     with opened(path, content=content_of(path) if content is None else content) as image:
+        width, height = image.size
         if deep.is_deep(image):
-            shown, converted = Image.fromarray(Picture(deep.pixels_of(image), "").rgb), ""
+            picture = Picture(deep.pixels_of(image), "")
+            shown, converted, grey = Image.fromarray(picture.rgb), "", picture.colours.shape[2] == 1
+            height, width = shown.height, shown.width
         else:
             if image.format in ("JPEG", "MPO") and image.mode != "CMYK" and min(image.size) >= 2 * size:
                 image.draft(None, (2 * size, 2 * size))
+            stored = image.size
             shown, converted = _shown(image)
+            grey = shown.mode in ("L", "LA")
+            if shown.size != stored:  # turned by a quarter
+                width, height = height, width
         rgb = shown if shown.mode == "RGB" else shown.convert("RGB")
         # With a gap, large pictures are first reduced by whole factors, at no visible loss.
         fitted = rgb.resize((size, size), Image.Resampling.LANCZOS, reducing_gap=3.0)
-        return np.array(fitted, dtype=np.uint8), converted
+        return WorkingCopy(np.array(fitted, dtype=np.uint8), converted, grey, (height, width))

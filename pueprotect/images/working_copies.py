@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from pueprotect.errors import ImageError, InputError, UnusableImages
 from pueprotect.images.buffers import kept_blocks
-from pueprotect.images.decode import Pixels, identify, working_copy
+from pueprotect.images.decode import Pixels, WorkingCopy, identify, working_copy
 from pueprotect.images.folders import ImageEntry, ImageFolder
 from pueprotect.runtime import SILENT, Progress
 
@@ -29,12 +30,16 @@ class Loaded:
         digests: SHA-256 of each usable file, by path.
         unusable: path of each file that cannot be protected, and one sentence of why.
         converted: paths of palette, CMYK and HEIC images, by these names.
+        grey: (N,) bool, true for images that are released without colours.
+        sides: (N, 2) int64, height and width of the whole upright images in pixels.
     """
 
     pixels: Pixels
     digests: dict[str, str]
     unusable: tuple[tuple[str, str], ...]
     converted: dict[str, list[str]]
+    grey: npt.NDArray[np.bool_]
+    sides: npt.NDArray[np.int64]
 
 
 def read_folder(
@@ -53,17 +58,18 @@ def read_folder(
     `empty_pixels`; None keeps all in memory.
     """
 
-    def read(entry: ImageEntry) -> tuple[Pixels, str, str] | ImageError:
+    def read(entry: ImageEntry) -> tuple[WorkingCopy, str] | ImageError:
         path = folder.path_of(entry)
         try:
             content = path.read_bytes()
-            return *working_copy(path, size, content), hashlib.sha256(content).hexdigest()
+            return working_copy(path, size, content), hashlib.sha256(content).hexdigest()
         except ImageError as error:
             return error
         except OSError as error:
             return ImageError(f"{path} cannot be read ({error.strerror}); check that it exists and is readable.")
 
     pixels = empty_pixels((len(folder.entries), size, size, 3), cache)
+    grey, sides = np.zeros(len(pixels), dtype=np.bool_), np.zeros((len(pixels), 2), dtype=np.int64)
     digests, unusable, converted = dict[str, str](), list[tuple[str, str]](), dict[str, list[str]]()
     progress.start(label, len(pixels))
     with kept_blocks(), ThreadPoolExecutor(workers or None) as pool:
@@ -71,12 +77,13 @@ def read_folder(
             if isinstance(result, ImageError):
                 unusable.append((entry.path, str(result)))
             else:
-                pixels[index], how, digests[entry.path] = result
-                if how:
-                    converted.setdefault(how, []).append(entry.path)
+                copy, digests[entry.path] = result
+                pixels[index], grey[index], sides[index] = copy.pixels, copy.grey, copy.sides
+                if copy.converted:
+                    converted.setdefault(copy.converted, []).append(entry.path)
             progress.advance()
     progress.finish()
-    return Loaded(pixels, digests, tuple(unusable), converted)
+    return Loaded(pixels, digests, tuple(unusable), converted, grey, sides)
 
 
 def empty_pixels(shape: tuple[int, ...], cache: Path | None) -> Pixels:
@@ -148,5 +155,16 @@ def working_size(folder: ImageFolder, sample: int = 64) -> tuple[int, str]:
     if failure is not None and not sides:
         raise failure
     median = float(np.median(sides))
-    size, side = (32, "at most") if median <= 48 else (64, "above")
-    return size, f"size {size}: the median short side of {len(sides)} sampled images is {median:g} px, {side} 48 px"
+    size = fitting_size(median)
+    return size, f"size {size}: the median short side of {len(sides)} sampled images is {median:g} px"
+
+
+def fitting_size(side: float) -> int:
+    """The working size for pictures whose short side has so many pixels: 64, 32, or the pictures' own size.
+
+    Noise loses strength where a picture is smaller than the working size, so the size is at most that of the pictures,
+    rounded down to a multiple of four, but not below 8. Pictures of 32 to 48 pixels get 32.
+    """
+    if 32 <= side <= 48:
+        return 32
+    return max(8, min(64, int(side) // 4 * 4))

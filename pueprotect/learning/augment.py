@@ -114,11 +114,11 @@ class ResizedCrop:
 
     def apply(self, frames: Tensor) -> Tensor:
         """See `Crop`; the result is float."""
-        return _separable(self.rows, self.columns, frames.to(self.rows.dtype)).permute(0, 3, 1, 2)
+        return separable(self.rows, self.columns, frames.to(self.rows.dtype)).permute(0, 3, 1, 2)
 
     def adjoint(self, gradients: Tensor) -> Tensor:
         """See `Crop`."""
-        return _separable(self.rows.mT, self.columns.mT, gradients.permute(0, 2, 3, 1))
+        return separable(self.rows.mT, self.columns.mT, gradients.permute(0, 2, 3, 1))
 
 
 def _bilinear(start: Tensor, extent: Tensor, size: int) -> Tensor:
@@ -128,7 +128,7 @@ def _bilinear(start: Tensor, extent: Tensor, size: int) -> Tensor:
     return (1 - (centres.clamp(0, size - 1)[:, :, None] - steps).abs()).clamp_(min=0)
 
 
-def _separable(rows: Tensor, columns: Tensor, frames: Tensor) -> Tensor:
+def separable(rows: Tensor, columns: Tensor, frames: Tensor) -> Tensor:
     """Apply a matrix (B, size, size) along each axis of (B, H, W, C)."""
     count, height, width, channels = frames.shape
     down = (rows @ frames.reshape(count, height, width * channels)).view(count, height, width, channels)

@@ -10,6 +10,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from pueprotect.learning.distributed import Group
+
+PIECE = 16384  # images in one message between ranks
+
 
 class Labelled(Protocol):
     """Labelled images that batches are taken from, however they are stored."""
@@ -117,6 +121,21 @@ def split(images: ImageSet, held: Tensor) -> tuple[Part, Part]:
     return Part(images, held.nonzero().flatten()), Part(images, (~held).nonzero().flatten())
 
 
+def dealt(images: Labelled | None, group: Group, device: str) -> Labelled:
+    """This rank's part of the images that rank 0 passes; the others pass None."""
+    if group.size == 1:
+        assert images is not None
+        return images
+    classes = group.from_leader(None if images is None else images.classes)
+    if images is None:
+        frames, labels = group.deal(None, device), group.deal(None, device)
+    else:
+        pieces = torch.arange(len(images), device=device).split(PIECE)
+        frames = group.deal((images.frames(index) for index in pieces), device)
+        labels = group.deal(images.labels.split(PIECE), device)
+    return ImageSet(frames.permute(0, 3, 1, 2), labels, classes)
+
+
 def to_float(images: Tensor) -> Tensor:
     """Uint8 images 0..255 to float [0, 1]."""
     return images.float().div_(255)
@@ -126,23 +145,3 @@ def image_set(pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], clas
     """Decoded images (N, S, S, 3) uint8 and labels (N,) int64 as a set resident on `device`."""
     tensor = torch.from_numpy(np.ascontiguousarray(pixels)).to(device).permute(0, 3, 1, 2)
     return ImageSet(tensor, torch.from_numpy(labels).to(device), classes)
-
-
-def apply(frames: Tensor, delta: Tensor) -> Tensor:
-    """Add signed integer levels to uint8 frames, both (N, H, W, 3); returns uint8, clipped to 0..255."""
-    return (frames.short() + delta).clamp_(0, 255).to(torch.uint8)
-
-
-@dataclass(frozen=True)
-class Protected(View):
-    """Images with noise, which is added whenever frames are taken.
-
-    `delta` (K, H, W, 3) holds signed integer levels; `rows` (N,) int64 is the row of `delta` for each image.
-    """
-
-    delta: Tensor
-    rows: Tensor
-
-    def frames(self, index: Tensor) -> Tensor:
-        """A copy of the chosen images: (B, H, W, 3) uint8."""
-        return apply(self.whole.frames(index), self.delta[self.rows[index]])

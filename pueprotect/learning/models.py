@@ -138,7 +138,7 @@ class Architecture:
     stages: tuple[str, ...]
     lr: float = 0.1  # peak for SGD with momentum at batch 128 (`sgd`) or for AdamW (`adamw`)
     optimizer: str = "sgd"
-    min_size: int = 16
+    min_size: int = 8
     multiple_of: int = 1  # working sizes must be divisible by this
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import threading
 from collections.abc import Iterator
@@ -57,6 +58,12 @@ def partial_folder(out: Path) -> Iterator[Path]:
             for folder in (*below, *made):
                 with suppress(OSError):
                     os.rmdir(folder)
+
+
+def emptied(folder: Path) -> None:
+    """Remove everything below `folder`."""
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 @contextmanager

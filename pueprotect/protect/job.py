@@ -9,17 +9,19 @@ from typing import Any
 
 import numpy as np
 import PIL
+import torch
 
 from pueprotect.errors import UnusableImages
 from pueprotect.images.encode import Encoder, released_names
-from pueprotect.images.folders import ImageFolder, scan
+from pueprotect.images.folders import ImageEntry, ImageFolder, scan
 from pueprotect.images.holdout import stratified_holdout
 from pueprotect.images.jpeg_quality import QualityChoice
 from pueprotect.images.working_copies import compacted, read_folder, twins, working_size
 from pueprotect.learning.data import ImageSet, image_set
 from pueprotect.learning.device import Machine
 from pueprotect.learning.models import architecture, choose_surrogate
-from pueprotect.protect.methods.base import Mask, Noise, NoiseSettings, find
+from pueprotect.protect.methods.base import Labels, Mask, Noise, NoiseSettings, find
+from pueprotect.protect.methods.laying import Laying, Originals
 from pueprotect.protect.options import Options
 from pueprotect.protect.preflight import check_space
 from pueprotect.protect.presets import PRESETS, Preset
@@ -27,6 +29,7 @@ from pueprotect.protect.writer import Writer
 from pueprotect.release.digests import data_digest
 from pueprotect.release.records import LeftOut, NoiseFacts, Protect
 from pueprotect.release.vault import json_line
+from pueprotect.runtime import Progress
 
 SKIP = "Or add --skip-unsupported to leave them out of the release."
 
@@ -41,11 +44,16 @@ class Job:
     names: list[str]
     held: Mask
     sources: dict[str, str]
-    images: ImageSet
+    originals: Originals
     converted: dict[str, list[str]]
     twins: list[tuple[str, str]]
     explained: dict[str, str]
     ranks: int
+
+    @property
+    def images(self) -> ImageSet:
+        """Working copies of all images."""
+        return self.originals.images
 
     @property
     def preset(self) -> Preset:
@@ -70,24 +78,39 @@ class Job:
         written = [self.options.file_format, self.options.metadata, PIL.__version__, *self.names]
         return hashlib.sha256(json_line(self.plan() | {"written": written})).hexdigest()
 
-    def writer(self, noise: Noise, quality: QualityChoice | None = None) -> Writer:
-        """The writer of the protected files; without `quality`, JPEG files get the encoder's default."""
+    def writer(self, noise: Noise, rows: Labels, quality: QualityChoice | None = None) -> Writer:
+        """The writer of the protected files; without `quality`, JPEG files get the encoder's default.
+
+        `noise` (K, S, S, 3) are signed integer levels, and `rows` (N,) the row of each image.
+        """
         settings, options = self.settings, self.options
         encoder = Encoder(epsilon=settings.epsilon, file_format=options.file_format, metadata=options.metadata)
         if quality is not None:
             encoder = replace(encoder, quality=quality.quality)
         return Writer(
             folder=self.folder, names=self.names, held=self.held, sources=self.sources, noise=noise,
-            mode=settings.mode, encoder=encoder, seed=settings.seed, workers=options.workers,
+            rows=rows, encoder=encoder, seed=settings.seed, workers=options.workers,
         )  # fmt: skip
 
+    def read_back(self, written: Path, progress: Progress) -> ImageSet:
+        """The working copies of the protected training images below `written`."""
+        shown = [number for number, held in enumerate(self.held) if not held]
+        entries = tuple(ImageEntry(self.names[number], self.folder.entries[number].label) for number in shown)
+        folder = ImageFolder(written, self.folder.classes, entries)
+        size, workers = self.images.size, self.options.workers
+        loaded = read_folder(folder, size, workers=workers, progress=progress, label="read back", cache=written)
+        if loaded.unusable:
+            raise UnusableImages(loaded.unusable, len(entries))
+        return image_set(loaded.pixels, folder.labels, len(folder.classes), self.images.device)
+
     def result(self, facts: NoiseFacts, vault: Path, seconds: dict[str, float]) -> Protect:
-        """The result before anything is written."""
+        """The result without what is measured on released files, after a check."""
+        assert facts.surrogate is not None
         folder, settings, held = self.folder, self.settings, int(self.held.sum())
         return Protect(
             images=len(folder.entries), classes=len(folder.classes), train_images=len(self.held) - held,
             holdout_images=held, method=settings.method, mode=settings.mode, epsilon=settings.epsilon / 255,
-            rounds=facts.rounds, surrogate=facts.surrogate, self_check=facts.self_check, seconds=seconds,
+            rounds=facts.rounds, surrogate=facts.surrogate, self_check=facts.checks[-1], seconds=seconds,
             vault=str(vault), skipped=[LeftOut(path=path, reason=reason) for path, reason in folder.unsupported],
         )  # fmt: skip
 
@@ -108,21 +131,25 @@ def read_job(src: Path, options: Options, machine: Machine, partial: Path) -> Jo
     loaded = read_folder(
         folder, size, workers=options.workers, progress=machine.progress, label="read originals", cache=partial
     )
-    pixels, unusable = loaded.pixels, (*folder.unsupported, *loaded.unusable)
+    pixels, grey, sides, unusable = loaded.pixels, loaded.grey, loaded.sides, (*folder.unsupported, *loaded.unusable)
     if unusable and not options.skip_unsupported:
         raise UnusableImages(unusable, len(folder.entries) + len(folder.unsupported), SKIP)
     if loaded.unusable:
         entries, folder = folder.entries, folder.without(loaded.unusable)
         lost = {path for path, _ in loaded.unusable}
-        pixels = compacted(pixels, [entry.path not in lost for entry in entries])
+        usable = np.array([entry.path not in lost for entry in entries])
+        pixels, grey, sides = compacted(pixels, usable.tolist()), grey[usable], sides[usable]
     held = stratified_holdout(folder.labels, options.holdout, options.seed, folder.classes)
+    images, device = image_set(pixels, folder.labels, len(folder.classes), machine.device.name), machine.device.name
+    laying = Laying.of(grey, sides, size, device)
+    originals = Originals(images, torch.from_numpy(held).to(device), laying)
     job = Job(
         options=options,
         settings=options.settings(surrogate, int((~held).sum()), size),
         folder=folder,
         names=released_names(folder, options.file_format),
         held=held,
-        images=image_set(pixels, folder.labels, len(folder.classes), machine.device.name),
+        originals=originals,
         sources=loaded.digests,
         converted=loaded.converted,
         twins=twins(folder, pixels),
@@ -138,6 +165,6 @@ def _check_space(job: Job, partial: Path) -> None:
     levels, size = job.settings.epsilon, job.images.size
     rows = len(job.folder.entries if job.settings.mode == "sample-wise" else job.folder.classes)
     noise = np.random.default_rng(0).integers(-levels, levels + 1, (1, size, size, 3)).astype(np.int16)
-    writer = job.writer(np.broadcast_to(noise, (rows, *noise.shape[1:])))
+    writer = job.writer(noise, np.zeros(len(job.folder.entries), dtype=np.int64))
     there = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
     check_space(partial, writer.estimate() + noise.size * rows, there)

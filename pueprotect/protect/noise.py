@@ -1,61 +1,196 @@
-"""Makes the noise of a release with its method, stores it in the vault's draft, and reads it back with `--resume`."""
+"""Holds the noise of a release while it is made: makes it with its method, checks it, improves it, stores it.
+
+The noise is in the vault's draft. `--resume` reads back what is finished there for the same plan.
+"""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
-from pueprotect.errors import VaultError
-from pueprotect.learning.data import ImageSet
+from pueprotect.errors import InputError, VaultError
+from pueprotect.learning.data import ImageSet, Labelled, dealt, split
 from pueprotect.learning.device import Machine
-from pueprotect.learning.models import state_of
-from pueprotect.protect.methods.base import Mask, Noise, NoiseSettings, find
+from pueprotect.learning.models import Classifier, build, parameter_count, state_of
+from pueprotect.learning.training import accuracy
+from pueprotect.protect.methods.base import Labels, Made, Method, Noise, NoiseSettings, find
+from pueprotect.protect.methods.laying import Originals
+from pueprotect.protect.methods.self_check import Learnt, judged, learnable, learnt
 from pueprotect.protect.presets import Preset
-from pueprotect.release.records import NoiseFacts
+from pueprotect.release.records import NoiseFacts, SelfCheck, Surrogate
+from pueprotect.release.results import tensors
 from pueprotect.release.vault import DELTA, DRAFT, SCHEMA_VERSION, SURROGATE, Vault
 
 PLAN = f"{DRAFT}/plan.json"
+ATTEMPTS = 2  # checks of a release, with an improvement between them
+SELF_CHECK = "self-check"
 
 
-def kept(store: Vault, plan: dict[str, Any]) -> tuple[Noise, NoiseFacts] | None:
-    """The noise of the vault's draft and the facts about it, if it was made by the same plan."""
-    try:
-        found = store.read_json(PLAN)
-        if found.get("plan") != plan:
-            return None
-        return store.read_tensors(f"{DRAFT}/{DELTA}")["delta"], NoiseFacts.model_validate(found["facts"])
-    except VaultError:
-        return None
+@dataclass
+class NoiseDraft:
+    """The noise of one release, in the draft of its vault.
 
-
-def make(
-    store: Vault, plan: dict[str, Any], images: ImageSet, held: Mask, settings: NoiseSettings, preset: Preset,
-    machine: Machine,
-) -> tuple[Noise, NoiseFacts]:  # fmt: skip
-    """Make noise with the method of the settings, and store it in the vault's draft, replacing an older draft.
-
-    `plan` is all that the noise depends on, as JSON. For the other arguments see `Method.make`.
-
-    Returns:
-        (classes or N, S, S, 3) levels, and the facts: rounds, surrogate and self-check.
-
-    Raises:
-        VaultError: the draft cannot be written.
+    Attributes:
+        plan: all that the noise depends on, as JSON.
+        facts: what is known about it.
     """
-    shutil.rmtree(store.path / DRAFT, ignore_errors=True)
-    mask = torch.from_numpy(held).to(images.images.device)
-    made = find(settings.method).make(images, mask, settings, preset, machine)
-    state = {name: value.numpy() for name, value in state_of(made.network).items()}
-    store.write_tensors(f"{DRAFT}/{DELTA}", {"delta": made.noise})
-    store.write_tensors(f"{DRAFT}/{SURROGATE}", state)
-    store.write_json(PLAN, {"schema_version": SCHEMA_VERSION, "plan": plan, "facts": made.facts.as_json()})
-    return made.noise, made.facts
+
+    store: Vault
+    plan: dict[str, Any]
+    originals: Originals
+    settings: NoiseSettings
+    preset: Preset
+    machine: Machine
+    facts: NoiseFacts = field(default_factory=NoiseFacts)
+    _noise: tuple[Noise, Labels] | None = None
+    _method: Method | None = None
+    _surrogate: Classifier | None = None
+    _teacher: Classifier | None = None
+
+    @property
+    def arrays(self) -> tuple[Noise, Labels]:
+        """The noise (K, S, S, 3) in signed integer levels, and the row of each image (N,) int64."""
+        assert self._noise is not None, "made or loaded"
+        return self._noise
+
+    def load(self) -> bool:
+        """Read back noise that was made by the same plan; false when there is none."""
+        try:
+            found = self.store.read_json(PLAN)
+            if found.get("plan") != self.plan:
+                return False
+            arrays = self.store.read_tensors(f"{DRAFT}/{DELTA}")
+            self._noise = arrays["delta"], arrays["rows"]
+            self.facts = facts = NoiseFacts.model_validate(found["facts"])
+        except (VaultError, KeyError, ValueError):  # missing or damaged: it is made again
+            self._noise = None
+            return False
+        if facts.rounds and facts.written and len(facts.checks) < ATTEMPTS and not facts.checks[-1].passed:
+            # Stopped before it was improved: the network that teaches how is lost, so the check is repeated.
+            self.facts = facts.model_copy(update={"checks": [], "written": None})
+        return True
+
+    def look(self, *, anyway: bool = False) -> None:
+        """See what a fresh network learns from the originals, before any noise is made.
+
+        Raises:
+            InputError: nothing, so that no check of noise could tell whether it protects; not with `anyway`.
+        """
+        found = self._learnt(split(self.originals.images, self.originals.held)[1], 0, "look at the originals")
+        self.facts = NoiseFacts(clean_accuracy=found.accuracy)
+        held = int(self.originals.held.sum())
+        if not learnable(found, held) and not anyway:
+            self.machine.group.dismiss()
+            raise InputError(
+                f"Nothing can be learnt from these labels: a network trained on the originals recognises "
+                f"{found.accuracy:.1%} of {held} held-out images, and guessing {found.chance:.1%}. Check that each "
+                "folder is a class, or add images; --release-anyway protects them without a check that means anything."
+            )
+
+    def make(self) -> None:
+        """Make the noise after `look`, and replace an older draft.
+
+        Raises:
+            VaultError: the draft cannot be written.
+        """
+        shutil.rmtree(self.store.path / DRAFT, ignore_errors=True)
+        self._method = find(self.settings.method)
+        self._keep(self._method.make(self.originals, self.settings, self.machine))
+
+    def refused(self, key: str) -> bool:
+        """Whether the last check of files written with this `key` failed, and nothing is left to try."""
+        facts = self.facts
+        return facts.written == key and not facts.checks[-1].passed
+
+    def check(self, key: str, read: Callable[[], ImageSet]) -> SelfCheck:
+        """Judge what a fresh network learns from the released training images, which `read` gives.
+
+        A check of files that were written with the same `key` is not repeated.
+        """
+        facts = self.facts
+        if facts.written == key and facts.checks:
+            return facts.checks[-1]
+        released, arch = read(), self.settings.surrogate
+        found = self._learnt(released, facts.rounds, "self-check on the released files")
+        before = [check.accuracy for check in facts.checks]
+        check = judged(found, facts.clean_accuracy or 0.0, arch, self.epochs, before)
+        surrogate = found.network
+        if facts.rounds:
+            surrogate = self._surrogate or self._stored()
+        else:  # nothing was optimised
+            self._write_network(surrogate)
+        self._teacher = found.network
+        self._record(
+            written=key, checks=[*facts.checks, check],
+            surrogate=Surrogate(
+                name=arch, size=released.size, parameters=parameter_count(surrogate),
+                train_accuracy_protected=accuracy(surrogate, released),
+            ),
+        )  # fmt: skip
+        return check
+
+    def improve(self) -> bool:
+        """Improve noise that failed its check; false when its method cannot, or has done so."""
+        if self._teacher is None or len(self.facts.checks) >= ATTEMPTS:
+            return False
+        if self._method is None:  # the optimiser of an interrupted run is lost, so the same noise is made again
+            facts = self.facts
+            self.make()
+            self.facts = facts
+        assert self._method is not None
+        made = self._method.improve(self._teacher, self.preset.extra_rounds, self.machine)
+        if made is None:
+            return False
+        self._keep(made)
+        return True
+
+    @property
+    def epochs(self) -> float:
+        """Passes of each check."""
+        return find(self.settings.method).checks * self.preset.check_epochs
+
+    def _learnt(self, shown: Labelled, number: int, label: str) -> Learnt:
+        """Train on all ranks: the other ones are in `assist`."""
+        arch, epochs, seed, machine = self.settings.surrogate, self.epochs, self.settings.seed + number, self.machine
+        machine.group.from_leader((SELF_CHECK, arch, epochs, seed))
+        part, holdout = dealt(shown, machine.group, shown.device), split(self.originals.images, self.originals.held)[0]
+        return learnt(part, holdout, arch, epochs=epochs, seed=seed, label=label, machine=machine)
+
+    def _keep(self, made: Made) -> None:
+        """Store noise that has no check yet; the noise goes first, so that the facts are never newer."""
+        self._noise, self._surrogate = (made.noise, made.rows), made.network
+        (self.store.path / PLAN).unlink(missing_ok=True)
+        self.store.write_tensors(f"{DRAFT}/{DELTA}", {"delta": made.noise, "rows": made.rows})
+        if made.network is not None:
+            self._write_network(made.network)
+        self._record(rounds=made.rounds, written=None)
+
+    def _write_network(self, network: Classifier) -> None:
+        state = {name: value.numpy() for name, value in state_of(network).items()}
+        self.store.write_tensors(f"{DRAFT}/{SURROGATE}", state)
+
+    def _stored(self) -> Classifier:
+        """The surrogate of an interrupted run."""
+        images = self.originals.images
+        model = build(self.settings.surrogate, images.classes, images.size, seed=0, device=images.device)
+        model.load_state_dict(tensors(self.store, f"{DRAFT}/{SURROGATE}"))
+        return model
+
+    def _record(self, **changes: Any) -> None:
+        self.facts = self.facts.model_copy(update=changes)
+        plan = {"schema_version": SCHEMA_VERSION, "plan": self.plan, "facts": self.facts.as_json()}
+        self.store.write_json(PLAN, plan)
 
 
 def assist(method: str, machine: Machine) -> None:
-    """Take part in the optimisation on every rank but 0, while rank 0 protects a folder; a method may need no help."""
-    task = machine.group.from_leader(None)
-    if task is not None:
-        find(method).assist(task, machine)
+    """Take part in optimisation and checks on every rank but 0, until rank 0 dismisses the others."""
+    used = find(method)
+    while (task := machine.group.from_leader(None)) is not None:
+        match task:
+            case (str(kind), arch, epochs, seed) if kind == SELF_CHECK:
+                learnt(dealt(None, machine.group, machine.device.name), None, arch, epochs=epochs, seed=seed,
+                       machine=machine)  # fmt: skip
+            case _:
+                used.assist(task, machine)

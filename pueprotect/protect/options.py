@@ -21,7 +21,7 @@ class Options:
         epsilon: L-infinity budget in levels of 0..255, 1 .. `LARGEST_BUDGET`.
         preset: a key of `PRESETS`.
         surrogate: architecture or `auto`.
-        size: working size in pixels, 16 .. 512; None chooses.
+        size: working size in pixels, 8 .. 512; None chooses.
         rounds: passes of the optimisation; None takes the preset's.
         visibility: how visible the noise of `hardened` is where a picture is flat.
         holdout: share of each class kept out of training, in (0, 1).
@@ -63,8 +63,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
             raise InputError(f"--preset {self.preset!r} is not one of {', '.join(PRESETS)}.")
-        if self.size is not None and not 16 <= self.size <= 512:
-            raise InputError(f"--size {self.size} is outside 16 .. 512 pixels.")
+        if self.size is not None and not 8 <= self.size <= 512:
+            raise InputError(f"--size {self.size} is outside 8 .. 512 pixels.")
         if not 0 < self.holdout < 1:
             raise InputError(f"--holdout {self.holdout:g} is outside (0, 1); it is the share kept for measuring.")
         if self.label_depth < 1:

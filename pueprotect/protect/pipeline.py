@@ -10,31 +10,39 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from pueprotect.learning.device import HERE, Machine
-from pueprotect.protect import noise as noises
-from pueprotect.protect.draft import Journal, locked, partial_folder
+from pueprotect.protect.draft import Journal, emptied, locked, partial_folder
 from pueprotect.protect.job import Job, read_job
-from pueprotect.protect.methods.base import Noise
+from pueprotect.protect.noise import NoiseDraft
 from pueprotect.protect.options import Options
 from pueprotect.protect.preflight import check_contents, check_places, refuse_released
 from pueprotect.protect.publish import clean_up, publish
 from pueprotect.protect.report import Report, recorded_result, report, run_record
 from pueprotect.protect.writer import realised, worst
 from pueprotect.release.digests import data_digest, verify
-from pueprotect.release.records import NoiseFacts
+from pueprotect.release.records import ManifestRow
 from pueprotect.release.vault import Vault, default_vault
+
+
+class _Written(NamedTuple):
+    """The manifest of the files in the partial folder, and their figures for the result."""
+
+    rows: list[ManifestRow]
+    figures: dict[str, Any]
 
 
 @dataclass
 class _Timer:
     """Wall seconds of the named parts."""
 
-    parts: dict[str, float] = field(default_factory=lambda: {"read": 0.0, "optimise": 0.0, "write": 0.0})
+    parts: dict[str, float] = field(default_factory=lambda: {"read": 0.0, "optimise": 0.0, "write": 0.0, "check": 0.0})
     began: float = field(default_factory=time.perf_counter)
 
     def lap(self, name: str) -> None:
-        self.parts[name] = time.perf_counter() - self.began - sum(self.parts.values())
+        since = time.perf_counter() - self.began - sum(self.parts.values())
+        self.parts[name] = self.parts.get(name, 0.0) + since
 
     def rounded(self) -> dict[str, float]:
         parts = self.parts | {"total": time.perf_counter() - self.began}
@@ -75,20 +83,21 @@ def protect_folder(
             machine.group.dismiss()
             clean_up(store, out.resolve())
             return report(job, recorded_result(store.run()), released=True)
-        known = noises.kept(store, job.plan()) if options.resume else None
+        draft = NoiseDraft(store, job.plan(), job.originals, job.settings, job.preset, machine)
+        known = options.resume and draft.load()
         # An interrupted --overwrite has left its draft in the vault of the release that it replaces.
-        replace_vault = overwrite or known is not None
+        replace_vault = overwrite or known
         check_contents(out, place, replace_out=overwrite, replace_vault=replace_vault, workers=workers)
+        if not known:
+            draft.look(anyway=options.release_anyway)
         Vault.create(place)
         place.chmod(0o700)
         with locked(place, f"--vault {place}"):
             store.sweep()
-            if known is None:
-                known = noises.make(store, job.plan(), job.images, job.held, job.settings, job.preset, machine)
-            else:
-                machine.group.dismiss()
+            if not known:
+                draft.make()
             timer.lap("optimise")
-            return _release(job, store, known, partial, out, machine, timer)
+            return _release(job, draft, partial, out, timer)
 
 
 def _is_finished(store: Vault, out: Path, key: str, workers: int) -> bool:
@@ -98,29 +107,49 @@ def _is_finished(store: Vault, out: Path, key: str, workers: int) -> bool:
     return verify(out, store.read_manifest(), workers).ok
 
 
-def _release(
-    job: Job, store: Vault, made: tuple[Noise, NoiseFacts], partial: Path, out: Path, machine: Machine, timer: _Timer
-) -> Report:
-    """Write and publish, unless the self-check found the noise too weak."""
-    noise, facts = made
-    if not facts.self_check.passed and not job.options.release_anyway:
+def _release(job: Job, draft: NoiseDraft, partial: Path, out: Path, timer: _Timer) -> Report:
+    """Write, check what was written, and publish it unless the noise is too weak even after an improvement."""
+    if draft.refused(job.key()) and not job.options.release_anyway:
+        draft.machine.group.dismiss()
+        return report(job, job.result(draft.facts, draft.store.path, timer.rounded()), released=False)
+    written = _written(job, draft, partial, timer)
+    while not _checked(job, draft, partial, timer) and draft.improve():
+        timer.lap("optimise")
+        written = _written(job, draft, partial, timer)
+    draft.machine.group.dismiss()
+    facts, store = draft.facts, draft.store
+    if not facts.checks[-1].passed and not job.options.release_anyway:
+        emptied(partial)
         return report(job, job.result(facts, store.path, timer.rounded()), released=False)
-    quality = job.writer(noise).choose_quality()
-    journal = Journal(store, f"{job.key()}/{quality}", goes_on=job.options.resume)
+    result = job.result(facts, store.path, timer.rounded()).model_copy(update=written.figures)
+    publish(store, partial, out.resolve(), written.rows, run_record(job, result, draft.machine.device))
+    return report(job, result, released=True)
+
+
+def _written(job: Job, draft: NoiseDraft, partial: Path, timer: _Timer) -> _Written:
+    """Write every file with the noise of the draft."""
+    noise, rows = draft.arrays
+    quality = job.writer(noise, rows).choose_quality()
+    key = f"{job.key()}/{draft.facts.rounds}/{quality}"
+    journal = Journal(draft.store, key, goes_on=job.options.resume)
     try:
         journal.tidy(partial)
-        rows, growth = job.writer(noise, quality).write(partial, journal, machine.progress)
+        manifest, growth = job.writer(noise, rows, quality).write(partial, journal, draft.machine.progress)
+    except BaseException:
+        draft.machine.group.dismiss()
+        raise
     finally:
         journal.close()
     timer.lap("write")
-    result = job.result(facts, store.path, timer.rounded()).model_copy(
-        update={
-            "realised": realised(rows),
-            "file_growth": growth,
-            "jpeg": None if quality is None else asdict(quality),
-            "worst": worst(rows),
-            "data_digest": data_digest({row.path: row.released_sha256 for row in rows}),
-        }
-    )
-    publish(store, partial, out.resolve(), rows, run_record(job, result, machine.device))
-    return report(job, result, released=True)
+    figures = {
+        "realised": realised(manifest), "file_growth": growth, "jpeg": None if quality is None else asdict(quality),
+        "worst": worst(manifest), "data_digest": data_digest({row.path: row.released_sha256 for row in manifest}),
+    }  # fmt: skip
+    return _Written(manifest, figures)
+
+
+def _checked(job: Job, draft: NoiseDraft, partial: Path, timer: _Timer) -> bool:
+    """Whether a fresh network learns nearly nothing from the files as they are on disk."""
+    check = draft.check(job.key(), lambda: job.read_back(partial, draft.machine.progress))
+    timer.lap("check")
+    return check.passed

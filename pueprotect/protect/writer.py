@@ -20,7 +20,7 @@ from pueprotect.images.folders import ImageFolder
 from pueprotect.images.jpeg_quality import QualityChoice, choose_quality
 from pueprotect.images.metadata import Descriptions
 from pueprotect.protect.draft import Journal, Written
-from pueprotect.protect.methods.base import Mask, Mode, Noise
+from pueprotect.protect.methods.base import Labels, Mask, Noise
 from pueprotect.release.digests import sha256_of
 from pueprotect.release.records import Changed, ManifestRow, Realised
 from pueprotect.runtime import Progress, child_seed
@@ -40,8 +40,8 @@ class Writer:
         names: released path of each entry, relative and POSIX.
         held: (N,) bool, true where held out.
         sources: SHA-256 of each original by its path.
-        noise: (classes or N, S, S, 3) signed integer levels of 0..255.
-        mode: whether a row of `noise` belongs to a class or to an image.
+        noise: (K, S, S, 3) signed integer levels of 0..255.
+        rows: (N,) int64, the row of `noise` for each entry.
         encoder: how files are written.
         seed: decides which files are sampled.
         workers: threads; 0 chooses.
@@ -52,7 +52,7 @@ class Writer:
     held: Mask
     sources: dict[str, str]
     noise: Noise
-    mode: Mode
+    rows: Labels
     encoder: Encoder
     seed: int
     workers: int
@@ -125,8 +125,7 @@ class Writer:
         return rows, round(after / max(1, before), 3)
 
     def _noise(self, number: int) -> Noise:
-        row = self.folder.entries[number].label if self.mode == "class-wise" else number
-        return np.asarray(self.noise[row])
+        return np.asarray(self.noise[self.rows[number]])
 
     def _write_one(self, target: Path, number: int, sampled: bool) -> Written:
         entry, name = self.folder.entries[number], self.names[number]

@@ -77,7 +77,13 @@ class Surrogate(Record):
 
 
 class SelfCheck(Record):
-    """What a fresh network learnt before the release; `attempts` are the accuracies of all checks."""
+    """What a fresh network learnt from the released files, before they were published.
+
+    Attributes:
+        limit: the accuracy that passes: near chance, and at most half way to `clean_accuracy`.
+        attempts: the accuracies of all checks.
+        clean_accuracy: what the same training gives on the originals; None where it was not measured.
+    """
 
     arch: str
     epochs: float
@@ -86,14 +92,24 @@ class SelfCheck(Record):
     limit: Share
     passed: bool
     attempts: list[Share] = []
+    clean_accuracy: Share | None = None
 
 
 class NoiseFacts(Record):
-    """Facts about finished noise, kept with it in the draft."""
+    """Facts about the noise in a draft.
 
-    rounds: int
-    surrogate: Surrogate
-    self_check: SelfCheck
+    Attributes:
+        rounds: passes of the optimisation so far.
+        clean_accuracy: what a network learns from the originals; None until it was measured.
+        surrogate: None until a check.
+        checks: of the files written with the key `written`.
+    """
+
+    rounds: int = 0
+    clean_accuracy: Share | None = None
+    surrogate: Surrogate | None = None
+    checks: list[SelfCheck] = []
+    written: str | None = None
 
 
 class LeftOut(Record):

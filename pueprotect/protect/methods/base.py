@@ -15,17 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from pueprotect.errors import InputError, did_you_mean
-from pueprotect.release.records import NoiseFacts
 from pueprotect.runtime import load_plugin, plugins, unusable
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from pueprotect.images.folders import ImageFolder
-    from pueprotect.learning.data import ImageSet
     from pueprotect.learning.device import Machine
     from pueprotect.learning.models import Classifier
-    from pueprotect.protect.presets import Preset
+    from pueprotect.protect.methods.laying import Originals
 
 Mode = Literal["class-wise", "sample-wise"]
 Visibility = Literal["subtle", "standard", "strong"]
@@ -90,13 +86,16 @@ class Made(NamedTuple):
     """Finished noise.
 
     Attributes:
-        noise: (classes or N, S, S, 3) signed integer levels, a row for each class or for each image.
-        network: the surrogate, or the network of the self-check where nothing is optimised.
+        noise: (K, S, S, 3) signed integer levels.
+        rows: (N,) int64, the row of `noise` for each image.
+        network: the surrogate; None where nothing is optimised.
+        rounds: passes of the optimisation so far.
     """
 
     noise: Noise
-    network: Classifier
-    facts: NoiseFacts
+    rows: Labels
+    network: Classifier | None = None
+    rounds: int = 0
 
 
 class Method(ABC):
@@ -110,6 +109,7 @@ class Method(ABC):
         dials: options that only some methods have: `rounds`, `visibility`.
         budget: levels that it always uses instead of `--epsilon`; None where the option decides.
         baseline: whether it is a published method by others, included for comparison.
+        checks: multiplies the passes of the preset's self-check.
     """
 
     name: str
@@ -119,6 +119,7 @@ class Method(ABC):
     dials: frozenset[str] = frozenset()
     budget: int | None = None
     baseline: bool = False
+    checks: int = 1
 
     def check(self, folder: ImageFolder, settings: NoiseSettings) -> None:
         """Refuse what this method cannot protect, before any picture is decoded.
@@ -129,19 +130,26 @@ class Method(ABC):
         return
 
     @abstractmethod
-    def make(self, images: ImageSet, held: Tensor, settings: NoiseSettings, preset: Preset, machine: Machine) -> Made:
-        """Make the noise of a folder and check it.
+    def make(self, originals: Originals, settings: NoiseSettings, machine: Machine) -> Made:
+        """Make the noise of a folder.
 
         Args:
-            images: working copies of all images.
-            held: (N,) bool, true for the images that no training may see.
+            originals: working copies of all images, which of them are held out, and how noise is laid on them.
             settings: see `NoiseSettings`.
-            preset: passes of the self-check, and of what follows a failed one.
-            machine: does the work. The other ranks of its group wait in `assist`.
+            machine: does the work. The other ranks of its group wait in `Group.from_leader` and pass what rank 0 sends
+                to `assist`.
         """
 
+    def improve(self, teacher: Classifier, rounds: int, machine: Machine) -> Made | None:
+        """Go on after `make` for so many rounds, since a network learnt too much from the release: `teacher`.
+
+        Returns:
+            The whole noise, or None where a method has nothing to improve.
+        """
+        return None
+
     def assist(self, task: Any, machine: Machine) -> None:
-        """Take part on the other ranks while rank 0 is in `make`, which sent `task` to them."""
+        """Take part on the other ranks while rank 0 is in `make` or `improve`, which sent `task` to them."""
         return
 
     def advice(self, settings: NoiseSettings) -> list[str]:

@@ -4,24 +4,17 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
-from torch import Tensor
+import numpy as np
 
-from pueprotect.learning.data import ImageSet
 from pueprotect.learning.device import Machine
 from pueprotect.protect.methods.base import Labels, Made, Mask, Method, Noise, NoiseSettings, Pixels
-from pueprotect.protect.methods.self_check import checked
-from pueprotect.protect.presets import Preset
+from pueprotect.protect.methods.laying import Originals
 
 
 class ClosedForm(Method):
-    """A method that computes noise without optimisation; the network of the self-check takes the surrogate's place.
-
-    Attributes:
-        checks: multiplies the passes of the preset's self-check.
-    """
+    """A method that computes noise without optimisation; the network of the self-check takes the surrogate's place."""
 
     modes = ("sample-wise",)
-    checks: int = 1
 
     @abstractmethod
     def noise(self, pixels: Pixels, labels: Labels, held: Mask, settings: NoiseSettings) -> Noise:
@@ -34,15 +27,16 @@ class ClosedForm(Method):
             settings: see `NoiseSettings`.
 
         Returns:
-            (N, S, S, 3) signed integer levels.
+            (N, S, S, 3) signed integer levels; of images without colours the first channel is used.
         """
 
-    def make(self, images: ImageSet, held: Tensor, settings: NoiseSettings, preset: Preset, machine: Machine) -> Made:
-        """Compute the noise, then train a fresh network on it."""
-        machine.group.dismiss()
+    def make(self, originals: Originals, settings: NoiseSettings, machine: Machine) -> Made:
+        """Compute the noise of all images."""
         machine.progress.start("compute noise", 1)
+        images, grey = originals.images, originals.laying.grey.cpu().numpy()
         pixels = images.images.permute(0, 2, 3, 1).cpu().numpy()
-        noise = self.noise(pixels, images.labels.cpu().numpy(), held.cpu().numpy(), settings)
+        noise = self.noise(pixels, images.labels.cpu().numpy(), originals.held.cpu().numpy(), settings)
+        noise[grey] = noise[grey][..., :1]
         machine.progress.advance()
         machine.progress.finish()
-        return checked(noise, images, held, settings, self.checks * preset.check_epochs, machine)
+        return Made(noise, np.arange(len(noise)))

@@ -14,26 +14,23 @@ image from the start protects against the surrogate's architecture only (example
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from pueprotect.learning.augment import Crop, box_blur, draw_crops
-from pueprotect.learning.data import ImageSet, Labelled, Protected, split
+from pueprotect.learning.data import Labelled, dealt, split
 from pueprotect.learning.device import Machine
 from pueprotect.learning.distributed import ALONE, Group
-from pueprotect.learning.models import Classifier, build
+from pueprotect.learning.models import Classifier, build, state_of
 from pueprotect.learning.training import Schedule, Trainer, average_statistics, batches, shared_batches
 from pueprotect.protect.methods.base import Made, Method, NoiseSettings
-from pueprotect.protect.methods.self_check import facts, self_check
-from pueprotect.protect.presets import Preset
-from pueprotect.release.records import NoiseFacts, SelfCheck
+from pueprotect.protect.methods.laying import Laying, Originals
 from pueprotect.runtime import SILENT, Progress, generator
 
 FINE = 3  # pixels: side of the mean that `fine` removes
-PIECE = 16384  # images in one message between ranks
-Task = tuple[NoiseSettings, Preset, int]  # what rank 0 sends to the others; the last is the number of classes
 NOISE_STARTS_AT = 0.5  # published: weight noise begins once the surrogate's accuracy exceeds one half
 
 
@@ -53,11 +50,19 @@ class Optimizer:
     Several ranks share the work: each holds its part `data` of the training images (never of the holdout) and,
     sample-wise, of the noise. The gradients of the surrogate and the signs for class-wise noise are summed over all
     ranks at each step.
+
+    Attributes:
+        data: this rank's training images; `laying` says how noise is laid on their files, None exactly as it is.
+        rows: (N,) int64, the pattern of each image; None takes its class.
+        grey: (K,) bool, the patterns without colours; None for one pattern with colours for each class.
     """
 
     data: Labelled
     settings: NoiseSettings
     group: Group = ALONE
+    laying: Laying | None = None
+    rows: Tensor | None = None
+    grey: Tensor | None = None
 
     def __post_init__(self) -> None:
         settings, data = self.settings, self.data
@@ -67,10 +72,13 @@ class Optimizer:
             settings.surrogate, data.classes, data.size, seed=settings.seed, purpose="surrogate", device=data.device
         )
         self.stream = generator(settings.seed, "protect", device=data.device)
-        self.labels = self.rows = data.labels  # `rows` holds the row of `delta` for each image
-        shape = (data.classes, data.size, data.size, 3)
+        self.labels = data.labels
+        self.pattern = self.labels if self.rows is None else self.rows  # the row of `delta` for each image
+        shape = (data.classes if self.grey is None else len(self.grey), data.size, data.size, 3)
         start = torch.rand(shape, generator=self.stream, device=data.device)
         self.delta = (2 * start - 1) * settings.epsilon
+        if self.grey is not None:
+            self.delta[self.grey] = self.delta[self.grey][..., :1]
         if self.group.rank:  # all ranks start from the same noise; then each draws its own order of its images
             self.stream = generator(settings.seed, "protect", self.group.rank, device=data.device)
 
@@ -89,8 +97,8 @@ class Optimizer:
         for _ in range(rounds):
             class_wise = self.settings.mode == "class-wise" or self.rounds < self.settings.class_rounds
             if not class_wise and not self.individual:  # each image continues with its own copy of the class's pattern
-                self.class_delta, self.delta = self.delta, self.delta[self.rows]
-                self.rows = torch.arange(len(self.data), device=self.data.device)
+                self.class_delta, self.delta = self.delta, self.delta[self.pattern]
+                self.pattern = torch.arange(len(self.data), device=self.data.device)
             right = torch.zeros((), dtype=torch.int64, device=self.data.device)
             for (index, crop), _step in zip(plan, range(epoch), strict=False):
                 right += self._step(trainer, index, crop, noisy)
@@ -107,17 +115,21 @@ class Optimizer:
         return self.class_delta is not None
 
     def _step(self, trainer: Trainer, index: Tensor, crop: Crop, noisy: bool) -> Tensor:
-        settings, labels, rows = self.settings, self.labels[index], self.rows[index]
+        settings, labels, rows = self.settings, self.labels[index], self.pattern[index]
         clean = crop.apply(self.data.frames(self._seen(index))).float()
         sigma = settings.sigma
         # Antithetic pairs: the gradients' change with the noise cancels, which lowers their variance.
         deviations = [-sigma if draw % 2 else sigma for draw in range(settings.draws)] if noisy and sigma else []
         visits = settings.inner_steps if self.individual else 1
         for _ in range(visits):
-            inputs = (clean + crop.apply(self.delta[rows])).clamp_(0, 255).div_(255).requires_grad_()
+            laid = self.delta[rows] if self.laying is None else self.laying.seen(self.delta[rows], index)
+            inputs = (clean + crop.apply(laid)).clamp_(0, 255).div_(255).requires_grad_()
             right = trainer.step(inputs, labels, deviations=deviations, stream=self.stream)
             assert inputs.grad is not None
-            self._descend(crop.adjoint(fine(inputs.grad)).sign_(), rows)
+            gradient = crop.adjoint(fine(inputs.grad))
+            if self.laying is not None:
+                gradient = self.laying.adjoint(gradient, index)
+            self._descend(gradient.sign_(), rows)
         trainer.position -= visits - 1
         return right
 
@@ -139,40 +151,36 @@ class Optimizer:
         signs /= count.clamp_(min=1).view(-1, 1, 1, 1)
         self.delta = (self.delta - step * signs).clamp_(-limit, limit)
 
-    def noise_for(self, unseen: Labelled, steps: int = 6) -> Tensor:
-        """Noise from the finished surrogate for images that the optimisation must not see.
+    def noise_for(self, unseen: Labelled, laying: Laying, rows: Tensor, steps: int = 6) -> Tensor:
+        """Noise of their own for images that the optimisation must not see, from the finished surrogate.
 
-        Class-wise it is the class's pattern. Sample-wise, `steps` error-minimising steps of one level on these images
-        start from the class's pattern; the surrogate's weights do not change.
+        `steps` error-minimising steps of one level start from the class's pattern; the surrogate's weights do not
+        change. `rows` (N,) int64 is the pattern of each image.
 
         Returns:
-            (classes or N, H, W, 3) int8 levels.
+            (N, H, W, 3) int8 levels.
         """
-        if self.class_delta is None:
-            return self.levels()
+        assert self.class_delta is not None, "sample-wise"
         limit = self.settings.epsilon
         self.surrogate.eval()
         noise = []
         for index in torch.arange(len(unseen), device=unseen.device).split(256):
             frames, labels = unseen.frames(index), unseen.labels[index]
-            delta = self.class_delta[labels]
+            delta = self.class_delta[rows[index]]
             for _ in range(steps):
                 crop = draw_crops(len(index), unseen.size, self.stream, unseen.device)
-                shown = crop.apply(frames).float() + crop.apply(delta)
+                shown = crop.apply(frames).float() + crop.apply(laying.seen(delta, index))
                 inputs = shown.clamp_(0, 255).div_(255).requires_grad_()
                 loss = functional.cross_entropy(self.surrogate(inputs), labels)
                 (gradient,) = torch.autograd.grad(loss, inputs)
-                delta = (delta - crop.adjoint(fine(gradient)).sign_()).clamp_(-limit, limit)
+                signs = laying.adjoint(crop.adjoint(fine(gradient)), index).sign_()
+                delta = (delta - signs).clamp_(-limit, limit)
             noise.append(delta.round().to(torch.int8))
         return torch.cat(noise)
 
     def levels(self) -> Tensor:
-        """The noise on the 8-bit grid: (classes or N, H, W, 3) int8."""
+        """The noise on the 8-bit grid: (patterns or N, H, W, 3) int8."""
         return self.delta.round().to(torch.int8)
-
-    def protected(self) -> Protected:
-        """The training images with their noise."""
-        return Protected(self.data, self.levels(), self.rows)
 
 
 class PUE(Method):
@@ -184,32 +192,46 @@ class PUE(Method):
     dials = frozenset({"rounds"})
     weight_noise = True
 
-    def make(self, images: ImageSet, held: Tensor, settings: NoiseSettings, preset: Preset, machine: Machine) -> Made:
+    def make(self, originals: Originals, settings: NoiseSettings, machine: Machine) -> Made:
         """Optimise with the images that are not held out; sample-wise, the held-out ones get noise at the end."""
-        holdout, shown = split(images, held)
-        task = machine.group.from_leader((settings, preset, images.classes))
-        optimizer, noise, found = self._share(shown, holdout, task, machine)
-        if settings.mode == "sample-wise":
-            whole = torch.empty((len(images), *noise.shape[1:]), dtype=torch.int8, device=noise.device)
-            whole[~held], whole[held] = noise, optimizer.noise_for(holdout)
-            noise = whole
-        return Made(noise.cpu().numpy(), optimizer.surrogate, found)
-
-    def assist(self, task: Task, machine: Machine) -> None:
-        """Do this rank's share of the optimisation."""
-        self._share(None, None, task, machine)
-
-    def _share(
-        self, clean: Labelled | None, holdout: Labelled | None, task: Task, machine: Machine
-    ) -> tuple[Optimizer, Tensor, NoiseFacts]:
-        """Optimise with the images that rank 0 deals out; in the end every rank has the whole noise."""
-        settings, preset, classes = task
         used = settings if self.weight_noise else replace(settings, sigma=0.0)
-        optimizer = Optimizer(_dealt(clean, classes, machine), used, machine.group)
-        checks = _optimise(optimizer, holdout, preset, machine)
-        found = facts(settings, optimizer.protected(), optimizer.surrogate, optimizer.rounds, checks, machine)
-        noise = machine.group.collect(optimizer.levels()) if optimizer.individual else optimizer.levels()
-        return optimizer, noise, found
+        self.originals = originals
+        machine.group.from_leader(("make", used))
+        self.optimizer = _optimizer(originals, used, machine)
+        return self._optimised("optimise noise", settings.rounds, None, machine)
+
+    def improve(self, teacher: Classifier, rounds: int, machine: Machine) -> Made | None:
+        """Continue from the teacher's weights."""
+        machine.group.from_leader(("improve", rounds, state_of(teacher) if machine.group.size > 1 else None))
+        return self._optimised("optimise further", rounds, teacher, machine)
+
+    def assist(self, task: Any, machine: Machine) -> None:
+        """Do this rank's share of the optimisation."""
+        match task:
+            case ("make", NoiseSettings() as settings):
+                self.optimizer = _optimizer(None, settings, machine)
+                self.optimizer.run(settings.rounds)
+            case ("improve", rounds, state):
+                self.optimizer.surrogate.load_state_dict(state)
+                self.optimizer.run(rounds, teacher=self.optimizer.surrogate)
+        if self.optimizer.individual:
+            machine.group.collect(self.optimizer.levels())
+
+    def _optimised(self, label: str, rounds: int, teacher: Classifier | None, machine: Machine) -> Made:
+        """Run the optimiser, and put the noise of all images together."""
+        optimizer, originals = self.optimizer, self.originals
+        machine.progress.start(label, rounds)
+        optimizer.run(rounds, teacher=teacher, progress=machine.progress)
+        machine.progress.finish()
+        rows, noise = originals.patterns()[0], optimizer.levels()
+        if optimizer.individual:
+            noise = machine.group.collect(noise)
+            held = originals.held
+            whole = torch.empty((len(held), *noise.shape[1:]), dtype=torch.int8, device=noise.device)
+            holdout = split(originals.images, held)[0]
+            whole[~held], whole[held] = noise, optimizer.noise_for(holdout, originals.laying.part(held), rows[held])
+            rows, noise = torch.arange(len(held)), whole
+        return Made(noise.cpu().numpy(), rows.cpu().numpy(), optimizer.surrogate, optimizer.rounds)
 
 
 class EMN(PUE):
@@ -221,34 +243,20 @@ class EMN(PUE):
     weight_noise = False
 
 
-def _dealt(clean: Labelled | None, classes: int, machine: Machine) -> Labelled:
-    """This rank's part of the images that rank 0 holds."""
+def _optimizer(originals: Originals | None, settings: NoiseSettings, machine: Machine) -> Optimizer:
+    """The optimiser of this rank's part of the training images, which rank 0 passes and deals out."""
     group, device = machine.group, machine.device.name
+    if originals is None:
+        part = dealt(None, group, device)
+        grey, matrices = (shared.to(device) for shared in group.from_leader(None))
+        rows, bare, sides = (group.deal(None, device) for _ in range(3))
+        return Optimizer(part, settings, group, Laying(bare, sides, matrices), rows, grey)
+    shown, laying = split(originals.images, originals.held)[1], originals.laying.part(~originals.held)
+    rows, grey = originals.patterns()
+    rows = rows[~originals.held]
     if group.size == 1:
-        assert clean is not None
-        return clean
-    if clean is None:
-        frames, labels = group.deal(None, device), group.deal(None, device)
-    else:
-        pieces = torch.arange(len(clean), device=device).split(PIECE)
-        frames = group.deal((clean.frames(index) for index in pieces), device)
-        labels = group.deal(clean.labels.split(PIECE), device)
-    return ImageSet(frames.permute(0, 3, 1, 2), labels, classes)
-
-
-def _optimise(optimizer: Optimizer, holdout: Labelled | None, preset: Preset, machine: Machine) -> list[SelfCheck]:
-    """Optimise and check; when a fresh network learns too much, continue from its weights and check again."""
-
-    def run(label: str, rounds: int, teacher: Classifier | None = None) -> tuple[SelfCheck, Classifier]:
-        machine.progress.start(label, rounds)
-        optimizer.run(rounds, teacher=teacher, progress=machine.progress)
-        machine.progress.finish()
-        return self_check(
-            optimizer.protected(), holdout, optimizer.settings.surrogate, epochs=preset.check_epochs,
-            seed=optimizer.settings.seed + optimizer.rounds, machine=machine,
-        )  # fmt: skip
-
-    check, network = run("optimise noise", optimizer.settings.rounds)
-    if check.passed:
-        return [check]
-    return [check, run("optimise further", preset.extra_rounds, network)[0]]
+        return Optimizer(shown, settings, group, laying, rows, grey)
+    part = dealt(shown, group, device)
+    group.from_leader((grey.cpu(), laying.matrices.cpu()))
+    rows, bare, sides = (group.deal([values], device) for values in (rows, laying.grey, laying.sides))
+    return Optimizer(part, settings, group, replace(laying, grey=bare, sides=sides), rows, grey)

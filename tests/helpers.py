@@ -29,6 +29,8 @@ from pueprotect.learning.data import ImageSet
 from pueprotect.learning.training import Schedule
 from pueprotect.protect.methods.base import NoiseSettings
 from pueprotect.protect.methods.base import find as find_method
+from pueprotect.protect.methods.error_minimising import Optimizer
+from pueprotect.protect.methods.laying import Laying, Originals
 from pueprotect.protect.options import Options
 from pueprotect.protect.pipeline import protect_folder
 from pueprotect.protect.report import Report
@@ -362,6 +364,21 @@ def protected_by(method: str, data: ImageSet, seed: int = 0) -> ImageSet:
     made: Any = find_method(method)
     noise = made.noise(pixels, labels, held, NoiseSettings(method=method, epsilon=made.budget or 8, seed=seed))
     return image_set(data.images.float() + torch.from_numpy(noise).permute(0, 3, 1, 2), data.labels, data.classes)
+
+
+def with_noise(data: ImageSet, optimizer: Optimizer) -> ImageSet:
+    """The images of an optimiser with the noise that it has made for them."""
+    levels = optimizer.levels()[optimizer.pattern].permute(0, 3, 1, 2)
+    return image_set(data.images.float() + levels, data.labels, data.classes)
+
+
+def originals(data: ImageSet, every: int = 4, grey: Any = None, sides: Any = None) -> Originals:
+    """Images of their own size and with colours, if not said otherwise; every fourth is held out."""
+    count = len(data)
+    grey = np.zeros(count, dtype=np.bool_) if grey is None else grey
+    sides = np.full((count, 2), data.size) if sides is None else sides
+    held = torch.arange(count) % every == 0
+    return Originals(data, held, Laying.of(grey, sides, data.size, "cpu"))
 
 
 def lsp(data: ImageSet) -> ImageSet:

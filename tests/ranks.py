@@ -4,7 +4,7 @@ import os
 from typing import Any
 
 import torch
-from helpers import stripes
+from helpers import stripes, with_noise
 
 from pueprotect.learning import training
 from pueprotect.learning.distributed import Group, joined
@@ -54,7 +54,7 @@ def class_noise(group: Group, mode: Mode = "class-wise") -> Any:
     settings = NoiseSettings(mode=mode, epsilon=16, sigma=0.02, rounds=12, seed=3, step_size=3)
     optimizer = Optimizer(mine, settings, group)
     optimizer.run(settings.rounds)
-    known = group.gather(int(count_correct(optimizer.surrogate, optimizer.protected())))
+    known = group.gather(int(count_correct(optimizer.surrogate, with_noise(mine, optimizer))))
     whole = group.collect(optimizer.levels()) if optimizer.individual else optimizer.levels()
     return group.rank, whole.tolist(), sum(known) / 64
 

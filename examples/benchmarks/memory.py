@@ -71,8 +71,7 @@ def cache(count: int, size: int) -> None:
     optimizer = protect.Optimizer(shown, NoiseSettings(rounds=1))
     protect.shared_batches = lambda *_: (Schedule().batch_size, STEPS)
     optimizer.run(1)
-    protected = optimizer.protected()
-    train(optimizer.surrogate, protected, Schedule(epochs=STEPS * 64 / len(protected)), seed=0)
+    train(optimizer.surrogate, shown, Schedule(epochs=STEPS * 64 / len(shown)), seed=0)
     few = Part(whole, holdout.members[:512])
     print(f"accuracy {accuracy(optimizer.surrogate, few):.0%} on 512 of the holdout (noise: about chance)")
 

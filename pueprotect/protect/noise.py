@@ -15,7 +15,7 @@ from pueprotect.learning.data import ImageSet, Labelled, dealt, split
 from pueprotect.learning.device import Machine
 from pueprotect.learning.models import Classifier, build, parameter_count, state_of
 from pueprotect.learning.training import accuracy
-from pueprotect.protect.methods.base import Labels, Made, Method, Noise, NoiseSettings, find
+from pueprotect.protect.methods.base import Labels, Made, Noise, NoiseSettings, find
 from pueprotect.protect.methods.laying import Originals
 from pueprotect.protect.methods.self_check import Learnt, judged, learnable, learnt
 from pueprotect.protect.presets import Preset
@@ -45,7 +45,6 @@ class NoiseDraft:
     machine: Machine
     facts: NoiseFacts = field(default_factory=NoiseFacts)
     _noise: tuple[Noise, Labels] | None = None
-    _method: Method | None = None
     _surrogate: Classifier | None = None
     _teacher: Classifier | None = None
 
@@ -96,8 +95,7 @@ class NoiseDraft:
             VaultError: the draft cannot be written.
         """
         shutil.rmtree(self.store.path / DRAFT, ignore_errors=True)
-        self._method = find(self.settings.method)
-        self._keep(self._method.make(self.originals, self.settings, self.machine))
+        self._keep(find(self.settings.method).make(self.originals, self.settings, self.machine))
 
     def refused(self, key: str) -> bool:
         """Whether the last check of files written with this `key` failed, and nothing is left to try."""
@@ -135,12 +133,10 @@ class NoiseDraft:
         """Improve noise that failed its check; false when its method cannot, or has done so."""
         if self._teacher is None or len(self.facts.checks) >= ATTEMPTS:
             return False
-        if self._method is None:  # the optimiser of an interrupted run is lost, so the same noise is made again
-            facts = self.facts
-            self.make()
-            self.facts = facts
-        assert self._method is not None
-        made = self._method.improve(self._teacher, self.preset.extra_rounds, self.machine)
+        made = find(self.settings.method).improve(
+            Made(*self.arrays, None, self.facts.rounds), self.originals, self.settings, self._teacher,
+            self.preset.extra_rounds, self.machine,
+        )  # fmt: skip
         if made is None:
             return False
         self._keep(made)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pueprotect.learning.device import HERE, Machine
-from pueprotect.protect.draft import Journal, emptied, locked, partial_folder
+from pueprotect.protect.draft import JOURNAL, Journal, emptied, locked, partial_folder
 from pueprotect.protect.job import Job, read_job
 from pueprotect.protect.noise import NoiseDraft
 from pueprotect.protect.options import Options
@@ -120,6 +120,7 @@ def _release(job: Job, draft: NoiseDraft, partial: Path, out: Path, timer: _Time
     facts, store = draft.facts, draft.store
     if not facts.checks[-1].passed and not job.options.release_anyway:
         emptied(partial)
+        (store.path / JOURNAL).unlink(missing_ok=True)
         return report(job, job.result(facts, store.path, timer.rounded()), released=False)
     result = job.result(facts, store.path, timer.rounded()).model_copy(update=written.figures)
     publish(store, partial, out.resolve(), written.rows, run_record(job, result, draft.machine.device))

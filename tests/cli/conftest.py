@@ -18,7 +18,7 @@ def interrupted_during(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[st
         def stop(self: Bars, parts: int = 1, note: str = "") -> None:
             nonlocal steps
             steps += self.label == label
-            if steps == (3 if label in ("read originals", "self-check", "write") else 1):
+            if steps == (3 if label in ("read originals", "self-check on the released files", "write") else 1):
                 monkeypatch.setattr(Bars, "advance", advance)
                 raise KeyboardInterrupt
             advance(self, parts, note)

@@ -213,7 +213,7 @@ def test_a_large_jpeg_is_decoded_at_a_fraction_for_its_working_copy(tmp_path, mo
     rows, columns = np.mgrid[0:600, 0:800]
     pixels = np.stack([rows * 255 // 600, columns * 255 // 800, (rows + columns) % 256], axis=2).astype(np.uint8)
     source = put(tmp_path / "a.jpg", pixels, quality=95)
-    copy, _ = working_copy(source, 32)
+    copy = working_copy(source, 32).pixels
     assert drafted == [(100, 75)]
     full = Image.fromarray(decode_rgb(source)).resize((32, 32), Image.Resampling.LANCZOS, reducing_gap=3.0)
     assert np.abs(copy.astype(int) - np.asarray(full)).mean() < 2
@@ -243,7 +243,7 @@ def test_heic_is_read_as_viewers_show_it_and_reported(tmp_path):
     picture = decode(source)
     assert (picture.container, picture.converted, picture.kind) == ("HEIF", "HEIC", ("RGB", (64, 96)))
     assert np.abs(picture.rgb.astype(int) - photo(64, 96)).mean() < 12
-    copy, converted = working_copy(source, 16)
+    copy, converted = working_copy(source, 16)[:2]
     assert (copy.shape, converted) == ((16, 16, 3), "HEIC")
 
 

@@ -17,11 +17,12 @@ def test_each_noise_value_fills_its_share_of_a_larger_picture(shape):
     assert (flat == 128).all()
 
 
-def test_noise_is_reduced_smoothly_where_the_picture_is_smaller():
-    delta = np.zeros((16, 16, 3), np.int8)
-    delta[:, :8], delta[:, 8:] = -8, 8
-    row = lay(np.full((40, 5, 3), 128, np.uint8), delta, 8)[20, :, 0].astype(int) - 128
-    assert row.tolist() == [-8, -8, 0, 8, 8]
+@pytest.mark.parametrize("shape", [(8, 8), (5, 16), (40, 7)])
+def test_a_smaller_picture_takes_the_value_at_the_centre_of_each_pixel(shape):
+    delta = noise_levels(16)
+    laid = lay(np.full((*shape, 3), 128, np.uint8), delta, 8).astype(int) - 128
+    rows, columns = ([int(Fraction(2 * place + 1, 2 * side) * 16) for place in range(side)] for side in shape)
+    assert np.array_equal(laid, delta[rows][:, columns])
 
 
 def test_sixteen_bits_get_the_same_share_of_their_range():

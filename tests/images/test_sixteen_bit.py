@@ -64,7 +64,7 @@ def test_sixteen_bits_keep_their_depth(tmp_path, kind, mode, order):
     if before.alpha is not None:
         assert np.array_equal(after.alpha, before.alpha)
     assert np.array_equal(decode_rgb(source), np.repeat(before.colours >> 8, 3 if mode in ("L", "LA") else 1, axis=2))
-    copy, converted = working_copy(source, 16)
+    copy, converted = working_copy(source, 16)[:2]
     assert (copy.shape, converted) == ((16, 16, 3), "")
     again, _, _ = round_trip(source, tmp_path, file_format="png")
     assert again.pixels.dtype == np.uint16

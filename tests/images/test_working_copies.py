@@ -60,7 +60,10 @@ def test_load_names_all_unreadable_files_in_one_error(tmp_path):
     assert "1 more" in message
 
 
-@pytest.mark.parametrize(("side", "expected"), [(32, 32), (48, 32), (49, 64), (500, 64)])
+SIZES = [(6, 8), (8, 8), (17, 16), (28, 28), (32, 32), (48, 32), (50, 48), (63, 60), (64, 64), (500, 64)]
+
+
+@pytest.mark.parametrize(("side", "expected"), SIZES)
 def test_working_size_follows_the_short_side(tmp_path, side, expected):
     for name in ("ant", "bee"):
         put(tmp_path / name / "a.png", np.zeros((side, 700, 3), np.uint8))
@@ -72,7 +75,7 @@ def test_working_size_follows_the_short_side(tmp_path, side, expected):
 def test_working_size_ignores_damaged_files(tmp_path):
     folder = scan(two_classes(tmp_path))
     folder.path_of(folder.entries[0]).write_bytes(b"x")
-    assert working_size(folder)[0] == 32
+    assert working_size(folder)[0] == 20
     for entry in folder.entries:
         folder.path_of(entry).write_bytes(b"x")
     with pytest.raises(ImageError):

@@ -1,41 +1,138 @@
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from helpers import random_images
+import pytest
+import torch
+from helpers import image_set, originals, random_images, shades
 
+from pueprotect.errors import InputError
+from pueprotect.learning.data import ImageSet
 from pueprotect.learning.device import HERE
-from pueprotect.protect import noise
+from pueprotect.protect.methods import self_check
 from pueprotect.protect.methods.base import NoiseSettings
+from pueprotect.protect.noise import PLAN, NoiseDraft
 from pueprotect.protect.presets import Preset
 from pueprotect.release.vault import Vault
 
-PLAN: dict[str, Any] = {"seed": 0}
-EFFORT = Preset(rounds=1, draws=1, check_epochs=1, extra_rounds=1)
+EFFORT = Preset(rounds=1, draws=1, check_epochs=4, extra_rounds=3)
 
 
-def made(place: Path, **wanted: Any) -> tuple[Vault, np.ndarray, Any]:
-    store = Vault.create(place)
-    held = np.arange(48) % 4 == 0
-    settings = NoiseSettings(rounds=1, **wanted)
-    found, facts = noise.make(store, PLAN, random_images(), held, settings, EFFORT, HERE)
-    return store, found, facts
+def draft(place: Path, plan: int = 0, data: ImageSet | None = None, **wanted: Any) -> NoiseDraft:
+    given = originals(random_images()) if data is None else originals(data, every=5)
+    settings = NoiseSettings(**{"rounds": 2, "surrogate": "cnn"} | wanted)
+    return NoiseDraft(Vault.create(place), {"seed": plan}, given, settings, EFFORT, HERE)
 
 
-def test_finished_noise_is_reused_for_the_same_plan_only(tmp_path: Path) -> None:
-    store, found, facts = made(tmp_path / "vault")
-    assert noise.kept(store, {"seed": 1}) is None
-    kept = noise.kept(store, PLAN)
-    assert kept is not None
-    assert np.array_equal(kept[0], found)
-    assert kept[1] == facts
-    assert noise.kept(Vault(tmp_path / "none"), PLAN) is None
+def made(place: Path, **wanted: Any) -> NoiseDraft:
+    found = draft(place, **wanted)
+    found.look(anyway=True)
+    found.make()
+    return found
+
+
+def released(found: NoiseDraft) -> ImageSet:
+    """The training images as they would be read back."""
+    noise, rows = found.arrays
+    images, shown = found.originals.images, ~found.originals.held
+    with_noise = images.images.float() + torch.from_numpy(noise[rows]).permute(0, 3, 1, 2)
+    return image_set(with_noise[shown], images.labels[shown], images.classes)
+
+
+def test_finished_noise_is_used_again_for_the_same_plan_only(tmp_path: Path) -> None:
+    first = made(tmp_path)
+    assert not draft(tmp_path, plan=1).load()
+    again = draft(tmp_path)
+    assert again.load()
+    assert all(np.array_equal(*both) for both in zip(first.arrays, again.arrays, strict=True))
+    assert again.facts == first.facts
+    assert not draft(tmp_path / "none").load()
+
+
+@pytest.mark.parametrize(
+    "content", ["{}", "[]", "no JSON", '{"plan": {"seed": 0}}', '{"plan": {"seed": 0}, "facts": 3}']
+)
+def test_a_damaged_draft_is_made_again(tmp_path: Path, content: str) -> None:
+    made(tmp_path)
+    (tmp_path / PLAN).write_text(content)
+    assert not draft(tmp_path).load()
 
 
 def test_each_method_makes_noise_of_its_own_shape(tmp_path: Path) -> None:
     for name, mode, rows in (("pue", "class-wise", 3), ("emn", "sample-wise", 48), ("lsp", "class-wise", 48)):
-        _, found, facts = made(tmp_path / name, method=name, mode=mode)
-        assert found.shape == (rows, 16, 16, 3)
-        assert 0 < int(np.abs(found).max()) <= 8
-        assert (facts.rounds == 0) == (name == "lsp")
-        assert len(facts.self_check.attempts) == (1 if facts.self_check.passed or name == "lsp" else 2)
+        found = made(tmp_path / name, method=name, mode=mode)
+        noise, which = found.arrays
+        assert noise.shape == (rows, 16, 16, 3)
+        assert which.shape == (48,)
+        assert 0 < int(np.abs(noise).max()) <= 8
+        assert (found.facts.rounds == 0) == (name == "lsp")
+
+
+def test_labels_from_which_nothing_can_be_learnt_are_refused_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"Nothing can be learnt from these labels: .* 12 held-out images"):
+        draft(tmp_path).look()
+    draft(tmp_path, data=shades(160), surrogate="resnet8").look()
+
+
+def test_the_check_judges_the_released_files_and_not_the_noise_in_memory(tmp_path: Path) -> None:
+    """Files without the noise: the self-check must see that they can be learnt."""
+    found = made(tmp_path, data=shades(160), surrogate="resnet8", epsilon=40)
+    shown = ~found.originals.held
+    check = found.check("key", lambda: found.originals.images.subset(shown))
+    assert not check.passed
+    assert check.accuracy > 0.9
+    assert found.facts.checks == [check]
+    assert found.facts.clean_accuracy == check.clean_accuracy
+
+
+@pytest.mark.parametrize("method", ["pue", "lsp"])
+def test_noise_that_fails_is_improved_once_if_its_method_can(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(self_check, "SELF_CHECK_MARGIN", -0.45)
+    found, optimised = made(tmp_path, method=method), method == "pue"
+    before = found.arrays[0]
+    assert not found.improve(), "nothing was checked yet"
+    first = found.check("key", lambda: released(found))
+    assert found.refused("key")
+    assert not found.refused("another")
+    assert found.improve() == optimised
+    assert found.facts.rounds == (5 if optimised else 0)
+    assert np.array_equal(before, found.arrays[0]) != optimised
+    last = found.check("key", lambda: released(found))
+    assert last.attempts == [first.accuracy, last.accuracy] if optimised else last == first
+    assert not found.improve()
+    again = draft(tmp_path, method=method)
+    assert again.load()
+    assert again.refused("key")
+    assert again.check("key", lambda: pytest.fail("read again")) == last
+    assert (tmp_path / "draft/surrogate.safetensors").is_file()
+    surrogate = found.facts.surrogate
+    assert surrogate is not None
+    assert (surrogate.name, surrogate.size) == ("cnn", 16)
+
+
+@pytest.mark.parametrize("moment", ["before the check", "before the improvement", "before the second check"])
+def test_a_run_that_was_stopped_goes_on_to_the_same_noise(
+    moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(self_check, "SELF_CHECK_MARGIN", -0.45)
+    whole = made(tmp_path / "whole")
+    whole.check("key", lambda: released(whole))
+    whole.improve()
+    whole.check("key", lambda: released(whole))
+
+    stopped = made(tmp_path / "stopped")
+    if moment != "before the check":
+        stopped.check("key", lambda: released(stopped))
+    if moment == "before the second check":
+        stopped.improve()
+    again = draft(tmp_path / "stopped")
+    assert again.load()
+    assert not again.refused("key")
+    while again.check("key", lambda: released(again)) and again.improve():
+        pass
+    assert np.array_equal(again.arrays[0], whole.arrays[0])
+    assert again.facts == whole.facts
+    assert json.loads((tmp_path / "stopped" / PLAN).read_text())["facts"] == whole.facts.as_json()

@@ -140,8 +140,11 @@ class Method(ABC):
                 to `assist`.
         """
 
-    def improve(self, teacher: Classifier, rounds: int, machine: Machine) -> Made | None:
-        """Go on after `make` for so many rounds, since a network learnt too much from the release: `teacher`.
+    def improve(
+        self, made: Made, originals: Originals, settings: NoiseSettings, teacher: Classifier, rounds: int,
+        machine: Machine,
+    ) -> Made | None:  # fmt: skip
+        """Go on from finished noise for so many rounds, since a network learnt too much from the release: `teacher`.
 
         Returns:
             The whole noise, or None where a method has nothing to improve.

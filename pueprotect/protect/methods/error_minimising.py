@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pueprotect.learning.augment import Crop, box_blur, draw_crops
-from pueprotect.learning.data import Labelled, dealt, split
+from pueprotect.learning.data import PIECE, Labelled, dealt, split
 from pueprotect.learning.device import Machine
 from pueprotect.learning.distributed import ALONE, Group
 from pueprotect.learning.models import Classifier, build, state_of
@@ -45,7 +45,7 @@ def fine(gradients: Tensor) -> Tensor:
 
 @dataclass
 class Optimizer:
-    """Joint descent on surrogate and perturbation; keeps its state, so that more rounds can follow.
+    """Joint descent on surrogate and perturbation.
 
     Several ranks share the work: each holds its part `data` of the training images (never of the holdout) and,
     sample-wise, of the noise. The gradients of the surrogate and the signs for class-wise noise are summed over all
@@ -55,6 +55,9 @@ class Optimizer:
         data: this rank's training images; `laying` says how noise is laid on their files, None exactly as it is.
         rows: (N,) int64, the pattern of each image; None takes its class.
         grey: (K,) bool, the patterns without colours; None for one pattern with colours for each class.
+        start: levels to go on from after `rounds` passes: one pattern for each row, or for each image if `individual`;
+            None starts from random noise.
+        individual: whether every image has its own pattern.
     """
 
     data: Labelled
@@ -63,24 +66,32 @@ class Optimizer:
     laying: Laying | None = None
     rows: Tensor | None = None
     grey: Tensor | None = None
+    start: Tensor | None = None
+    rounds: int = 0
+    individual: bool = False
 
     def __post_init__(self) -> None:
         settings, data = self.settings, self.data
-        self.rounds = 0
-        self.class_delta: Tensor | None = None  # the class-wise pattern, once every image has its own
+        purpose = "protect" if self.start is None else "improve"
         self.surrogate = build(
             settings.surrogate, data.classes, data.size, seed=settings.seed, purpose="surrogate", device=data.device
         )
-        self.stream = generator(settings.seed, "protect", device=data.device)
+        self.stream = generator(settings.seed, purpose, device=data.device)
         self.labels = data.labels
         self.pattern = self.labels if self.rows is None else self.rows  # the row of `delta` for each image
-        shape = (data.classes if self.grey is None else len(self.grey), data.size, data.size, 3)
-        start = torch.rand(shape, generator=self.stream, device=data.device)
-        self.delta = (2 * start - 1) * settings.epsilon
-        if self.grey is not None:
-            self.delta[self.grey] = self.delta[self.grey][..., :1]
+        if self.start is None:
+            shape = (data.classes if self.grey is None else len(self.grey), data.size, data.size, 3)
+            start = torch.rand(shape, generator=self.stream, device=data.device)
+            self.delta = (2 * start - 1) * settings.epsilon
+            if self.grey is not None:
+                self.delta[self.grey] = self.delta[self.grey][..., :1]
+        else:
+            self.delta = self.start.to(data.device).float()
+        self.class_delta = self.delta  # stays the class-wise pattern once every image has its own
+        if self.individual:
+            self.pattern = torch.arange(len(data), device=data.device)
         if self.group.rank:  # all ranks start from the same noise; then each draws its own order of its images
-            self.stream = generator(settings.seed, "protect", self.group.rank, device=data.device)
+            self.stream = generator(settings.seed, purpose, self.group.rank, device=data.device)
 
     def run(self, rounds: int, *, teacher: Classifier | None = None, progress: Progress = SILENT) -> None:
         """Optimise for `rounds` more passes over the training images.
@@ -97,7 +108,7 @@ class Optimizer:
         for _ in range(rounds):
             class_wise = self.settings.mode == "class-wise" or self.rounds < self.settings.class_rounds
             if not class_wise and not self.individual:  # each image continues with its own copy of the class's pattern
-                self.class_delta, self.delta = self.delta, self.delta[self.pattern]
+                self.class_delta, self.delta, self.individual = self.delta, self.delta[self.pattern], True
                 self.pattern = torch.arange(len(self.data), device=self.data.device)
             right = torch.zeros((), dtype=torch.int64, device=self.data.device)
             for (index, crop), _step in zip(plan, range(epoch), strict=False):
@@ -108,11 +119,6 @@ class Optimizer:
             noisy = noisy or share > NOISE_STARTS_AT
             progress.advance(note=f"surrogate {share:.0%} on protected images")
         average_statistics(self.surrogate, self.group)
-
-    @property
-    def individual(self) -> bool:
-        """Whether every image now has its own pattern."""
-        return self.class_delta is not None
 
     def _step(self, trainer: Trainer, index: Tensor, crop: Crop, noisy: bool) -> Tensor:
         settings, labels, rows = self.settings, self.labels[index], self.pattern[index]
@@ -151,22 +157,21 @@ class Optimizer:
         signs /= count.clamp_(min=1).view(-1, 1, 1, 1)
         self.delta = (self.delta - step * signs).clamp_(-limit, limit)
 
-    def noise_for(self, unseen: Labelled, laying: Laying, rows: Tensor, steps: int = 6) -> Tensor:
+    def noise_for(self, unseen: Labelled, laying: Laying, start: Tensor, steps: int = 6) -> Tensor:
         """Noise of their own for images that the optimisation must not see, from the finished surrogate.
 
-        `steps` error-minimising steps of one level start from the class's pattern; the surrogate's weights do not
-        change. `rows` (N,) int64 is the pattern of each image.
+        `steps` error-minimising steps of one level go on from `start` (N, H, W, 3); the surrogate's weights do not
+        change.
 
         Returns:
             (N, H, W, 3) int8 levels.
         """
-        assert self.class_delta is not None, "sample-wise"
         limit = self.settings.epsilon
         self.surrogate.eval()
         noise = []
         for index in torch.arange(len(unseen), device=unseen.device).split(256):
             frames, labels = unseen.frames(index), unseen.labels[index]
-            delta = self.class_delta[rows[index]]
+            delta = start[index]
             for _ in range(steps):
                 crop = draw_crops(len(index), unseen.size, self.stream, unseen.device)
                 shown = crop.apply(frames).float() + crop.apply(laying.seen(delta, index))
@@ -194,44 +199,83 @@ class PUE(Method):
 
     def make(self, originals: Originals, settings: NoiseSettings, machine: Machine) -> Made:
         """Optimise with the images that are not held out; sample-wise, the held-out ones get noise at the end."""
-        used = settings if self.weight_noise else replace(settings, sigma=0.0)
-        self.originals = originals
-        machine.group.from_leader(("make", used))
-        self.optimizer = _optimizer(originals, used, machine)
-        return self._optimised("optimise noise", settings.rounds, None, machine)
+        machine.group.from_leader(("make", settings))
+        optimizer = self._optimizer(originals, settings, machine)
+        return _optimised(optimizer, originals, "optimise noise", settings.rounds, None, machine)
 
-    def improve(self, teacher: Classifier, rounds: int, machine: Machine) -> Made | None:
+    def improve(
+        self, made: Made, originals: Originals, settings: NoiseSettings, teacher: Classifier, rounds: int,
+        machine: Machine,
+    ) -> Made | None:  # fmt: skip
         """Continue from the teacher's weights."""
-        machine.group.from_leader(("improve", rounds, state_of(teacher) if machine.group.size > 1 else None))
-        return self._optimised("optimise further", rounds, teacher, machine)
+        state = state_of(teacher) if machine.group.size > 1 else None
+        machine.group.from_leader(("improve", settings, rounds, state))
+        optimizer = self._optimizer(originals, settings, machine, made)
+        return _optimised(optimizer, originals, "optimise further", rounds, made, machine, teacher)
 
     def assist(self, task: Any, machine: Machine) -> None:
         """Do this rank's share of the optimisation."""
         match task:
             case ("make", NoiseSettings() as settings):
-                self.optimizer = _optimizer(None, settings, machine)
-                self.optimizer.run(settings.rounds)
-            case ("improve", rounds, state):
-                self.optimizer.surrogate.load_state_dict(state)
-                self.optimizer.run(rounds, teacher=self.optimizer.surrogate)
-        if self.optimizer.individual:
-            machine.group.collect(self.optimizer.levels())
-
-    def _optimised(self, label: str, rounds: int, teacher: Classifier | None, machine: Machine) -> Made:
-        """Run the optimiser, and put the noise of all images together."""
-        optimizer, originals = self.optimizer, self.originals
-        machine.progress.start(label, rounds)
-        optimizer.run(rounds, teacher=teacher, progress=machine.progress)
-        machine.progress.finish()
-        rows, noise = originals.patterns()[0], optimizer.levels()
+                optimizer = self._optimizer(None, settings, machine)
+                optimizer.run(settings.rounds)
+            case ("improve", NoiseSettings() as settings, rounds, state):
+                optimizer = self._optimizer(None, settings, machine)
+                optimizer.surrogate.load_state_dict(state)
+                optimizer.run(rounds, teacher=optimizer.surrogate)
         if optimizer.individual:
-            noise = machine.group.collect(noise)
-            held = originals.held
-            whole = torch.empty((len(held), *noise.shape[1:]), dtype=torch.int8, device=noise.device)
-            holdout = split(originals.images, held)[0]
-            whole[~held], whole[held] = noise, optimizer.noise_for(holdout, originals.laying.part(held), rows[held])
-            rows, noise = torch.arange(len(held)), whole
-        return Made(noise.cpu().numpy(), rows.cpu().numpy(), optimizer.surrogate, optimizer.rounds)
+            machine.group.collect(optimizer.levels())
+
+    def _optimizer(
+        self, originals: Originals | None, settings: NoiseSettings, machine: Machine, before: Made | None = None
+    ) -> Optimizer:
+        """The optimiser of this rank's part of the training images; only rank 0 passes originals and earlier noise."""
+        used = settings if self.weight_noise else replace(settings, sigma=0.0)
+        group, device = machine.group, machine.device.name
+        if originals is None:
+            part = dealt(None, group, device)
+            grey, matrices, start, rounds, own = group.from_leader(None)
+            rows, bare, sides = (group.deal(None, device) for _ in range(3))
+            start = group.deal(None, device) if own else start
+            laying = Laying(bare, sides, matrices.to(device))
+            return Optimizer(part, used, group, laying, rows, grey.to(device), start, rounds, own)
+        shown, laying = split(originals.images, originals.held)[1], originals.laying.part(~originals.held)
+        part, (rows, grey) = dealt(shown, group, device), originals.patterns()
+        rows, start, own, rounds = rows[~originals.held], None, False, 0
+        if before is not None:
+            start, own, rounds = (
+                torch.from_numpy(before.noise).to(device),
+                settings.mode == "sample-wise",
+                before.rounds,
+            )
+            start = start[~originals.held] if own else start
+        group.from_leader((grey.cpu(), laying.matrices.cpu(), None if own else start, rounds, own))
+        if group.size > 1:
+            rows, bare, sides = (group.deal([values], device) for values in (rows, laying.grey, laying.sides))
+            laying = replace(laying, grey=bare, sides=sides)
+            start = group.deal(start.split(PIECE), device) if own and start is not None else start
+        return Optimizer(part, used, group, laying, rows, grey, start, rounds, own)
+
+
+def _optimised(
+    optimizer: Optimizer, originals: Originals, label: str, rounds: int, before: Made | None, machine: Machine,
+    teacher: Classifier | None = None,
+) -> Made:  # fmt: skip
+    """Run the optimiser, and put the noise of all images together."""
+    machine.progress.start(label, rounds)
+    optimizer.run(rounds, teacher=teacher, progress=machine.progress)
+    machine.progress.finish()
+    rows, noise = originals.patterns()[0], optimizer.levels()
+    if optimizer.individual:
+        noise, held = machine.group.collect(noise), originals.held
+        whole = torch.empty((len(held), *noise.shape[1:]), dtype=torch.int8, device=noise.device)
+        start = optimizer.class_delta[rows[held]]
+        if before is not None:
+            start = torch.from_numpy(before.noise).to(held.device)[held].float()
+        whole[~held] = noise
+        whole[held] = optimizer.noise_for(split(originals.images, held)[0], originals.laying.part(held), start)
+        rows, noise = torch.arange(len(held)), whole
+    return Made(noise.cpu().numpy(), rows.cpu().numpy(), optimizer.surrogate, optimizer.rounds)
 
 
 class EMN(PUE):
@@ -241,22 +285,3 @@ class EMN(PUE):
     about = "minimises the training error, without weight noise"
     source = "Huang et al., Unlearnable Examples, ICLR 2021"
     weight_noise = False
-
-
-def _optimizer(originals: Originals | None, settings: NoiseSettings, machine: Machine) -> Optimizer:
-    """The optimiser of this rank's part of the training images, which rank 0 passes and deals out."""
-    group, device = machine.group, machine.device.name
-    if originals is None:
-        part = dealt(None, group, device)
-        grey, matrices = (shared.to(device) for shared in group.from_leader(None))
-        rows, bare, sides = (group.deal(None, device) for _ in range(3))
-        return Optimizer(part, settings, group, Laying(bare, sides, matrices), rows, grey)
-    shown, laying = split(originals.images, originals.held)[1], originals.laying.part(~originals.held)
-    rows, grey = originals.patterns()
-    rows = rows[~originals.held]
-    if group.size == 1:
-        return Optimizer(shown, settings, group, laying, rows, grey)
-    part = dealt(shown, group, device)
-    group.from_leader((grey.cpu(), laying.matrices.cpu()))
-    rows, bare, sides = (group.deal([values], device) for values in (rows, laying.grey, laying.sides))
-    return Optimizer(part, settings, group, replace(laying, grey=bare, sides=sides), rows, grey)

@@ -1,10 +1,12 @@
+import numpy as np
 import pytest
 import torch
-from helpers import random_images
+from helpers import originals, random_images
 from torch.nn import functional
 
 from pueprotect.learning.augment import crop_padding, draw_crops
 from pueprotect.learning.data import ImageSet, Part
+from pueprotect.learning.device import HERE
 from pueprotect.learning.models import build
 from pueprotect.learning.training import Schedule
 from pueprotect.protect.methods import error_minimising
@@ -81,21 +83,14 @@ def test_one_class_wise_step_equals_a_plain_loop(size: int) -> None:
         assert float(different) < 0.01  # signs of gradients near zero may flip with the order of summation
 
 
-@pytest.mark.parametrize("mode", ["class-wise", "sample-wise"])
-def test_protected_images_are_shown_with_their_noise(mode: str) -> None:
-    whole = random_images(60)
-    members = torch.arange(60)[torch.arange(60) % 4 != 1]
-    optimizer = error_minimising.Optimizer(Part(whole, members), NoiseSettings(rounds=3, mode=mode))
-    optimizer.run(3)
-    shown, levels, index = optimizer.protected(), optimizer.levels(), torch.tensor([7, 0, 44])
-    for number, frame in zip(index.tolist(), shown.frames(index), strict=True):
-        row = int(whole.labels[members[number]]) if mode == "class-wise" else number
-        expected = whole.images[members[number]].permute(1, 2, 0).int() + levels[row]
-        assert torch.equal(frame.int(), expected.clamp(0, 255))
-    assert torch.equal(shown.labels, whole.labels[members])
-    alone = error_minimising.Optimizer(whole.subset(members), NoiseSettings(rounds=3, mode=mode))
-    alone.run(3)
-    assert torch.equal(alone.levels(), levels), "a part of a set gives the same noise as a copy of it"
+def test_a_part_of_a_set_gives_the_same_noise_as_a_copy_of_it() -> None:
+    whole, members = random_images(60), torch.arange(60)[torch.arange(60) % 4 != 1]
+    found = []
+    for data in (Part(whole, members), whole.subset(members)):
+        optimizer = error_minimising.Optimizer(data, NoiseSettings(rounds=3, mode="sample-wise"))
+        optimizer.run(3)
+        found.append(optimizer.levels())
+    assert torch.equal(*found)
 
 
 class Watched:
@@ -144,9 +139,51 @@ def test_unseen_images_get_noise_within_budget_and_leave_the_surrogate_alone() -
     optimizer = optimised(mode="sample-wise")
     before = {name: value.clone() for name, value in optimizer.surrogate.state_dict().items()}
     unseen = random_images(9, seed=5)
-    noise = optimizer.noise_for(unseen, steps=3)
+    noise = optimizer.noise_for(unseen, originals(unseen).laying, optimizer.class_delta[unseen.labels], steps=3)
     assert noise.shape == (9, 16, 16, 3)
     assert 0 < int(noise.abs().max()) <= 8
     assert all(torch.equal(before[name], value) for name, value in optimizer.surrogate.state_dict().items())
-    optimizer.surrogate.eval()
-    assert torch.equal(optimised().noise_for(unseen), optimised().levels())
+
+
+@pytest.mark.parametrize("mode", ["class-wise", "sample-wise"])
+def test_images_without_colours_get_noise_without_colours_of_full_strength(mode: str) -> None:
+    data = random_images(60)
+    grey = np.arange(60) % 2 == 0
+    given, wanted = originals(data, grey=grey), NoiseSettings(mode=mode, rounds=3)  # type: ignore[arg-type]
+    made = error_minimising.PUE().make(given, wanted, HERE)
+    worn = made.noise[made.rows].astype(float)
+    assert worn.shape == (60, 16, 16, 3)
+    assert np.array_equal(worn[grey], worn[grey][..., :1].repeat(3, axis=3))
+    strength = [np.sqrt((worn[kind] ** 2).mean()) for kind in (grey, ~grey)]
+    assert strength[0] == pytest.approx(strength[1], rel=0.1)
+    assert not np.array_equal(worn[~grey], worn[~grey][..., :1].repeat(3, axis=3))
+    assert not np.array_equal(worn[0], worn[3]), "a class has a pattern for each kind"
+
+
+def test_noise_for_small_files_is_optimised_as_their_working_copies_show_it() -> None:
+    """With files of half the working size, only one noise value of four is written: the others must not move."""
+    data = random_images(24)
+    given = originals(data, sides=np.full((24, 2), 8))
+    optimizer = error_minimising.PUE()._optimizer(given, NoiseSettings(rounds=2, step_size=3), HERE)
+    start = optimizer.delta.clone()
+    optimizer.run(2)
+    moved = (optimizer.delta != start).any(0).any(-1)
+    assert moved[1::2, 1::2].all()
+    assert int(moved.sum()) == 64
+
+
+@pytest.mark.parametrize("mode", ["class-wise", "sample-wise"])
+def test_going_on_starts_from_the_noise_and_the_teacher_and_counts_its_rounds(mode: str) -> None:
+    method, given = error_minimising.PUE(), originals(random_images())
+    wanted = NoiseSettings(rounds=2, mode=mode, sigma=0)  # type: ignore[arg-type]
+    first = method.make(given, wanted, HERE)
+    teacher = build("resnet8", 3, 16, seed=9)
+    more = [method.improve(first, given, wanted, teacher, 1, HERE) for _ in range(2)]
+    assert more[0] is not None
+    assert more[1] is not None
+    assert (first.rounds, more[0].rounds) == (2, 3)
+    assert np.array_equal(more[0].noise, more[1].noise), "nothing but the noise is needed to go on"
+    moved = np.abs(first.noise.astype(int) - more[0].noise)
+    steps = 6 if mode == "sample-wise" else 1
+    assert 0 < moved.max() <= steps, "one round of steps of at most one level, or those of the held-out images"
+    assert first.rows.tolist() == more[0].rows.tolist()

@@ -1,17 +1,45 @@
 import pytest
-from helpers import random_images
+from helpers import noise, random_images, shades
 
-from pueprotect.protect.methods import self_check as module
-from pueprotect.protect.methods.self_check import SELF_CHECK_MARGIN, self_check
+from pueprotect.learning.models import build
+from pueprotect.protect.methods.self_check import SELF_CHECK_MARGIN, Learnt, judged, learnable, learnt, limit_of
+
+NETWORK = build("cnn", 2, 16, seed=0)
 
 
-def test_self_check_passes_within_the_margin_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = random_images()
-    check, _ = self_check(data, data, "resnet8", epochs=1, seed=0)
-    assert check.chance == pytest.approx(1 / 3)
-    assert check.limit == pytest.approx(1 / 3 + SELF_CHECK_MARGIN * 2 / 3)
-    assert check.passed == (check.accuracy <= check.limit)
-    monkeypatch.setattr(module, "accuracy", lambda *_: check.limit)
-    assert self_check(data, data, "resnet8", epochs=1, seed=0)[0].passed
-    monkeypatch.setattr(module, "accuracy", lambda *_: check.limit + 0.01)
-    assert not self_check(data, data, "resnet8", epochs=1, seed=0)[0].passed
+def test_the_limit_is_near_chance_and_at_most_half_of_what_the_originals_give() -> None:
+    assert limit_of(0.1, 0.9) == pytest.approx(0.1 + SELF_CHECK_MARGIN * 0.9)
+    assert limit_of(0.1, 0.2) == pytest.approx(0.15)
+    assert limit_of(0.1, 0.05) == 0.1, "nothing above chance may pass where the originals give nothing"
+
+
+def test_the_check_passes_up_to_the_limit_only_and_keeps_earlier_attempts() -> None:
+    limit = limit_of(0.5, 0.9)
+    for accuracy, passed in ((limit, True), (limit + 1e-6, False)):
+        found = judged(Learnt(accuracy, 0.5, NETWORK), 0.9, "cnn", 3, [0.8])
+        assert (found.passed, found.limit, found.attempts) == (passed, limit, [0.8, accuracy])
+        assert (found.arch, found.epochs, found.chance, found.clean_accuracy) == ("cnn", 3, 0.5, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "chance", "images", "enough"),
+    [
+        (0.30, 0.10, 500, True),
+        (0.14, 0.10, 5000, False),  # no luck, but hardly anything
+        (0.146, 0.10, 5000, True),
+        (0.60, 0.50, 50, False),  # a tenth above chance by luck
+        (0.60, 0.50, 500, True),
+        (0.10, 0.10, 500, False),
+        (1.00, 1.00, 500, False),  # one class only
+    ],
+)
+def test_labels_are_learnable_well_above_chance_only(accuracy: float, chance: float, images: int, enough: bool) -> None:
+    assert learnable(Learnt(accuracy, chance, NETWORK), images) == enough
+
+
+def test_a_fresh_network_learns_what_is_there_and_nothing_else() -> None:
+    there, none = (learnt(data, data, "resnet8", epochs=3, seed=0) for data in (shades(120), noise(120)))
+    assert learnable(there, 120)
+    assert there.chance == none.chance == 0.5
+    clean, nothing = random_images(90), random_images(90, seed=1)
+    assert not learnable(learnt(clean, nothing, "resnet8", epochs=3, seed=0), 90)

@@ -17,7 +17,7 @@ from pueprotect.learning.models import Classifier, build, parameter_count, state
 from pueprotect.learning.training import accuracy
 from pueprotect.protect.methods.base import Labels, Made, Noise, NoiseSettings, find
 from pueprotect.protect.methods.laying import Originals
-from pueprotect.protect.methods.self_check import Learnt, judged, learnable, learnt
+from pueprotect.protect.methods.self_check import LUCK, Learnt, judged, learnable, learnt
 from pueprotect.protect.presets import Preset
 from pueprotect.release.records import NoiseFacts, SelfCheck, Surrogate
 from pueprotect.release.results import tensors
@@ -82,10 +82,13 @@ class NoiseDraft:
         held = int(self.originals.held.sum())
         if not learnable(found, held) and not anyway:
             self.machine.group.dismiss()
+            what, fix = "Nothing can be learnt from these labels", "Check that each folder is a class, or add images"
+            if found.chance**held > LUCK:
+                what, fix = "The held-out images are too few to see what can be learnt", "Add images"
             raise InputError(
-                f"Nothing can be learnt from these labels: a network trained on the originals recognises "
-                f"{found.accuracy:.1%} of {held} held-out images, and guessing {found.chance:.1%}. Check that each "
-                "folder is a class, or add images; --release-anyway protects them without a check that means anything."
+                f"{what}: a network trained on the originals recognises {found.accuracy:.1%} of {held} held-out "
+                f"images, and guessing {found.chance:.1%}. {fix}; --release-anyway protects them all the same, but no "
+                "check can tell whether that works."
             )
 
     def make(self) -> None:

@@ -128,7 +128,7 @@ def test_the_holdout_is_never_seen_in_training(
     def spy_check(shown: Labelled, holdout: Labelled, *rest: Any, **named: Any) -> Any:
         if seen:
             gap = (frames(shown).short() - frames(seen[0]).short()).abs()
-            assert 0 < int(gap.max()) <= 10, "the training images and their noise, reduced from 20 x 24 pixels"
+            assert 0 < int(gap.max()) <= 16, "the training images and their noise, reduced from 20 x 24 pixels"
         else:
             assert pictures(shown) == originals("train"), "the look at the originals"
         checked.append(holdout)
@@ -168,9 +168,10 @@ def test_the_holdout_is_stratified_and_its_files_are_protected_too(release: Rele
 def test_a_draft_made_for_other_labels_is_not_resumed(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Two classes that can be learnt: pictures of one colour and the others.
     paths = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.png"))
-    for name, shift in (("first", 0), ("second", 1)):
-        rows = [f"{path},{'ab'[(number + shift * (number % 3)) % 2]}" for number, path in enumerate(paths)]
+    for name, alone in (("first", "cat"), ("second", "dog")):
+        rows = [f"{path},{'alone' if path.startswith(alone) else 'others'}" for path in paths]
         (tmp_path / f"{name}.csv").write_text("\n".join(["path,label", *rows]))
     monkeypatch.setattr(self_check, "SELF_CHECK_MARGIN", -0.45)
     weak = protected(photos, tmp_path / "out", labels=tmp_path / "first.csv", release_anyway=False)

@@ -21,7 +21,7 @@ from pueprotect.runtime import child_seed
 
 SELF_CHECK_MARGIN = 0.12  # accuracy that passes, as a share of the way from chance to 1
 LEAST_SIGNAL = 0.05  # accuracy that the originals must give, as a share of that way
-LUCK = 1e-3  # and how rarely guessing may reach it
+LUCK = 0.01  # and how rarely guessing may reach it
 
 
 class Learnt(NamedTuple):

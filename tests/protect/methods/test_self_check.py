@@ -29,6 +29,8 @@ def test_the_check_passes_up_to_the_limit_only_and_keeps_earlier_attempts() -> N
         (0.146, 0.10, 5000, True),
         (0.60, 0.50, 50, False),  # a tenth above chance by luck
         (0.60, 0.50, 500, True),
+        (1.00, 0.50, 6, False),  # too few to tell
+        (1.00, 0.50, 7, True),
         (0.10, 0.10, 500, False),
         (1.00, 1.00, 500, False),  # one class only
     ],

@@ -66,7 +66,7 @@ def verdicts_on(records: Evidence, **sections: Any) -> dict[str, Verdict]:
 def test_a_bound_at_a_larger_radius_and_share_counts(evidence: RecordedRelease) -> None:
     def rising(data: Any) -> None:
         for point, bound in zip(data["curve"], (0.3, 0.5), strict=True):
-            point["certified_learnability"] = bound
+            point.update(certified_learnability=bound, population=bound)
 
     evidence.edit("certificate.json", rising)
     records = read_evidence(evidence.out)
@@ -192,7 +192,7 @@ def test_short_trainings_and_a_weak_clean_line_do_not_count(evidence: RecordedRe
     found = verdicts_on(read_evidence(evidence.out), audit=rules)
     assert found["audit.min_epochs"].passed is True
     assert found["audit.min_clean_accuracy"].passed is True
-    evidence.attack("pst", epochs=14.0)
+    evidence.record("pst", epochs=14.0)
     evidence.attack("clean-line", accuracy=0.89)
     found = verdicts_on(read_evidence(evidence.out), audit=rules)
     assert found["audit.min_epochs"].passed is None

@@ -149,7 +149,7 @@ def _signed(path: Path, signature: Path, key: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(path.read_bytes())
     except ValueError as error:
-        raise InputError(f"{path} is signed but is not JSON; name a statement of check --attest.") from error
+        raise InputError(f"{path} is signed but is no JSON; name a statement of check --attest.") from error
     return found
 
 

@@ -99,7 +99,7 @@ def certificate_conditions(rules: CertifyRules, found: Certificate, *, own: bool
     )
     longer = ("--epochs", f"{rules.min_epochs:g}")
     yield reaches("certify.min_epochs", found.epochs, rules.min_epochs, "epochs of the surrogates:", longer)
-    why = "certifications of these files, of which the best may be luck:"
+    why = "certifications of these files (the best of many may be luck):"
     yield stays_below("certify.max_looks", found.looks, rules.max_looks, why, () if found.looks is None else None)
     yield _baseline(rules, found, own)
     if rules.eta is None:

@@ -16,7 +16,7 @@ TEN = [
      ["FAIL", "audit.pst.max_recovered", "share recovered by pst (resnet8) is 25.0%, the limit 20.0%"]),
     ("pixels", GOOD.replace("max_linf: 8", "max_linf: 1"), 1, ["FAIL", "images.max_linf", "levels, the limit 1"]),
     ("draws", GOOD.replace("min_draws: 1000", "min_draws: 2000"), 3,
-     ["?", "certify.min_draws", "draws behind the bound: 1000, at least 2000", "run: pueprotect certify", "--draws 2000 --baseline"]),
+     ["?", "certify.min_draws", "draws behind the bound: 1000, at least 2000", "--draws 2000 --baseline"]),
     ("unmeasured", GOOD.replace("{pst: {max", "{jpeg-30: {max"), 3,
      ["?", "audit.jpeg-30", "not recorded", "run: pueprotect audit", "--attack jpeg-30"]),
     ("unknown key", GOOD.replace("max_linf", "linf_max"), 2, ["line 4", "unknown key images.linf_max", "allowed here"]),

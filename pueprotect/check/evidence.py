@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from pueprotect.audit.findings import recovered_share
+from pueprotect.check.consistency import certificate_fault, record_fault
 from pueprotect.errors import InputError, VaultError
 from pueprotect.release.digests import Verification, data_digest, digest_files, verify
 from pueprotect.release.records import CLEAN_LINE, AuditRecord, AuditRow, Certificate, ManifestRow
-from pueprotect.release.vault import CERTIFICATE, SCHEMA_VERSION, Vault, default_vault
+from pueprotect.release.vault import CERTIFICATE, MANIFEST, RUN, SCHEMA_VERSION, Vault, default_vault
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Evidence:
         rows: the manifest; empty without one.
         run: `run.json`; empty without a manifest.
         certificate: may be for other files.
-        audit: every recorded attack sorted by file name; some may be for other files.
+        audit: every recorded attack with every seed, the first seed first; some may be for other files.
     """
 
     out: Path
@@ -64,8 +66,16 @@ class Evidence:
         )
 
     @cached_property
+    def runs(self) -> dict[tuple[str, str], list[AuditRecord]]:
+        """The fresh records of each attack and network, one for each seed."""
+        found: dict[tuple[str, str], list[AuditRecord]] = {}
+        for record in self.fresh:
+            found.setdefault((record.key.attack, record.key.arch), []).append(record)
+        return found
+
+    @cached_property
     def rows_by_attack(self) -> dict[str, list[AuditRow]]:
-        """The fresh attacks with their recovered share, one row for each network."""
+        """The fresh attacks with their recovered share, one row for each network and seed."""
         found: dict[str, list[AuditRow]] = {}
         for record in self.fresh:
             found.setdefault(record.key.attack, []).append(AuditRow.over([record.result], self.recovered(record)))
@@ -108,13 +118,35 @@ def read_evidence(out: Path, vault: Path | None = None, workers: int = 0) -> Evi
 
         difference = Verification((), (), ())
         digest = data_digest(digest_files(out, [entry.path for entry in scan(out).entries], workers))
-    certificate = _parsed(store, CERTIFICATE, Certificate) if (place / CERTIFICATE).is_file() else None
-    names = sorted(path.name for path in (place / "audit").glob("*.json"))
-    audit = tuple(_parsed(store, f"audit/{name}", AuditRecord) for name in names)
+    certificate = (
+        _parsed(store, CERTIFICATE, Certificate, certificate_fault) if (place / CERTIFICATE).is_file() else None
+    )
+    audit = tuple(_parsed(store, name, AuditRecord, partial(record_fault, name)) for name in audit_files(place))
     return Evidence(out, place, own, digest, difference, rows, run, certificate, audit)
 
 
-def _parsed(store: Vault, name: str, model: type[Model]) -> Model:
+def audit_files(vault: Path) -> list[str]:
+    """The names of all recorded attacks in a vault: those of the first seed, then `audit/seed-1/`, ... in order."""
+    folders = [folder for folder in (vault / "audit").glob("seed-*") if folder.name.removeprefix("seed-").isdecimal()]
+    ordered = [vault / "audit", *sorted(folders, key=lambda folder: int(folder.name.removeprefix("seed-")))]
+    return [path.relative_to(vault).as_posix() for folder in ordered for path in sorted(folder.glob("*.json"))]
+
+
+def evidence_files(vault: Path) -> list[str]:
+    """The names of all files in a vault that a check rests on: what was read, and the draws and keys behind it.
+
+    Networks and the noise are left out: no figure is read from them, and where a check runs they need not be.
+    """
+    names = [name for name in (RUN, MANIFEST, CERTIFICATE) if (vault / name).is_file()]
+    behind = sorted(
+        path.relative_to(vault).as_posix()
+        for path in (vault / "certify").rglob("*")
+        if path.is_file() and path.suffix != ".safetensors" and not path.name.startswith(".")
+    )
+    return names + behind + audit_files(vault)
+
+
+def _parsed(store: Vault, name: str, model: type[Model], fault: Callable[[Model], str | None]) -> Model:
     data = store.read_json(name)
     version = data.get("schema_version", SCHEMA_VERSION)
     if version != SCHEMA_VERSION:
@@ -123,10 +155,13 @@ def _parsed(store: Vault, name: str, model: type[Model]) -> Model:
             "pueprotect that wrote it."
         )
     try:
-        return model.model_validate(data)
+        found = model.model_validate(data)
     except ValidationError as error:
         detail = error.errors()[0]
         where = ".".join(map(str, detail["loc"]))
         raise VaultError(
             f"{store.path / name} is damaged ({where}: {detail['msg']}); run the command that writes it again."
         ) from error
+    if why := fault(found):
+        raise VaultError(f"{store.path / name} is damaged ({why}); run the command that writes it again.")
+    return found

@@ -7,12 +7,16 @@ allowed values; error messages quote it.
 from __future__ import annotations
 
 from datetime import date
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from pueprotect.audit.suites import SUITES
 from pueprotect.release.records import Share
+
+Recipe = Literal["worst", "online", "plain", "weight-noise", "weight-noise-early", "weight-noise-tuned", "pst"]
+WORST: Recipe = "worst"
+SHORTEST = 15.0  # passes that a training has at least where --epochs is not given
 
 
 class _Section(BaseModel):
@@ -23,21 +27,25 @@ class _Section(BaseModel):
 
     @model_validator(mode="after")
     def _limits_something(self) -> Self:
-        if self.LIMITS and not any(getattr(self, name) not in (None, {}) for name in self.LIMITS):
+        named = self.model_fields_set.intersection(self.LIMITS)
+        if self.LIMITS and not any(getattr(self, name) not in (None, {}) for name in named):
             raise ValueError(f"sets no limit; add one of {', '.join(self.LIMITS)}")
         return self
 
 
 class CertifyRules(_Section):
-    """Limits on the certificate; `q`, `eta`, `alpha` and `bound` say which of its figures count."""
+    """Limits on the certificate; the other keys say which certificates and which of their figures count."""
 
     LIMITS = ("max_learnability", "min_draws", "min_baseline")
 
-    q: float | None = Field(
-        default=None, gt=0, lt=1, description="share of classifiers that the bound must cover: a number between 0 and 1"
+    q: float = Field(
+        default=0.9, gt=0, lt=1, description="share of classifiers that the bound must cover: a number between 0 and 1"
     )
     eta: float | None = Field(
-        default=None, ge=0, description="L2 radius of the bound, by default the largest recorded: 0 or more"
+        default=None,
+        ge=0,
+        description="L2 radius of the bound, by default the largest recorded, which must be at least a fifth of sigma: "
+        "0 or more",
     )
     alpha: float = Field(
         default=0.01, gt=0, lt=0.5, description="largest failure probability that counts: a number between 0 and 0.5"
@@ -46,12 +54,27 @@ class CertifyRules(_Section):
         default="holdout",
         description="of accuracy on the clean holdout, or on what it was drawn from: holdout or population",
     )
+    recipe: Recipe = Field(
+        default=WORST,
+        description=f"value of --surrogate-recipe that counts; worst covers all but pst: one of "
+        f"{', '.join(get_args(Recipe))}",
+    )
     max_learnability: Share | None = Field(default=None, description="largest bound that passes: a number from 0 to 1")
     min_draws: int | None = Field(
         default=None, ge=1, description="fewest draws behind the bound: a whole number from 1"
     )
     min_baseline: Share | None = Field(
         default=None, description="the clean baseline's bound must reach this: a number from 0 to 1"
+    )
+    max_sigma: float | None = Field(default=None, gt=0, description="largest weight noise that counts: above 0")
+    min_epochs: float = Field(
+        default=SHORTEST, gt=0, description="fewest passes of the surrogates' training: a number above 0"
+    )
+    min_test_images: int | None = Field(
+        default=None, ge=1, description="fewest clean images behind the bound: a whole number from 1"
+    )
+    max_looks: int = Field(
+        default=10, ge=1, description="most certifications of the same files that count: a whole number from 1"
     )
 
 
@@ -77,7 +100,13 @@ class AuditRules(AttackRules):
     attacks: dict[str, AttackRules] = Field(
         default={}, description="own limits of single attacks: attack names with limits"
     )
-    min_epochs: float | None = Field(default=None, gt=0, description="shortest training that counts: a number above 0")
+    min_epochs: float = Field(
+        default=SHORTEST, gt=0, description="value of --epochs, the shortest training that counts: a number above 0"
+    )
+    min_seeds: int = Field(default=1, ge=1, description="fewest seeds of every attack: a whole number from 1")
+    min_test_images: int | None = Field(
+        default=None, ge=1, description="fewest clean images behind the accuracies: a whole number from 1"
+    )
     min_clean_accuracy: Share | None = Field(
         default=None, description="what the clean line must reach: a number from 0 to 1"
     )
@@ -132,8 +161,14 @@ class Waiver(_Section):
         return rule == self.rule or rule.startswith(self.rule + ".")
 
 
+RULES = ("certify", "audit", "images")
+
+
 class Policy(_Section):
-    """A policy file."""
+    """A policy file; it has at least one section of rules."""
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": [name]} for name in RULES]})
+    LIMITS = RULES
 
     version: Literal[1] = Field(description="version of the policy's format: 1")
     certify: CertifyRules | None = Field(default=None, description="limits on the certificate: a section of keys")

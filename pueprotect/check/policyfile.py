@@ -16,6 +16,10 @@ from pueprotect.errors import InputError
 
 Place = tuple[str | int, ...]
 
+MOST_BYTES = 1 << 20
+MOST_VALUES = 10_000  # keys and values
+DEEPEST = 20
+
 _SECTIONS: dict[str, type[BaseModel]]
 _SECTIONS = {"certify": CertifyRules, "audit": AuditRules, "images": ImageRules, "waivers": Waiver}
 
@@ -55,7 +59,10 @@ def read_policy(path: Path) -> PolicyFile:
         InputError: it cannot be read, is not YAML, or is not a valid policy; the message names the line.
     """
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise InputError(f"{path} has more than {MOST_BYTES} bytes; name a policy file with --policy.")
         text = content.decode("utf-8")
     except OSError as error:
         raise InputError(
@@ -66,7 +73,7 @@ def read_policy(path: Path) -> PolicyFile:
         raise InputError(f"{path} is not UTF-8 text; save it as UTF-8.") from error
     lines: dict[Place, int] = {}
     try:
-        loader = yaml.SafeLoader(text)
+        loader = _Loader(text, path)
         root = loader.get_single_node()
         if root is None:
             raise InputError(f"{path} is empty; a policy starts with: version: 1")
@@ -78,7 +85,7 @@ def read_policy(path: Path) -> PolicyFile:
         where = f", line {min(mark.line, last) + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "it cannot be parsed"
         raise InputError(f"{path}{where}: not YAML ({problem}); fix the line.") from error
-    except (ValueError, RecursionError) as error:  # a date such as 2027-02-31; an alias of itself
+    except ValueError as error:  # a date such as 2027-02-31
         raise InputError(f"{path}: a value cannot be read ({error}); fix it.") from error
     if not isinstance(data, dict):
         raise InputError(f"{path}, line 1: not a policy; it starts with: version: 1")
@@ -87,6 +94,30 @@ def read_policy(path: Path) -> PolicyFile:
     except ValidationError as error:
         raise InputError(_sentence(path, error, lines)) from error
     return PolicyFile(path, policy, hashlib.sha256(content).hexdigest(), lines)
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses what makes a short file long to read: aliases, which may repeat each other, and deep or endless lists."""
+
+    def __init__(self, text: str, path: Path) -> None:
+        super().__init__(text)
+        self.path, self.values, self.depth = path, 0, 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        where = f"{self.path}, line {event.start_mark.line + 1}"
+        self.values += 1
+        if getattr(event, "anchor", None) is not None:  # aliases have one too
+            raise InputError(f"{where}: anchors (&) and aliases (*) are not allowed; write the value itself.")
+        if self.values > MOST_VALUES:
+            raise InputError(f"{where}: more than {MOST_VALUES} keys and values; a policy needs far fewer.")
+        if self.depth == DEEPEST:
+            raise InputError(f"{where}: more than {DEEPEST} levels of lists and keys; a policy needs far fewer.")
+        self.depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
 
 
 def _locate(node: yaml.Node, place: Place, lines: dict[Place, int], path: Path) -> None:
@@ -129,7 +160,7 @@ def _sentence(path: Path, error: ValidationError, lines: dict[Place, int]) -> st
     if detail["type"] == "missing":
         return f"{where}: {name} is missing; give {allowed}."
     if detail["type"] == "value_error":
-        return f"{where}: {name} {detail['ctx']['error']}."
+        return f"{where}: {name or 'the policy'} {detail['ctx']['error']}."
     return f"{where}: {name} is {_shown(detail['input'])}; give {allowed}."
 
 

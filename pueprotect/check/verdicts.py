@@ -7,19 +7,21 @@ nor fails: it is inconclusive, and the verdict names the command that produces i
 from __future__ import annotations
 
 import shlex
+import statistics
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import TYPE_CHECKING, Literal
 
 from pueprotect.audit.suites import SUITES, applicable
-from pueprotect.check.policy import AuditRules, CertifyRules, ImageRules, Policy, Waiver
+from pueprotect.check.policy import WORST, AuditRules, CertifyRules, ImageRules, Policy, Waiver
+from pueprotect.check.validity import Condition, audit_conditions, bound_of, certificate_conditions
 from pueprotect.errors import ExitCode
 from pueprotect.release.vault import default_vault
 
 if TYPE_CHECKING:
     from pueprotect.check.evidence import Evidence
-    from pueprotect.release.records import AuditRow, Certificate, Point, RecipeFigures
+    from pueprotect.release.records import AuditRow, Certificate, RecipeFigures
 
 OUTCOMES = {ExitCode.PASS: "pass", ExitCode.FAIL: "fail", ExitCode.INCONCLUSIVE: "inconclusive"}
 DATA = "data.digest"
@@ -129,7 +131,12 @@ def command_of(name: str, evidence: Evidence, *options: str) -> str:
     if evidence.vault.resolve() != default_vault(evidence.out).resolve():
         words += ["--vault", str(evidence.vault)]
     line = "pueprotect " + shlex.join([*words, *options])
-    return line if evidence.own else f"{line} --test CLEAN_IMAGES"
+    return line if evidence.own or "--test" in options else f"{line} --test CLEAN_IMAGES"
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 file`, `2 files`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _data(evidence: Evidence) -> Verdict:
@@ -137,7 +144,8 @@ def _data(evidence: Evidence) -> Verdict:
         return Verdict(DATA, True, None, None, "no manifest: the evidence must be for the files as they are")
     gap = evidence.difference
     if gap.ok:
-        return Verdict(DATA, True, None, None, f"all {len(evidence.rows)} files are as released")
+        files = counted(len(evidence.rows), "file")
+        return Verdict(DATA, True, None, None, f"{files}, all as released")
     kinds = {"missing": gap.missing, "added": gap.extra, "changed": gap.changed}
     parts = [f"{len(names)} {kind}, such as {names[0]}" for kind, names in kinds.items() if names]
     reason = (
@@ -146,31 +154,18 @@ def _data(evidence: Evidence) -> Verdict:
     return Verdict(DATA, None, None, None, reason, command=command_of("verify", evidence))
 
 
-def _reached(rule: str, observed: float, limit: float, reason: str, command: str) -> Verdict:
-    """The verdict on an amount of work: too little is inconclusive, and `command` does more."""
-    enough = observed >= limit
-    return Verdict(rule, enough or None, observed, limit, reason, "at least", None if enough else command)
-
-
 def certificate_verdict(rules: CertifyRules, found: RecipeFigures, command: str | None = None) -> Verdict:
     """The bound of a certificate that counts, against `max_learnability`."""
     assert rules.max_learnability is not None
     point = found.at(rules.eta)
     what = f"certified learnability at eta {point.eta if point else rules.eta:g}"
     what += " for the population" if rules.bound == "population" else ""
-    return at_most("certify.max_learnability", _bound(rules, point), rules.max_learnability, what, command)
-
-
-def _bound(rules: CertifyRules, point: Point | None) -> float | None:
-    """The bound at one radius that the policy limits."""
-    if point is None:
-        return None
-    return point.population if rules.bound == "population" else point.certified_learnability
+    return at_most("certify.max_learnability", bound_of(rules, point), rules.max_learnability, what, command)
 
 
 def _certify(rules: CertifyRules, evidence: Evidence) -> Iterator[Verdict]:
     found = evidence.certificate
-    options = _certify_options(rules, found)
+    options = _certify_options(rules, found, evidence.own)
     command = command_of("certify", evidence, *options)
     if why := _not_counting(rules, found, evidence.digest):
         for name, limit in rules.model_dump(include=set(rules.LIMITS), exclude_none=True).items():
@@ -179,24 +174,34 @@ def _certify(rules: CertifyRules, evidence: Evidence) -> Iterator[Verdict]:
     assert found is not None
     if rules.max_learnability is not None:
         yield certificate_verdict(rules, found, command)
-    if rules.min_draws is not None:
-        reason = f"the bound rests on {found.draws} draws, at least {rules.min_draws} wanted"
-        yield _reached("certify.min_draws", found.draws, rules.min_draws, reason, command)
     if rules.min_baseline is not None:
-        point = found.baseline.at(rules.eta) if found.baseline else None
-        bound = _bound(rules, point)
+        bound = bound_of(rules, found.baseline.at(rules.eta) if found.baseline else None)
         yield at_least("certify.min_baseline", bound, rules.min_baseline, "the clean baseline's bound", command)
+    for condition in certificate_conditions(rules, found, own=evidence.own):
+        again = [*options, *(condition.cure or ())]
+        yield _conditional(condition, command_of("certify", evidence, *again))
 
 
-def _certify_options(rules: CertifyRules, found: Certificate | None) -> list[str]:
+def _conditional(condition: Condition, command: str) -> Verdict:
+    """The verdict on a condition: inconclusive where it is not met, and `command` cures it."""
+    cure = None if condition.met or condition.cure is None else command
+    return Verdict(
+        condition.rule, condition.met or None, condition.observed, condition.limit, condition.reason,
+        condition.comparison, cure,
+    )  # fmt: skip
+
+
+def _certify_options(rules: CertifyRules, found: Certificate | None, own: bool) -> list[str]:
     """The options with which the result of `certify` counts."""
     needed = found.at(rules.eta) if found and found.sigma else None
     draws = max(rules.min_draws or 0, (needed.draws_needed or 0) if needed else 0)
-    options = ["--q", f"{rules.q:g}"] if rules.q is not None else []
+    usual = CertifyRules.model_fields
+    options = ["--q", f"{rules.q:g}"] if rules.q != usual["q"].default else []
     options += ["--eta", f"{rules.eta:g}"] if rules.eta is not None else []
-    options += ["--alpha", f"{rules.alpha:g}"] if rules.alpha != CertifyRules.model_fields["alpha"].default else []
+    options += ["--alpha", f"{rules.alpha:g}"] if rules.alpha != usual["alpha"].default else []
+    options += ["--surrogate-recipe", rules.recipe] if rules.recipe != WORST else []
     options += ["--draws", str(draws)] if draws else []
-    return options + (["--baseline"] if rules.min_baseline is not None else [])
+    return options + (["--baseline"] if own else [])
 
 
 def _not_counting(rules: CertifyRules, found: Certificate | None, digest: str) -> str | None:
@@ -205,7 +210,7 @@ def _not_counting(rules: CertifyRules, found: Certificate | None, digest: str) -
         return "no certificate is recorded"
     if found.data_digest != digest:
         return f"the certificate is for other files than these ({found.data_digest[:19]}, here {digest[:19]})"
-    if rules.q is not None and found.q < rules.q:
+    if found.q < rules.q:
         return f"the certificate covers q {found.q:g} of the classifiers, the policy asks for {rules.q:g}"
     if found.alpha > rules.alpha:
         return f"the certificate may fail with probability {found.alpha:g}, the policy allows {rules.alpha:g}"
@@ -215,12 +220,18 @@ def _not_counting(rules: CertifyRules, found: Certificate | None, digest: str) -
 
 
 def attack_verdicts(rules: AuditRules, rows: Iterable[AuditRow], command: str | None = None) -> Iterator[Verdict]:
-    """The limits on one attack against the worst of its `rows`, one for each network."""
+    """The limits on one attack against the worst of its `rows`, one for each network and seed.
+
+    The mean over the seeds of a network is never above the largest figure, so that one decides; the reason names both.
+    """
     rows = tuple(rows)
     for name, limit in rules.limits_of(rows[0].attack).items():
         field = name.removeprefix("max_")
         worst = max(rows, key=lambda row: (getattr(row, field) is None, getattr(row, field) or 0.0))
         what = f"{'accuracy of' if field == 'accuracy' else 'share recovered by'} {worst.attack} ({worst.arch})"
+        seeds = [getattr(row, field) for row in rows if row.arch == worst.arch]
+        if len(seeds) > 1 and None not in seeds:
+            what += f", mean {statistics.mean(seeds):.1%} and largest of {len(seeds)} seeds,"
         yield at_most(f"audit.{worst.attack}.{name}", getattr(worst, field), limit, what, command)
 
 
@@ -243,22 +254,12 @@ def _audit(rules: AuditRules, evidence: Evidence) -> Iterator[Verdict]:
         yield Verdict(f"audit.{name}", None, None, None, f"{name} is not recorded for these files", command=command)
     for name, rows in by_attack.items():
         yield from attack_verdicts(rules, rows, command_of("audit", evidence, "--attack", name))
-    yield from _validity(rules, evidence)
-
-
-def _validity(rules: AuditRules, evidence: Evidence) -> Iterator[Verdict]:
-    """Whether the trainings behind the figures were long and good enough to count."""
-    if rules.min_epochs is not None:
-        rows = (row for found in evidence.rows_by_attack.values() for row in found)
-        shortest = min(rows, key=lambda row: row.epochs)
-        reason = f"{shortest.attack} trained for {shortest.epochs:g} epochs, at least {rules.min_epochs:g} wanted"
-        command = command_of("audit", evidence, "--attack", shortest.attack, "--epochs", f"{rules.min_epochs:g}")
-        yield _reached("audit.min_epochs", shortest.epochs, rules.min_epochs, reason, command)
+    for condition in audit_conditions(rules, evidence):
+        yield _conditional(condition, command_of("audit", evidence, *(condition.cure or ())))
     if rules.min_clean_accuracy is not None:
         known = [line.result.accuracy for line in evidence.clean_lines if line.result.accuracy is not None]
-        what = "accuracy of plain training on the clean originals"
-        yield at_least("audit.min_clean_accuracy", min(known, default=None), rules.min_clean_accuracy, what,
-                       command_of("audit", evidence))  # fmt: skip
+        what, command = "accuracy of plain training on the clean originals", command_of("audit", evidence)
+        yield at_least("audit.min_clean_accuracy", min(known, default=None), rules.min_clean_accuracy, what, command)
 
 
 def _images(rules: ImageRules, evidence: Evidence) -> Iterator[Verdict]:

@@ -60,6 +60,8 @@ def check(
     file = read_policy(policy)
     previous = _previous(baseline) if baseline else None
     evidence = read_evidence(folder, vault, workers)
+    if previous is not None and baseline is not None:
+        _same_check(baseline, previous, evidence.digest, file.sha256)
     verdicts = judge(file.policy, evidence, datetime.now(UTC).date())
     if previous is not None:
         verdicts = only_regressions(verdicts, previous.verdicts)
@@ -97,6 +99,16 @@ def _target(text: str) -> tuple[str, Path]:
     if not equals or not path or name not in get_args(Format):
         raise InputError(f"--report {text!r} is not FMT=PATH; the format is one of {', '.join(get_args(Format))}.")
     return name, Path(path)
+
+
+def _same_check(path: Path, previous: Check, digest: str, policy: str) -> None:
+    """Refuse an earlier check of another release or by another policy: its failures excuse nothing here."""
+    others = {"release": previous.data_digest != digest, "policy": previous.policy_sha256 != policy}
+    if other := " and of another ".join(name for name, differs in others.items() if differs):
+        raise InputError(
+            f"--baseline {path} is the check of another {other}; write a new one with: pueprotect check OUT --report "
+            "json=previous.json"
+        )
 
 
 def _previous(path: Path) -> Check:

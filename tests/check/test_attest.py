@@ -1,10 +1,14 @@
 import base64
+import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers import Command, RecordedRelease
+from helpers import Command, RecordedRelease, refused
+
+from pueprotect.check.attest import sign_statement
 
 GOOD = "version: 1\naudit: {suite: quick, max_accuracy: 0.5}\nwaivers: []\n"
 
@@ -32,6 +36,32 @@ def test_the_statement_follows_in_toto_and_names_the_released_files(
     assert (predicate["warnedTests"], predicate["failedTests"]) == ([], [])
     named = {item["name"] for item in predicate["configuration"]}
     assert {"pueprotect.yaml", "manifest.jsonl", "certificate.json", "audit/pst-resnet8.json"} <= named
+
+
+def second_seed(evidence: RecordedRelease, accuracy: float = 0.34) -> Path:
+    """Record the attack pst with another seed."""
+    place = evidence.vault / "audit/seed-1/pst-resnet8.json"
+    place.parent.mkdir()
+    data = json.loads((evidence.vault / "audit/pst-resnet8.json").read_text())
+    data["key"]["seed"] = 1
+    data["result"]["accuracy"] = accuracy
+    place.write_text(json.dumps(data))
+    return place
+
+
+def test_the_statement_names_all_seeds_and_what_lies_behind_the_bound(
+    evidence: RecordedRelease, policy: Path, tmp_path: Path, command: Command
+) -> None:
+    second = second_seed(evidence)
+    target = tmp_path / "statement.json"
+    assert command("check", evidence.out, "--policy", policy, "--attest", target).code == 0
+    listed = json.loads(target.read_text())["predicate"]["configuration"]
+    named = {item["name"]: item["digest"]["sha256"] for item in listed}
+    assert named["audit/seed-1/pst-resnet8.json"] == hashlib.sha256(second.read_bytes()).hexdigest()
+    kept = {path.relative_to(evidence.vault).as_posix() for path in (evidence.vault / "certify").iterdir()}
+    assert {name for name in kept if name.endswith((".json", ".draws"))} <= named.keys()
+    assert not {name for name in named if name.endswith(".safetensors")}
+    assert len(named) == len(listed)
 
 
 @pytest.mark.parametrize(("change", "result"), [
@@ -101,7 +131,103 @@ def test_a_signature_covers_files_statement_and_evidence(
     other.mkdir()
     assert command(*verify[:-1], keys(other)[1]).code == 3, "another key"
     shutil.rmtree(evidence.vault)
-    assert command(*verify).code == 0, "a receiver has no vault"
+    received = command(*verify)
+    assert received.code == 0, "a receiver has no vault"
+    assert f"Only its files were compared, as there is no vault {evidence.vault}" in received.stderr
+    assert command(*verify, "--json").data["evidence_compared"] is False
+    refused(command(*verify, "--vault", tmp_path / "none"), 2, "--vault", "is not a folder")
+
+
+@pytest.fixture
+def signed(
+    evidence: RecordedRelease, policy: Path, tmp_path: Path, command: Command
+) -> Callable[[], tuple[object, ...]]:
+    """Call it to sign a check of the release by the policy, and for the command line that verifies it."""
+    pytest.importorskip("model_signing", reason="the optional extra signing is not installed")
+    private, public = keys(tmp_path)
+
+    def sign() -> tuple[object, ...]:
+        statement = tmp_path / "s.json"
+        command("check", evidence.out, "--policy", policy, "--attest", statement, "--sign", private)
+        return ("verify", evidence.out, "--signature", tmp_path / "s.json.sig", "--public-key", public)
+
+    return sign
+
+
+def test_a_signed_failure_is_a_failure(
+    signed: Callable[[], tuple[object, ...]], policy: Path, command: Command
+) -> None:
+    policy.write_text(GOOD.replace("0.5", "0.1"))
+    verify = signed()
+    done = command(*verify)
+    assert done.code == 1
+    assert "The signed check failed" in done.stderr
+    told = command(*verify, "--json")
+    assert (told.code, told.data["ok"]) == (1, False)
+    policy.write_text(GOOD)
+    passed = command(*signed())
+    assert passed.code == 0
+    assert "The result of its check was PASSED." in passed.stderr
+    assert command(*verify, "--json").data["ok"] is True
+
+
+def test_a_failure_that_was_waived_is_not_one(
+    signed: Callable[[], tuple[object, ...]], policy: Path, command: Command
+) -> None:
+    policy.write_text(
+        GOOD.replace("0.5}\nwaivers: []", "0.1}\nwaivers: [{rule: audit, reason: x, expires: 9999-12-31}]")
+    )
+    assert command(*signed()).code == 0
+
+
+@pytest.mark.parametrize("name", ["audit/pst-resnet8.json", "audit/seed-1/pst-resnet8.json", "certificate.json"])
+def test_evidence_that_was_removed_changed_or_added_is_named(
+    name: str, signed: Callable[[], tuple[object, ...]], evidence: RecordedRelease, command: Command
+) -> None:
+    second_seed(evidence)
+    verify = signed()
+    assert command(*verify).code == 0
+    kept = (evidence.vault / name).read_bytes()
+    (evidence.vault / name).unlink()
+    refused(command(*verify), 3, f"(removed: {name})", "restore it")
+    (evidence.vault / name).write_bytes(kept + b" ")
+    refused(command(*verify), 3, f"(changed: {name})")
+    (evidence.vault / name).write_bytes(kept)
+    (evidence.vault / "audit/at-8-resnet8.json").write_bytes(b"{}")
+    refused(command(*verify), 3, "(added: audit/at-8-resnet8.json)")
+
+
+def test_an_empty_vault_lacks_all_evidence(
+    signed: Callable[[], tuple[object, ...]], evidence: RecordedRelease, command: Command
+) -> None:
+    verify = signed()
+    shutil.rmtree(evidence.vault)
+    evidence.vault.mkdir()
+    refused(command(*verify), 3, "removed: run.json, manifest.jsonl")
+
+
+def test_the_policy_must_be_the_signed_one(
+    signed: Callable[[], tuple[object, ...]], policy: Path, tmp_path: Path, command: Command
+) -> None:
+    verify = signed()
+    assert command(*verify, "--policy", policy).code == 0
+    policy.write_text(GOOD + "# a comment\n")
+    refused(command(*verify, "--policy", policy), 3, f"{policy} is not the policy of", "whose result is PASSED")
+    refused(command(*verify, "--policy", tmp_path / "none.yaml"), 2, "none.yaml cannot be read")
+    refused(command("verify", verify[1], "--policy", policy), 2, "--signature")
+
+
+@pytest.mark.parametrize("content", [b"[]", b"{", b'{"subject": []}', b'{"subject": [{}], "predicate": {}}'])
+def test_a_signed_file_that_is_no_statement_is_refused(
+    content: bytes, tmp_path: Path, evidence: RecordedRelease, command: Command
+) -> None:
+    pytest.importorskip("model_signing", reason="the optional extra signing is not installed")
+    private, public = keys(tmp_path)
+    other = tmp_path / "other.json"
+    other.write_bytes(content)
+    signature = sign_statement(other, private)
+    done = command("verify", evidence.out, "--signature", signature, "--public-key", public)
+    refused(done, 2, f"{other} is signed but is no")
 
 
 def test_a_missing_extra_is_reported_with_its_install_command(

@@ -1,9 +1,10 @@
+import json
 from pathlib import Path
 
 import pytest
 from helpers import RecordedRelease
 
-from pueprotect.check.evidence import read_evidence
+from pueprotect.check.evidence import evidence_files, read_evidence
 from pueprotect.errors import VaultError
 from pueprotect.release.records import AuditRow
 
@@ -42,6 +43,24 @@ def test_damaged_evidence_is_an_error_that_names_the_file(
     assert name in str(caught.value)
     if part != "certify":
         assert part in str(caught.value)
+
+
+def test_all_seeds_are_read_in_order(evidence: RecordedRelease) -> None:
+    first = (evidence.vault / "audit/pst-resnet8.json").read_text()
+    for number, accuracy in ((10, 0.6), (2, 0.5), (1, 0.4)):
+        data = json.loads(first)
+        data["key"]["seed"], data["result"]["accuracy"] = number, accuracy
+        (evidence.vault / f"audit/seed-{number}").mkdir()
+        (evidence.vault / f"audit/seed-{number}/pst-resnet8.json").write_text(json.dumps(data))
+    (evidence.vault / "audit/seed-old").mkdir()
+    (evidence.vault / "audit/seed-old/pst-resnet8.json").write_text("no record")
+    found = read_evidence(evidence.out)
+    assert [record.key.seed for record in found.runs["pst", "resnet8"]] == [0, 1, 2, 10]
+    assert [row.accuracy for row in found.rows_by_attack["pst"]] == [0.45, 0.4, 0.5, 0.6]
+    assert len(found.runs["standard", "resnet8"]) == 1
+    names = evidence_files(evidence.vault)
+    assert names[:3] == ["run.json", "manifest.jsonl", "certificate.json"]
+    assert [name for name in names if "/seed-" in name] == [f"audit/seed-{n}/pst-resnet8.json" for n in (1, 2, 10)]
 
 
 def test_evidence_without_chance_has_no_recovered_share(evidence: RecordedRelease) -> None:

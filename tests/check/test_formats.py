@@ -5,7 +5,7 @@ from jsonschema import Draft202012Validator
 from junitparser import JUnitXml
 
 from pueprotect.check.formats import ANNOTATIONS, CheckReport, as_github, as_json, as_junit, as_sarif, as_text
-from pueprotect.check.policy import Policy
+from pueprotect.check.policy import ImageRules, Policy
 from pueprotect.check.policyfile import PolicyFile
 from pueprotect.check.verdicts import Verdict
 
@@ -22,7 +22,7 @@ ALL = (PASSED, FAILED, UNKNOWN, WAIVED, KNOWN)
 
 def reported(*verdicts: Verdict) -> CheckReport:
     lines: dict[tuple[str | int, ...], int] = {("audit",): 3, ("audit", "max_accuracy"): 4, ("images", "min_ssim"): 7}
-    file = PolicyFile(Path("my policy.yaml"), Policy(version=1), "f" * 64, lines)
+    file = PolicyFile(Path("my policy.yaml"), Policy(version=1, images=ImageRules(max_linf=8)), "f" * 64, lines)
     return CheckReport(file, "out", DIGEST, verdicts)
 
 

@@ -1,26 +1,53 @@
 from datetime import date
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from pydantic import ValidationError
 
-from pueprotect.check.policy import AuditRules, Policy, Waiver
+from pueprotect.certify.certificate import CertificateSettings
+from pueprotect.certify.surrogates import RECIPES
+from pueprotect.check.policy import WORST, AuditRules, CertifyRules, Policy, Recipe, Waiver
+from pueprotect.learning.training import default_epochs
 
 
 @pytest.mark.parametrize(
     ("section", "values"),
     [("certify", {"q": 0.9}), ("certify", {"eta": 0.1, "alpha": 0.05}), ("audit", {}), ("audit", {"attacks": {}}),
-     ("images", {})],
+     ("certify", {"recipe": "plain", "min_epochs": 20, "max_looks": 3}), ("audit", {"min_seeds": 3}), ("images", {})],
 )  # fmt: skip
 def test_a_section_that_limits_nothing_is_refused(section: str, values: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="sets no limit"):
         Policy.model_validate({"version": 1, section: values})
 
 
+def test_a_policy_without_a_rule_is_refused() -> None:
+    waiver = {"rule": "audit", "reason": "known", "expires": date(2027, 1, 31)}
+    for values in ({}, {"waivers": [waiver]}):
+        with pytest.raises(ValidationError, match="sets no limit; add one of certify, audit, images"):
+            Policy.model_validate({"version": 1} | values)
+
+
+def test_a_silent_policy_asks_for_what_the_commands_do_by_themselves() -> None:
+    rules = CertifyRules(max_learnability=0.5)
+    settings = CertificateSettings()
+    assert (rules.q, rules.alpha, rules.recipe) == (settings.q, settings.alpha, WORST)
+    shortest = min(default_epochs(10**power) for power in range(1, 8))
+    assert rules.min_epochs == AuditRules(max_accuracy=0.5).min_epochs == shortest
+    assert rules.max_looks == 10
+
+
+def test_a_policy_may_name_every_recipe() -> None:
+    assert set(get_args(Recipe)) == {WORST, *RECIPES}
+
+
 @pytest.mark.parametrize(
     "wrong",
     [{"version": 2}, {"audit": {"max_accuracy": 1.1}}, {"audit": {"max_accuracy": "0.5"}}, {"images": {"linf": 8}},
-     {"certify": {"min_draws": 0}}, {"certify": {"min_draws": 10, "q": 1.0}}, {"audit": {"suite": "nightly"}},
+     {"certify": {"min_draws": 0}}, {"certify": {"min_draws": 10, "q": 1.0}},
+     {"certify": {"min_draws": 10, "recipe": "best"}}, {"certify": {"min_draws": 10, "max_sigma": 0}},
+     {"certify": {"min_draws": 10, "min_epochs": 0}}, {"certify": {"min_draws": 10, "max_looks": 0}},
+     {"audit": {"suite": "quick", "min_seeds": 0}}, {"audit": {"suite": "quick", "min_test_images": 0}},
+     {"audit": {"suite": "nightly"}},
      {"images": {"min_ssim": float("nan")}}],
 )  # fmt: skip
 def test_unknown_keys_wrong_types_and_values_out_of_range_are_refused(wrong: dict[str, Any]) -> None:

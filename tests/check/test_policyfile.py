@@ -1,3 +1,4 @@
+import time
 from datetime import date
 from pathlib import Path
 
@@ -71,6 +72,15 @@ BAD = [
     ("version: 1\naudit: 3\n", 2, ("audit is 3", "keys")),
     ("version: 1\nimages: {max_linf: 8\n", 2, ("not YAML",)),
     ("- version: 1\n", 1, ("not a policy", "version: 1")),
+    ("version: 1\n", 1, ("the policy sets no limit", "certify, audit, images")),
+    ("version: 1\nwaivers: []\n", 1, ("the policy sets no limit",)),
+    ("version: 1\ncertify: {recipe: best, min_draws: 1}\n", 2, ("certify.recipe is 'best'", "one of worst, online")),
+    ("version: 1\nimages: &all\n  max_linf: 8\n", 2, ("anchors (&) and aliases (*) are not allowed",)),
+    ("version: 1\nimages: &all {max_linf: 8}\n", 2, ("anchors (&) and aliases (*) are not allowed",)),
+    ("version: 1\nimages:\n  max_linf: *all\n", 3, ("anchors (&) and aliases (*) are not allowed",)),
+    ("version: 1\nimages:\n  <<: *all\n", 3, ("anchors (&) and aliases (*) are not allowed",)),
+    ("version: 1\nwaivers:\n" + "[" * 500, 3, ("more than 20 levels of lists and keys",)),
+    ("version: 1\n" + "".join(f"a{n}: 1\n" for n in range(6000)), 5000, ("more than 10000 keys and values",)),
 ]  # fmt: skip
 
 
@@ -93,6 +103,28 @@ def test_odd_files_are_refused_in_one_sentence(content: bytes, tmp_path: Path) -
     with pytest.raises(InputError, match=r"policy\.yaml") as caught:
         read_policy(path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_may_not_be_endless(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="more than 1048576 bytes"):
+        read_policy(write(tmp_path, CONTRACT + "#" * (1 << 20)))
+    whole = write(tmp_path, CONTRACT + "#" * ((1 << 20) - len(CONTRACT)))
+    assert read_policy(whole).policy.version == 1, "a file of the largest size is read"
+
+
+def test_aliases_of_aliases_are_refused_at_once(tmp_path: Path) -> None:
+    """Ten names of ten names, eight times: a hundred million entries."""
+    rows = ["a0: &a0 [x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9))]
+    began = time.perf_counter()
+    with pytest.raises(InputError, match="line 2: anchors"):
+        read_policy(write(tmp_path, "version: 1\n" + "\n".join(rows)))
+    assert time.perf_counter() - began < 5
+
+
+def test_twenty_levels_are_read(tmp_path: Path) -> None:
+    """They are no policy, but the message is about the policy."""
+    with pytest.raises(InputError, match="unknown key a"):
+        read_policy(write(tmp_path, CONTRACT + "a: " + "[" * 18 + "]" * 18))
 
 
 def test_a_missing_file_names_the_option(tmp_path: Path) -> None:

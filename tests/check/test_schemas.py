@@ -63,6 +63,8 @@ def test_the_policys_schema_refuses_what_the_reader_refuses(command: Command) ->
     validator = schema(command, "policy")
     validator.validate({"version": 1, "certify": {"q": 0.9, "max_learnability": 0.25}, "waivers": []})
     assert not validator.is_valid({"version": 1, "image": {}})
+    assert not validator.is_valid({"version": 1})
+    assert not validator.is_valid({"version": 1, "waivers": []})
     assert not validator.is_valid({"version": 1, "images": {"max_linf": 300}})
     assert command("schema").stdout.split() == ["policy", *RECORDS]
     assert set(Policy.model_fields) == set(validator.schema["properties"])

@@ -16,7 +16,7 @@ TEN = [
      ["FAIL", "audit.pst.max_recovered", "share recovered by pst (resnet8) is 25.0%, the limit 20.0%"]),
     ("pixels", GOOD.replace("max_linf: 8", "max_linf: 1"), 1, ["FAIL", "images.max_linf", "levels, the limit 1"]),
     ("draws", GOOD.replace("min_draws: 1000", "min_draws: 2000"), 3,
-     ["?", "certify.min_draws", "1000 draws", "run: pueprotect certify", "--draws 2000 --baseline"]),
+     ["?", "certify.min_draws", "draws behind the bound: 1000, at least 2000", "--draws 2000 --baseline"]),
     ("unmeasured", GOOD.replace("{pst: {max", "{jpeg-30: {max"), 3,
      ["?", "audit.jpeg-30", "not recorded", "run: pueprotect audit", "--attack jpeg-30"]),
     ("unknown key", GOOD.replace("max_linf", "linf_max"), 2, ["line 4", "unknown key images.linf_max", "allowed here"]),
@@ -133,8 +133,16 @@ def test_a_folder_of_another_tool_is_checked_against_evidence_for_its_files(
     words = ("--test", test, "--attack", "standard", "--device", "cpu", "--epochs", 1, "--json")
     assert command("audit", foreign, *words).code == 0
     policy = tmp_path / "p.yaml"
-    policy.write_text("version: 1\naudit: {max_accuracy: 1.0}\n")
-    assert command("check", foreign, "--policy", policy).code == 0
+    accepted = ("min_epochs", "flags.no-clean-line", "flags.small-test", "flags.under-trained.standard")
+    waivers = "".join(f"- {{rule: audit.{rule}, reason: a test, expires: 9999-12-31}}\n" for rule in accepted)
+    limits = "version: 1\naudit: {max_accuracy: 1.0}\n"
+    policy.write_text(limits)
+    bare = command("check", foreign, "--policy", policy)
+    assert bare.code == 3, "nothing shows that clean images would have taught more"
+    assert "audit.flags.no-clean-line" in bare.stdout
+    policy.write_text(f"{limits}waivers:\n{waivers}")
+    passing = command("check", foreign, "--policy", policy)
+    assert passing.code == 0, passing.stdout
     (foreign / "cat/000.png").write_bytes((foreign / "cat/001.png").read_bytes())
     stale = command("check", foreign, "--policy", policy)
     assert stale.code == 3

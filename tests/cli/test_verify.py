@@ -1,6 +1,8 @@
 from pathlib import Path
 
-from helpers import Command, Release, refused
+from helpers import Command, Release, put_files, refused
+
+from pueprotect.release.vault import Vault
 
 
 def test_verify_lists_every_difference(release: Release, tmp_path: Path, command: Command) -> None:
@@ -25,3 +27,12 @@ def test_verify_lists_every_difference(release: Release, tmp_path: Path, command
 
 def test_verify_without_vault(photos: Path, command: Command) -> None:
     refused(command("verify", photos), 2, f"{photos}.vault")
+
+
+def test_one_file_is_one_file(tmp_path: Path, command: Command) -> None:
+    vault = Vault.create(tmp_path / "out.vault")
+    vault.write_manifest(put_files(tmp_path / "out", {"ant/0.png": b"x"}))
+    vault.seal({})
+    done = command("verify", tmp_path / "out")
+    assert done.code == 0
+    assert done.stderr == "1 file recorded; all are as released.\n"

@@ -161,7 +161,7 @@ OPTIONS = {
     "check": "vault policy format report baseline attest sign workers",
     "report": "vault out policy with-originals images",
     "schema": "",
-    "verify": "vault signature public-key json",
+    "verify": "vault signature public-key policy json",
     "attacks": "json",
     "sample": "",
     "doctor": "json",

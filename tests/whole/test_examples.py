@@ -21,7 +21,7 @@ ROOT = Path(pueprotect.__file__).parents[1]
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NEEDED = ("run.json", "manifest.jsonl", "certificate.json", "certify", "audit")
 POLICY = """version: 1
-certify: {max_learnability: 0.5, min_draws: 1000}
+certify: {eta: 0.003, max_learnability: 0.5, min_draws: 1000}
 audit: {suite: quick, max_accuracy: 0.5}
 images: {min_coverage: 1.0, max_linf: 8}
 """

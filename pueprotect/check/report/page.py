@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import date
 from itertools import chain, pairwise, zip_longest
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -94,7 +95,8 @@ def render(
     if stale := certificate is not None and certificate.data_digest != evidence.digest:
         certificate = None
     worst = sorted((row for row in evidence.rows if row.ssim is not None), key=lambda row: row.ssim or 0.0)[:WORST]
-    details = [(record, record.result.details) for record in evidence.fresh]
+    firsts = [runs[0] for runs in evidence.runs.values()]
+    details = [(record, record.result.details) for record in firsts]
     return environment.get_template("template.html").render(
         name=evidence.out.resolve().name,
         today=today,
@@ -127,14 +129,16 @@ def percent(value: float | None) -> str:
 
 
 def bars(evidence: Evidence, check: CheckReport | None) -> list[Bar]:
-    """Every fresh attack with a figure, the most damaging first."""
+    """Every fresh attack with a figure, the mean over its seeds, the most damaging first."""
     rules = check.file.policy.audit if check else None
     found = []
-    for record in evidence.fresh:
-        if not record.result.failed:
+    for runs in evidence.runs.values():
+        record = runs[0]
+        shares = [share for run in runs if (share := evidence.recovered(run)) is not None]
+        row = AuditRow.over([run.result for run in runs], mean(shares) if len(shares) == len(runs) else None)
+        if not row.failed:
             line = evidence.clean_line(record)
             clean = line.result.accuracy if line else None
-            row = AuditRow.over([record.result], evidence.recovered(record))
             found.append(Bar(row, clean, record.chance, _gate(rules, record, clean) if rules else None))
     return sorted(found, key=lambda bar: (-(bar.row.accuracy or 0.0), bar.row.attack, bar.row.arch))
 

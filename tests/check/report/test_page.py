@@ -83,7 +83,9 @@ def test_the_certificate_shows_the_bound_of_the_population_and_only_drawn_curves
     def change(data: Any) -> None:
         for point in data["curve"]:
             point["population"] = 0.613
-        screened = [point | {"certified_learnability": None, "population": None} for point in data["curve"]]
+        screened = [
+            point | {"certified_learnability": None, "population": None, "rank": None} for point in data["curve"]
+        ]
         data["recipes"]["online"] = data["recipes"]["plain"] | {"recipe": "online", "curve": screened}
 
     evidence.edit("certificate.json", change)

@@ -106,8 +106,9 @@ def read_job(src: Path, options: Options, machine: Machine, partial: Path) -> Jo
     released_names(folder, options.file_format)
     find(options.method).check(folder, options.settings(surrogate, len(folder.entries), size))
     loaded = read_folder(
-        folder, size, workers=options.workers, progress=machine.progress, label="read originals", cache=partial
-    )
+        folder, size, workers=options.workers, progress=machine.progress, label="read originals", cache=partial,
+        encoder=Encoder(epsilon=options.epsilon, file_format=options.file_format, metadata=options.metadata),
+    )  # fmt: skip
     pixels, unusable = loaded.pixels, (*folder.unsupported, *loaded.unusable)
     if unusable and not options.skip_unsupported:
         raise UnusableImages(unusable, len(folder.entries) + len(folder.unsupported), SKIP)

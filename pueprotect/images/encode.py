@@ -21,6 +21,7 @@ from pueprotect.images import sixteen_bit as deep
 from pueprotect.images.buffers import scratch, shared
 from pueprotect.images.decode import HEIC_SUFFIXES, Picture, content_of, opened, picture_of
 from pueprotect.images.folders import ImageFolder
+from pueprotect.images.listing import OTHER_PICTURES, SUFFIXES
 from pueprotect.images.metadata import Descriptions, descriptions
 from pueprotect.images.overlay import Levels, lay
 from pueprotect.images.similarity import deviation, image_deviation, ssim
@@ -57,10 +58,14 @@ class Realised:
 
 
 def released_name(path: str, file_format: FileFormat) -> str:
-    """The path of the released file for the image at `path`, both relative and POSIX; HEIC becomes JPEG."""
+    """The path of the released file for the image at `path`, both relative and POSIX; HEIC becomes JPEG.
+
+    A suffix that is not one of pictures is a part of the name and stays.
+    """
     old = PurePosixPath(path)
     if file_format == "png":
-        return old.with_suffix(".png").as_posix()
+        known = old.suffix.lower() in SUFFIXES | OTHER_PICTURES
+        return old.with_suffix(".png").as_posix() if known else f"{path}.png"
     return old.with_suffix(".jpg").as_posix() if old.suffix.lower() in HEIC_SUFFIXES else path
 
 

@@ -142,17 +142,15 @@ def load(
     return loaded.pixels
 
 
-def twins(folder: ImageFolder, pixels: Pixels) -> list[tuple[str, str]]:
-    """Pairs of images with equal working copies and different labels: the first of each picture, and another.
+def twins(folder: ImageFolder, pixels: Pixels) -> list[tuple[ImageEntry, ...]]:
+    """The images of each picture that is there more than once: those with equal working copies.
 
     `pixels` are (N, S, S, 3) uint8 in the order of the folder's entries.
     """
-    first, found = dict[bytes, ImageEntry](), []
+    alike = dict[bytes, list[ImageEntry]]()
     for entry, copy in zip(folder.entries, pixels, strict=True):
-        known = first.setdefault(hashlib.sha256(copy.tobytes()).digest(), entry)
-        if known.label != entry.label:
-            found.append((known.path, entry.path))
-    return found
+        alike.setdefault(hashlib.sha256(copy.tobytes()).digest(), []).append(entry)
+    return [tuple(entries) for entries in alike.values() if len(entries) > 1]
 
 
 def working_size(folder: ImageFolder, sample: int = 64) -> tuple[int, str]:

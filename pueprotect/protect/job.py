@@ -12,13 +12,14 @@ import PIL
 
 from pueprotect.errors import UnusableImages
 from pueprotect.images.encode import Encoder, released_names
-from pueprotect.images.folders import ImageFolder, scan
+from pueprotect.images.folders import ImageEntry, ImageFolder, scan
 from pueprotect.images.holdout import stratified_holdout
 from pueprotect.images.jpeg_quality import QualityChoice
 from pueprotect.images.working_copies import compacted, read_folder, twins, working_size
 from pueprotect.learning.data import ImageSet, image_set
 from pueprotect.learning.device import Machine
 from pueprotect.learning.models import architecture, choose_surrogate
+from pueprotect.protect.left_out import breakdown, refuse_empty
 from pueprotect.protect.methods.base import Mask, Noise, NoiseSettings, find
 from pueprotect.protect.options import Options
 from pueprotect.protect.preflight import check_space
@@ -43,7 +44,8 @@ class Job:
     sources: dict[str, str]
     images: ImageSet
     converted: dict[str, list[str]]
-    twins: list[tuple[str, str]]
+    twins: list[tuple[ImageEntry, ...]]
+    lost: tuple[str, ...]
     explained: dict[str, str]
     ranks: int
 
@@ -88,7 +90,8 @@ class Job:
             images=len(folder.entries), classes=len(folder.classes), train_images=len(self.held) - held,
             holdout_images=held, method=settings.method, mode=settings.mode, epsilon=settings.epsilon / 255,
             rounds=facts.rounds, surrogate=facts.surrogate, self_check=facts.self_check, seconds=seconds,
-            vault=str(vault), skipped=[LeftOut(path=path, reason=reason) for path, reason in folder.unsupported],
+            vault=str(vault), class_counts=folder.counts,
+            skipped=[LeftOut(path=path, reason=reason) for path, reason in folder.unsupported],
         )  # fmt: skip
 
 
@@ -98,7 +101,9 @@ def read_job(src: Path, options: Options, machine: Machine, partial: Path) -> Jo
     Raises:
         InputError: folder, options or images that cannot be used.
     """
-    folder = scan(src, options.labels, depth=options.label_depth)
+    folder = scan(src, options.labels, depth=options.label_depth, follow=options.follow_symlinks)
+    if not (options.skip_unsupported or folder.unsupported):
+        refuse_empty(folder)
     size, why_size = working_size(folder) if options.size is None else (options.size, f"size {options.size}: as asked")
     surrogate, why_surrogate = choose_surrogate(options.surrogate, machine.device)
     architecture(surrogate, size)
@@ -111,7 +116,10 @@ def read_job(src: Path, options: Options, machine: Machine, partial: Path) -> Jo
     )  # fmt: skip
     pixels, unusable = loaded.pixels, (*folder.unsupported, *loaded.unusable)
     if unusable and not options.skip_unsupported:
-        raise UnusableImages(unusable, len(folder.entries) + len(folder.unsupported), SKIP)
+        which = breakdown((path for path, _ in unusable), options.class_depth)
+        remedy = f"All of them: {which}. {SKIP}" if len(unusable) > 1 else SKIP
+        raise UnusableImages(unusable, len(folder.entries) + len(folder.unsupported), remedy)
+    classes = {*folder.classes, *folder.empty}
     if loaded.unusable:
         entries, folder = folder.entries, folder.without(loaded.unusable)
         lost = {path for path, _ in loaded.unusable}
@@ -127,6 +135,7 @@ def read_job(src: Path, options: Options, machine: Machine, partial: Path) -> Jo
         sources=loaded.digests,
         converted=loaded.converted,
         twins=twins(folder, pixels),
+        lost=tuple(sorted(classes - set(folder.classes))),
         explained={"device": machine.device.reason, "size": why_size, "surrogate": f"{surrogate}: {why_surrogate}"},
         ranks=machine.group.size,
     )

@@ -70,7 +70,8 @@ def protect(
         Literal["keep", "png"], typer.Option("--format", help="Keep each file's format, or write PNG.")
     ] = "keep",
     metadata: Annotated[
-        Literal["minimal", "keep"], typer.Option(help="minimal: ICC profile only; keep: EXIF and XMP text, no GPS.")
+        Literal["minimal", "keep"],
+        typer.Option(help="minimal: colours and resolution only; keep: EXIF and XMP text, no GPS."),
     ] = "minimal",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing OUT and its vault.")] = False,
     skip_unsupported: Annotated[

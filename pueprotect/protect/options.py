@@ -29,7 +29,7 @@ class Options:
         label_depth: which folder of an image's path names its class, from 1.
         follow_symlinks: follow linked folders and files that lead into one other folder.
         file_format: keep each container, or write PNG.
-        metadata: keep the ICC profile only, or EXIF and XMP text as well.
+        metadata: keep ICC profile, gamma and resolution only, or EXIF and XMP text as well.
         overwrite: replace an earlier release and its vault.
         skip_unsupported: leave out pictures that cannot be released faithfully, instead of refusing the folder.
         resume: use finished noise and finished files of an interrupted run.

@@ -127,8 +127,8 @@ def test_wanted_rows_are_moved_together_in_place(wanted):
 
 
 def broken_exif():
-    """EXIF whose resolution is a text, which encoders do not write."""
-    return b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<HHHI4sI", 1, 282, 2, 4, b"abc\0", 0)
+    """EXIF whose description is a number, which encoders do not write."""
+    return b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<HHHIfI", 1, 270, 11, 1, 1.5, 0)
 
 
 @pytest.mark.parametrize(

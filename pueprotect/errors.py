@@ -27,6 +27,7 @@ class ExitCode(IntEnum):
     ERROR = 2  # usage, input or an internal error
     INCONCLUSIVE = 3  # abstained, incomplete, or evidence for other files
     INTERRUPTED = 130
+    CLOSED_PIPE = 141  # nobody reads the output any more, as in `pueprotect check OUT | head -1`
 
 
 class PueprotectError(Exception):

@@ -6,6 +6,7 @@ The two are written from their papers' descriptions.
 import hashlib
 import json
 import shutil
+import struct
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -304,6 +305,38 @@ def noise_levels(side=16, epsilon=8, seed=1):
 def icc_profile(space="sRGB"):
     """A colour profile as files hold it."""
     return ImageCms.ImageCmsProfile(ImageCms.createProfile(space)).tobytes()
+
+
+def bmp_with_alpha(path):
+    masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    header = struct.pack("<IiiHHIIiiII", 108, 4, 4, 1, 32, 3, 64, 0, 0, 0, 0) + masks + bytes(52)
+    path.write_bytes(b"BM" + struct.pack("<IHHI", 14 + 108 + 64, 0, 0, 122) + header + bytes([9, 8, 7, 99]) * 16)
+    return path
+
+
+def cmyk_profile():
+    """The smallest CMYK output profile that Little CMS accepts: one lookup table from CMYK to XYZ-like Lab."""
+    grid = 2
+    table = b""
+    for corner in range(grid**4):
+        c, m, y, k = ((corner >> shift) & 1 for shift in (3, 2, 1, 0))
+        lightness = 0 if k else 255 - 60 * (c + m + y)
+        table += bytes((max(0, lightness), 128 + 40 * (m - c), 128 + 40 * (y - c)))
+    linear = bytes(range(256))
+    lut = b"mft1\0\0\0\0" + bytes((4, 3, grid, 0))
+    lut += b"".join(struct.pack(">i", value) for value in (65536, 0, 0, 0, 65536, 0, 0, 0, 65536))
+    lut += linear * 4 + table + linear * 3
+    lut += bytes(-len(lut) % 4)
+    white = b"XYZ \0\0\0\0" + struct.pack(">iii", 63190, 65536, 54061)
+    text = b"desc\0\0\0\0" + struct.pack(">I", 5) + b"cmyk\0" + bytes(78) + bytes(3)
+    parts, offset, tags = [(b"A2B0", lut), (b"wtpt", white), (b"desc", text)], 128 + 4 + 12 * 3, b""
+    for name, data in parts:
+        tags += name + struct.pack(">II", offset, len(data))
+        offset += len(data)
+    head = struct.pack(">I4sI4s4s4s", offset, b"lcms", 0x02100000, b"prtr", b"CMYK", b"Lab ") + bytes(12) + b"acsp"
+    head += bytes(24) + struct.pack(">III", 0, 0, 0) + struct.pack(">iii", 63190, 65536, 54061)
+    head += bytes(128 - len(head))
+    return head + struct.pack(">I", 3) + tags + b"".join(data for _, data in parts)
 
 
 def colours(mode, dtype=np.uint8, seed=0):

@@ -33,7 +33,11 @@ class Stream:
         """The Rich console."""
         from rich.console import Console
 
-        return Console(stderr=self._stderr, highlight=False)
+        class Plain(Console):
+            def on_broken_pipe(self) -> None:
+                raise  # Rich would end the process with the code of a failed gate
+
+        return Plain(stderr=self._stderr, highlight=False)
 
     @property
     def is_terminal(self) -> bool:

@@ -9,7 +9,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import wraps
 from types import FrameType
 from typing import ParamSpec
@@ -30,21 +30,42 @@ def reported(command: Callable[P, int]) -> Callable[P, None]:
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            with _terminable(), warnings.catch_warnings():
-                # Pillow warns about damaged metadata and large pictures; what matters becomes an error of ours.
-                warnings.filterwarnings("ignore", module=r"PIL\.")
-                code: int = command(*args, **kwargs)
-        except KeyboardInterrupt:
-            complain("interrupted; finished work is kept. Run the same command with --resume to go on.")
-            code = ExitCode.INTERRUPTED
-        except Exception as error:
-            if os.environ.get(DEBUG) == "1":
-                err.console.print_exception()
-            complain(_sentence(error))
-            code = error.exit_code if isinstance(error, PueprotectError) else ExitCode.ERROR
+            code = _code(lambda: command(*args, **kwargs))
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _discard_output()
+            code = ExitCode.CLOSED_PIPE
         raise typer.Exit(code)
 
     return run
+
+
+def _code(command: Callable[[], int]) -> int:
+    """The exit code of a command; it writes the sentence about a failure."""
+    try:
+        with _terminable(), warnings.catch_warnings():
+            # Pillow warns about damaged metadata and large pictures; what matters becomes an error of ours.
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            return command()
+    except KeyboardInterrupt:
+        complain("interrupted; finished work is kept. Run the same command with --resume to go on.")
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        if os.environ.get(DEBUG) == "1":
+            err.console.print_exception()
+        complain(_sentence(error))
+        return error.exit_code if isinstance(error, PueprotectError) else ExitCode.ERROR
+
+
+def _discard_output() -> None:
+    """Lead stdout and stderr nowhere: nobody reads them any more, and flushing them at the exit would fail again."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # a stream without a file, as in tests
+            os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pueprotect.protect.report import Report
 
 SHOWN = 3
+LISTED_CLASSES = 10
 
 
 def _methods(incomplete: str) -> list[str]:
@@ -62,16 +63,20 @@ def protect(
     label_depth: Annotated[
         int, typer.Option(help="Which folder of an image's path names its class: 1 is the first.")
     ] = 1,
+    follow_symlinks: Annotated[
+        bool, typer.Option("--follow-symlinks", help="Follow linked folders and files that lead into one other folder.")
+    ] = False,
     file_format: Annotated[
         Literal["keep", "png"], typer.Option("--format", help="Keep each file's format, or write PNG.")
     ] = "keep",
     metadata: Annotated[
-        Literal["minimal", "keep"], typer.Option(help="minimal: ICC profile only; keep: EXIF and XMP text, no GPS.")
+        Literal["minimal", "keep"],
+        typer.Option(help="minimal: colours and resolution only; keep: EXIF and XMP text, no GPS."),
     ] = "minimal",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing OUT and its vault.")] = False,
     skip_unsupported: Annotated[
         bool,
-        typer.Option("--skip-unsupported", help="Leave out pictures that cannot be released, such as HEIC or GIF."),
+        typer.Option("--skip-unsupported", help="Leave out pictures that cannot be released, and empty classes."),
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on after an interruption.")] = False,
     release_anyway: Annotated[
@@ -97,9 +102,9 @@ def protect(
         options = Options(
             method=method, mode=mode, epsilon=levels, preset=preset, surrogate=surrogate,
             size=None if size == "auto" else int(size), sigma=sigma, rounds=rounds, seed=seed, visibility=visibility,
-            holdout=holdout, labels=labels, label_depth=label_depth, skip_unsupported=skip_unsupported,
-            file_format=file_format, metadata=metadata, overwrite=overwrite, resume=resume,
-            release_anyway=release_anyway, workers=workers,
+            holdout=holdout, labels=labels, label_depth=label_depth, follow_symlinks=follow_symlinks,
+            skip_unsupported=skip_unsupported, file_format=file_format, metadata=metadata,
+            overwrite=overwrite, resume=resume, release_anyway=release_anyway, workers=workers,
         )  # fmt: skip
         if not machine.group.leads:
             assist(method, machine)
@@ -150,12 +155,22 @@ def _levels(epsilon: str) -> int:
     return int(budget * 255 + 1e-6)
 
 
+def _classes(counts: dict[str, int]) -> str:
+    """Each class with its number of images or, if there are many, the first names and the extremes."""
+    if len(counts) <= LISTED_CLASSES:
+        return ", ".join(f"{name} {count}" for name, count in counts.items())
+    smallest, largest = (pick(counts, key=counts.__getitem__) for pick in (min, max))
+    first = ", ".join(list(counts)[:LISTED])
+    return f"{first} ...; {counts[smallest]} ({smallest}) to {counts[largest]} ({largest}) images each"
+
+
 def _show(report: Report) -> None:
     result, check = report.result, report.result.self_check
     rows = table("what", "value", left=(0, 1))
     for name, reason in report.explained.items():
         rows.add_row(name, escape(reason))
     rows.add_row("images", f"{result.images} in {result.classes} classes, {result.holdout_images} held out")
+    rows.add_row("classes", escape(printable(_classes(result.class_counts))))
     made = f"{result.rounds} rounds" if result.rounds else "in closed form"
     rows.add_row("noise", f"{result.method.upper()}, {result.mode}, {made}")
     if realised := result.realised:

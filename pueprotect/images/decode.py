@@ -9,9 +9,10 @@ embedded picture (MPO: gain maps, stereo pairs) counts as its first picture; the
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import struct
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -32,6 +33,7 @@ Pixels = npt.NDArray[np.uint8]
 AnyPixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
 MODES = frozenset({"RGB", "RGBA", "L", "LA", "P", "PA"})
+_ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and the values that exchange height and width
 HEIC_SUFFIXES = frozenset({".heic", ".heif"})
 FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 if pillow_heif is not None:
@@ -48,12 +50,16 @@ class Picture:
         container: JPEG, PNG, WEBP, BMP, TIFF or HEIF.
         icc: colour profile of `pixels`, if any.
         converted: `palette`, `CMYK` or `HEIC` where `pixels` were converted from that, else empty.
+        dpi: horizontal and vertical resolution of the upright picture, in pixels per inch.
+        chunks: name and content of the PNG chunks that say which colours the values mean, if there is no `icc`.
     """
 
     content: Image.Image | npt.NDArray[np.uint16]
     container: str
     icc: bytes | None = None
     converted: str = ""
+    dpi: tuple[float, float] | None = None
+    chunks: tuple[tuple[bytes, bytes], ...] = ()
 
     @cached_property
     def pixels(self) -> AnyPixels:
@@ -86,6 +92,23 @@ class Picture:
         if colours.dtype == np.uint16:
             colours = (colours >> 8).astype(np.uint8)
         return np.repeat(colours, 3, axis=2) if colours.shape[2] == 1 else colours  # type: ignore[return-value]
+
+    def corner(self, side: int = 16) -> Picture:
+        """At most `side` x `side` pixels that can be written if, and only if, the whole picture can.
+
+        They have its mode, profile and resolution, and are transparent if it is.
+        """
+        if not isinstance(self.content, Image.Image):
+            part = self.content[:side, :side].copy()
+            if self.alpha is not None:
+                part[0, 0, -1] = self.alpha.min()
+            return replace(self, content=part)
+        small = self.content.crop((0, 0, min(side, self.content.width), min(side, self.content.height)))
+        if "A" in small.mode:
+            alpha = small.getchannel("A")
+            alpha.putpixel((0, 0), self.content.getchannel("A").getextrema()[0])
+            small.putalpha(alpha)
+        return replace(self, content=small)
 
 
 @contextmanager
@@ -121,7 +144,7 @@ def _refuse_unfaithful(image: Image.Image, name: Path) -> None:
         raise ImageError(f"{name} has {frames} frames; save the frame you want as a single image.")
     if (depth := image.info.get("bit_depth", 8)) > 8 and image.format == "HEIF":
         raise ImageError(f"{name}: HEIC of {depth} bits is not supported; save it as 16-bit PNG or 8-bit JPEG.")
-    if image.mode == "CMYK":
+    if image.mode == "CMYK" and not deep.is_deep(image):
         if not image.info.get("icc_profile"):
             raise ImageError(f"{name}: mode CMYK without a colour profile has no defined colours; convert it to RGB.")
         return
@@ -157,18 +180,45 @@ def decode(path: str | Path, content: bytes | None = None) -> Picture:
 
 def picture_of(image: Image.Image) -> Picture:
     """The picture of an opened image."""
-    container = container_of(image)
+    container, dpi = container_of(image), _dpi(image)
     icc: bytes | None = image.info.get("icc_profile") or None
+    chunks = _colour_chunks(image) if image.format == "PNG" and icc is None else ()
     if deep.is_deep(image):
-        return Picture(deep.pixels_of(image), container, icc)
+        return Picture(deep.pixels_of(image), container, icc, dpi=dpi, chunks=chunks)
     content, converted = _shown(image)
-    return Picture(content, container, None if converted == "CMYK" else icc, converted)
+    return Picture(content, container, None if converted == "CMYK" else icc, converted, dpi, chunks)
+
+
+def _dpi(image: Image.Image) -> tuple[float, float] | None:
+    """`Picture.dpi` of an image that has not been turned yet; None where it is absent or makes no sense."""
+    try:
+        across, down = (float(value) for value in image.info["dpi"])
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None
+    if not (1 < across < 60_000 and 1 < down < 60_000):
+        return None
+    # Pillow decodes a whole PNG to look for EXIF behind the pixels.
+    exif = {} if image.format == "PNG" and "exif" not in image.info else image.getexif()
+    return (down, across) if exif.get(_ORIENTATION) in _SIDEWAYS else (across, down)
+
+
+def _colour_chunks(image: Image.Image) -> tuple[tuple[bytes, bytes], ...]:
+    """`Picture.chunks`: gamma and primaries as they were stored, or the mark of sRGB, which goes before both."""
+    if (intent := image.info.get("srgb")) is not None:
+        return ((b"sRGB", bytes([intent])),)
+    gamma = [image.info["gamma"]] if "gamma" in image.info else []
+    numbers = ((b"gAMA", gamma), (b"cHRM", image.info.get("chromaticity", ())))
+    return tuple(
+        (name, struct.pack(f">{len(values)}I", *(round(100_000 * value) for value in values)))
+        for name, values in numbers
+        if values
+    )
 
 
 def _shown(image: Image.Image) -> tuple[Image.Image, str]:
     """The upright image in mode L, LA, RGB or RGBA, and `Picture.converted`."""
     if image.mode == "CMYK":
-        return _upright(_through_profile(image)), "CMYK"
+        return _through_profile(_upright(image)), "CMYK"
     converted = "HEIC" if image.format == "HEIF" else "palette" if image.mode in ("P", "PA") else ""
     image = _upright(image)
     mode = "L" if image.mode in ("L", "LA") else "RGB"
@@ -229,29 +279,31 @@ class WorkingCopy(NamedTuple):
     sides: tuple[int, int]
 
 
-def working_copy(path: Path, size: int, content: bytes | None = None) -> WorkingCopy:
+def working_copy(
+    path: Path, size: int, content: bytes | None = None, inspect: Callable[[Image.Image, Picture], None] | None = None
+) -> WorkingCopy:
     """Decode, and resize to `size` x `size` without keeping the aspect (Lanczos; unchanged if it fits).
 
-    Large JPEGs are decoded at the smallest eighth of their size that is at least twice `size`.
+    Large JPEGs are decoded at the smallest eighth of their size that is at least twice `size`. `inspect` receives the
+    opened image and its picture, of that size, and may refuse it.
 
     Raises:
         ImageError: the file cannot be decoded, or not faithfully.
     """
     with opened(path, content=content_of(path) if content is None else content) as image:
         width, height = image.size
-        if deep.is_deep(image):
-            picture = Picture(deep.pixels_of(image), "")
-            shown, converted, grey = Image.fromarray(picture.rgb), "", picture.colours.shape[2] == 1
-            height, width = shown.height, shown.width
-        else:
-            if image.format in ("JPEG", "MPO") and image.mode != "CMYK" and min(image.size) >= 2 * size:
-                image.draft(None, (2 * size, 2 * size))
-            stored = image.size
-            shown, converted = _shown(image)
-            grey = shown.mode in ("L", "LA")
-            if shown.size != stored:  # turned by a quarter
-                width, height = height, width
+        if image.format in ("JPEG", "MPO") and image.mode != "CMYK" and min(image.size) >= 2 * size:
+            image.draft(None, (2 * size, 2 * size))
+        stored = image.size
+        picture = picture_of(image)
+        if inspect is not None:
+            inspect(image, picture)
+        mode, upright = picture.kind
+        sides = (height, width) if upright == stored[::-1] else (width, height)  # else turned by a quarter
+        shown = picture.content
+        if not isinstance(shown, Image.Image):
+            shown = Image.fromarray(picture.rgb)
         rgb = shown if shown.mode == "RGB" else shown.convert("RGB")
         # With a gap, large pictures are first reduced by whole factors, at no visible loss.
         fitted = rgb.resize((size, size), Image.Resampling.LANCZOS, reducing_gap=3.0)
-        return WorkingCopy(np.array(fitted, dtype=np.uint8), converted, grey, (height, width))
+        return WorkingCopy(np.array(fitted, dtype=np.uint8), picture.converted, mode.startswith("L"), sides)

@@ -21,6 +21,7 @@ from pueprotect.images import sixteen_bit as deep
 from pueprotect.images.buffers import scratch, shared
 from pueprotect.images.decode import HEIC_SUFFIXES, Picture, content_of, opened, picture_of
 from pueprotect.images.folders import ImageFolder
+from pueprotect.images.listing import OTHER_PICTURES, SUFFIXES
 from pueprotect.images.metadata import Descriptions, descriptions
 from pueprotect.images.overlay import Levels, lay
 from pueprotect.images.similarity import deviation, image_deviation, ssim
@@ -57,10 +58,14 @@ class Realised:
 
 
 def released_name(path: str, file_format: FileFormat) -> str:
-    """The path of the released file for the image at `path`, both relative and POSIX; HEIC becomes JPEG."""
+    """The path of the released file for the image at `path`, both relative and POSIX; HEIC becomes JPEG.
+
+    A suffix that is not one of pictures is a part of the name and stays.
+    """
     old = PurePosixPath(path)
     if file_format == "png":
-        return old.with_suffix(".png").as_posix()
+        known = old.suffix.lower() in SUFFIXES | OTHER_PICTURES
+        return old.with_suffix(".png").as_posix() if known else f"{path}.png"
     return old.with_suffix(".jpg").as_posix() if old.suffix.lower() in HEIC_SUFFIXES else path
 
 
@@ -137,16 +142,12 @@ class Encoder:
             with partial.open("wb") as file:  # other threads run while Pillow encodes to a file, not to memory
                 self.encode(before, noise, kept, source, file)
             released = partial.read_bytes()
-            with opened(partial, target, released) as image:
-                after = picture_of(image)
-            self._compare(before, after, source, target)
-            linf, psnr = _deviation(before, after)
-            if after.container != "JPEG" and linf > self.epsilon:
-                raise ImageError(f"{target} differs by {linf} levels instead of {self.epsilon}; use --format png.")
+            after, linf, psnr = _read_back(before, released, source, self.epsilon)
             os.replace(partial, target)
         except OSError as error:
             fix = "fix the cause, and repeat the same command with --resume"
-            raise ImageError(f"{target} cannot be written ({error.strerror or error}); {fix}.") from error
+            why = error.strerror or error
+            raise ImageError(f"The protected copy of {source} cannot be written ({why}); {fix}.") from error
         finally:
             partial.unlink(missing_ok=True)
         return Realised(
@@ -163,6 +164,16 @@ class Encoder:
         if self.file_format == "png":
             return "PNG"
         return "JPEG" if before.container == "HEIF" else before.container
+
+    def rehearse(self, before: Picture, kept: Descriptions, source: Path) -> None:
+        """Write a corner of a picture to memory, without noise, and read it back as `write` does.
+
+        Raises:
+            ImageError: `write` would refuse the picture.
+        """
+        corner = before.corner()
+        released = self.encoded(corner, np.zeros((1, 1, 3), dtype=np.int8), kept, source)
+        _read_back(corner, released, source, 0)
 
     def encoded(self, before: Picture, noise: Levels, kept: Descriptions, source: Path) -> bytes:
         """The bytes of the released file, made in memory; raises as `encode` does."""
@@ -186,31 +197,40 @@ class Encoder:
         pixels = lay(before.pixels if filled is None else filled, noise, self.epsilon, out)
         try:
             if pixels.dtype == np.uint16:
-                file.write(deep.encode(pixels, container, icc=before.icc, exif=kept.exif, xmp=kept.xmp))  # type: ignore[arg-type]
+                file.write(deep.encode(pixels, container, **_tags(before, kept)))  # type: ignore[arg-type]
                 return
             if filled is None:
                 image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
             else:
                 image = Image.frombuffer("RGBX", pixels.shape[1::-1], pixels, "raw", "RGBX", 0, 1)
-            image.save(file, container, **_options(container, self.quality, before.icc, kept))
+            image.save(file, container, **_options(container, self.quality, before, kept))
         except Exception as error:  # damaged EXIF raises nearly anything in the encoder
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             raise ImageError(f"{source} cannot be encoded as {container} ({error}); use --metadata minimal.") from error
 
-    @staticmethod
-    def _compare(before: Picture, after: Picture, source: Path, target: Path) -> None:
-        (mode, size), (new_mode, new_size) = before.kind, after.kind
-        if size != new_size or mode.replace("A", "") != new_mode.replace("A", ""):
-            raise ImageError(f"{target} does not hold the picture of {source}; use --format png.")
-        old, new = (picture.alpha if "A" in picture.kind[0] else None for picture in (before, after))
-        if old is None or new is None:
-            # A container may drop an alpha channel that is opaque everywhere.
-            kept = new is None and (old is None or int(old.min()) == np.iinfo(old.dtype).max)
-        else:
-            kept = np.array_equal(old, new)
-        if not kept:
-            raise ImageError(f"{source}: {after.container} does not keep its transparency; use --format png.")
+
+def _read_back(before: Picture, released: bytes, source: Path, epsilon: int) -> tuple[Picture, int, float]:
+    """The released picture, L-infinity in levels and PSNR in dB; ImageError if it is not `before` within `epsilon`."""
+    with opened(source, Path(f"the protected copy of {source}"), released) as image:
+        after = picture_of(image)
+    (mode, size), (new_mode, new_size) = before.kind, after.kind
+    if size != new_size or mode.replace("A", "") != new_mode.replace("A", ""):
+        raise ImageError(f"{source}: {after.container} does not keep {mode} pixels; use --format png.")
+    old, new = (picture.alpha if "A" in picture.kind[0] else None for picture in (before, after))
+    if old is None or new is None:
+        # A container may drop an alpha channel that is opaque everywhere.
+        kept = new is None and (old is None or int(old.min()) == np.iinfo(old.dtype).max)
+    else:
+        kept = np.array_equal(old, new)
+    if not kept:
+        raise ImageError(f"{source}: {after.container} does not keep its transparency; use --format png.")
+    if before.icc != after.icc:
+        raise ImageError(f"{source}: {after.container} does not keep its colour profile; remove the profile.")
+    linf, psnr = _deviation(before, after)
+    if after.container != "JPEG" and linf > epsilon:
+        raise ImageError(f"{source}: {after.container} moves pixels by {linf - epsilon} levels; use --format png.")
+    return after, linf, psnr
 
 
 def _unchanged(source: Path, sha256: str | None) -> bytes:
@@ -228,12 +248,19 @@ def _deviation(before: Picture, after: Picture) -> tuple[int, float]:
     return deviation(before.colours, after.colours)
 
 
-def _options(container: str, quality: int, icc: bytes | None, kept: Descriptions) -> dict[str, Any]:
+def _tags(before: Picture, kept: Descriptions) -> dict[str, Any]:
+    """What `sixteen_bit.encode` writes beside the pixels."""
+    return {"icc": before.icc, "exif": kept.exif, "xmp": kept.xmp, "dpi": before.dpi, "chunks": before.chunks}
+
+
+def _options(container: str, quality: int, before: Picture, kept: Descriptions) -> dict[str, Any]:
     options = dict(_SAVE[container])
     if container == "JPEG":
         options["quality"] = quality
-    if icc:
-        options["icc_profile"] = icc
+    if before.icc:
+        options["icc_profile"] = before.icc
+    if before.dpi:
+        options["dpi"] = before.dpi
     if container == "TIFF" and (kept.exif or kept.xmp):
         options["exif"] = kept.exif or Image.Exif()
         if kept.xmp:
@@ -242,10 +269,12 @@ def _options(container: str, quality: int, icc: bytes | None, kept: Descriptions
         return options
     if kept.exif:
         options["exif"] = kept.exif
-    if kept.xmp:
-        if container == "PNG":
-            options["pnginfo"] = PngImagePlugin.PngInfo()
+    if container == "PNG":
+        options["pnginfo"] = PngImagePlugin.PngInfo()
+        for name, content in before.chunks:
+            options["pnginfo"].add(name, content)
+        if kept.xmp:
             options["pnginfo"].add_itxt("XML:com.adobe.xmp", kept.xmp.decode())
-        else:
-            options["xmp"] = kept.xmp
+    elif kept.xmp:
+        options["xmp"] = kept.xmp
     return options

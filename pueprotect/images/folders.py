@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import csv
-import os
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from pueprotect.errors import InputError
-from pueprotect.images.decode import FORMATS, HEIC_SUFFIXES
+from pueprotect.images.label_table import read_labels
+from pueprotect.images.listing import SUFFIXES, list_folder
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
-if "HEIF" in FORMATS:
-    SUFFIXES |= HEIC_SUFFIXES
-# Pictures that this package cannot write. They are reported, so that a release does not leave them out silently.
-OTHER_PICTURES = frozenset(
-    f".{suffix}"
-    for suffix in (
-        *("gif", "heic", "heif", "avif", "jfif", "jpe", "jp2", "j2k", "jxl", "psd", "tga", "ppm", "pgm", "pbm", "pnm"),
-        *("dng", "cr2", "cr3", "nef", "arw", "raf", "orf", "rw2", "exr", "hdr"),
-    )
+# Names of folders that hold a part of a data set, or a kind of files, and not a class.
+SPLITS = frozenset({"train", "training", "validation", "valid", "val", "dev", "test", "testing", "eval", "evaluation"})
+KINDS = frozenset(
+    {"jpegimages", "segmentationclass", "segmentationobject", "annotations", "imagesets", "images", "imgs", "labels"}
+    | {"masks", "labeltxt", "groundtruth", "ground_truth"}
 )
 
 
@@ -39,8 +34,9 @@ class ImageEntry:
 class ImageFolder:
     """A scanned folder; `entries` are sorted by path and `classes` by name.
 
-    `ignored` holds the paths of visible files that are no pictures. `unsupported` holds the paths of pictures that
-    cannot be released, each with the reason.
+    `ignored` holds the paths of visible files that are no pictures, and `hidden` those of hidden pictures and of
+    folders that are hidden or belong to a system. `unsupported` holds the paths of pictures that cannot be released,
+    each with the reason. `empty` holds the class folders without pictures that can be.
     """
 
     root: Path
@@ -48,11 +44,19 @@ class ImageFolder:
     entries: tuple[ImageEntry, ...]
     ignored: tuple[str, ...] = ()
     unsupported: tuple[tuple[str, str], ...] = ()
+    hidden: tuple[str, ...] = ()
+    empty: tuple[str, ...] = ()
 
     @property
     def labels(self) -> npt.NDArray[np.int64]:
         """The class index of each entry: (N,) int64."""
         return np.array([entry.label for entry in self.entries], dtype=np.int64)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many images each class has, by its name."""
+        numbers = np.bincount(self.labels, minlength=len(self.classes)).tolist()
+        return dict(zip(self.classes, numbers, strict=True))
 
     def path_of(self, entry: ImageEntry) -> Path:
         """The path of the entry's file."""
@@ -71,40 +75,67 @@ class ImageFolder:
         return replace(self, classes=classes, entries=entries, unsupported=(*self.unsupported, *unusable))
 
 
-def scan(root: str | Path, labels_csv: str | Path | None = None, *, depth: int = 1) -> ImageFolder:
-    """List the images below `root` with their labels, without opening them.
+def scan(
+    root: str | Path, labels_csv: str | Path | None = None, *, depth: int = 1, follow: bool = False
+) -> ImageFolder:
+    """List the images below `root` with their labels; images with a usual suffix are not opened.
 
     The class of an image is folder number `depth` of its path; deeper folders belong to that class. With
     `labels_csv`, a UTF-8 file with the columns path (relative to `root`) and label, it is the label there. Hidden
-    files and folders are skipped.
+    files and folders are skipped. `follow` allows linked folders, see `list_folder`.
 
     Raises:
-        InputError: `root` cannot be used, or holds no images, images without a class, fewer than two classes or a
-            link that leaves it; or `labels_csv` does not match it.
+        InputError: `root` cannot be used, or holds no images, images without a class, fewer than two classes, two
+            classes with nearly the same name, parts of a data set instead of classes or a link that leaves it; or
+            `labels_csv` does not match it.
     """
     root = Path(root)
     if not root.exists():
         raise InputError(f"{root}: no such folder; check the path.")
     if not root.is_dir():
         raise InputError(f"{root} is a file; name the folder that holds the images.")
-    images, ignored, unsupported = _walk(root)
-    if not images and unsupported:
-        raise InputError(f"{root} holds no images that can be released. {unsupported[0][1]}")
-    if not images:
+    found = list_folder(root, follow=follow)
+    if not found.images and found.unsupported:
+        raise InputError(f"{root} holds no images that can be released. {found.unsupported[0][1]}")
+    if not found.images:
         raise InputError(f"{root} holds no images; supported suffixes are {', '.join(sorted(SUFFIXES))}.")
+    empty: list[str] = []
     if labels_csv is not None:
-        names = _read_labels(Path(labels_csv), root, images, {*ignored, *dict(unsupported)})
+        names = read_labels(Path(labels_csv), root, found.images, {*found.ignored, *dict(found.unsupported)})
     else:
-        for path in images:
-            if path.count("/") < depth:
-                what = "class folder" if depth == 1 else f"class folder {depth} levels deep"
-                raise InputError(
-                    f"{root / path} is in no {what}: put each image into {root}/{'FOLDER/' * (depth - 1)}CLASS/, "
-                    "or pass --labels FILE.csv with the columns path,label."
-                )
-        names = {path: path.split("/")[depth - 1] for path in images}
-    classes, entries = _labelled(Path(root if labels_csv is None else labels_csv), images, names)
-    return ImageFolder(root, classes, entries, tuple(ignored), tuple(unsupported))
+        names = _class_folders(root, found.images, depth)
+        folders = {path.split("/")[-1] for path in found.folders if path.count("/") == depth - 1}
+        empty = sorted(folders - set(names.values()))
+    classes, entries = _labelled(Path(root if labels_csv is None else labels_csv), found.images, names)
+    return ImageFolder(
+        root, classes, entries, tuple(found.ignored), tuple(found.unsupported), tuple(found.hidden), tuple(empty)
+    )
+
+
+def _class_folders(root: Path, images: list[str], depth: int) -> dict[str, str]:
+    """The class of each image by its path; InputError where folder number `depth` is no class."""
+    for path in images:
+        if path.count("/") < depth:
+            what = "class folder" if depth == 1 else f"class folder {depth} levels deep"
+            raise InputError(
+                f"{root / path} is in no {what}: put each image into {root}/{'FOLDER/' * (depth - 1)}CLASS/, "
+                "or pass --labels FILE.csv with the columns path,label."
+            )
+    names = {path: path.split("/")[depth - 1] for path in images}
+    held = sorted(set(names.values()))
+    listed = f"{root} holds the folders {', '.join(held)}, which are"
+    if {name.casefold() for name in held} <= SPLITS:
+        first = next((name for name in held if name.casefold() in ("train", "training")), held[0])
+        place = next(root.joinpath(*path.split("/")[:depth]) for path in images if names[path] == first)
+        deeper = all(path.count("/") > depth for path in images)
+        fix = f"protect {place} alone, or add --label-depth {depth + 1} for all" if deeper else "use --labels FILE.csv"
+        raise InputError(f"{listed} parts of a data set and not classes; {fix}.")
+    if {name.casefold() for name in held} <= KINDS:
+        raise InputError(
+            f"{listed} kinds of files and not classes; put the pictures into one folder for each class, or protect "
+            "the folder of pictures with --labels FILE.csv."
+        )
+    return names
 
 
 def _labelled(where: Path, images: list[str], names: dict[str, str]) -> tuple[tuple[str, ...], tuple[ImageEntry, ...]]:
@@ -113,67 +144,17 @@ def _labelled(where: Path, images: list[str], names: dict[str, str]) -> tuple[tu
     if len(classes) < 2:
         has = f"only one class, {classes[0]!r}" if classes else "no class with usable images"
         raise InputError(f"{where} has {has}; protection needs at least two.")
+    alike = dict[str, str]()
+    for name in classes:
+        if (other := alike.setdefault(_plain(name), name)) != name:
+            raise InputError(
+                f"{where} has the classes {other!a} and {name!a}, which differ only in spaces, letter case "
+                "or the form of Unicode; rename one, or merge them."
+            )
     index = {name: label for label, name in enumerate(classes)}
     return classes, tuple(ImageEntry(path, index[names[path]]) for path in images)
 
 
-def _walk(root: Path) -> tuple[list[str], list[str], list[tuple[str, str]]]:
-    """Sorted POSIX paths below `root`: images, ignored files, and unsupported pictures with the reason."""
-    images, ignored, unsupported = list[str](), list[str](), list[tuple[str, str]]()
-    inside = root.resolve()
-
-    def refuse(error: OSError) -> None:
-        raise InputError(f"{error.filename} cannot be listed ({error.strerror}); check its permissions.") from error
-
-    for folder, subfolders, files in os.walk(root, onerror=refuse):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        for name in subfolders:
-            if (link := Path(folder, name)).is_symlink():
-                raise InputError(f"{link} is a link to a folder; replace it by the folder itself.")
-        for name in files:
-            if name.startswith("."):
-                continue
-            path = Path(folder, name)
-            if path.is_symlink() and not path.resolve().is_relative_to(inside):
-                raise InputError(f"{path} is a link that leaves {root}; replace it by a copy of the file.")
-            short, suffix = path.relative_to(root).as_posix(), path.suffix.lower()
-            if suffix in SUFFIXES and path.is_file():
-                images.append(short)
-            elif suffix in SUFFIXES:
-                unsupported.append((short, f"{path} is not a regular file; replace it by the picture itself."))
-            elif suffix in OTHER_PICTURES:
-                need_extra = "cannot be read without the extra, pip install 'pueprotect[heic]'"
-                what = need_extra if suffix in HEIC_SUFFIXES else "cannot be released"
-                why = f"{path}: {suffix[1:].upper()} files {what}; save it as JPEG or PNG, or remove it."
-                unsupported.append((short, why))
-            else:
-                ignored.append(short)
-    return sorted(images), sorted(ignored), sorted(unsupported)
-
-
-def _read_labels(table: Path, root: Path, images: list[str], others: set[str]) -> dict[str, str]:
-    """The label of each image; every image must have one row and every row must name an image."""
-    known, names = set(images), dict[str, str]()
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as lines:
-            reader = csv.DictReader(lines, strict=True)
-            if not {"path", "label"} <= set(reader.fieldnames or ()):
-                raise InputError(f"{table}: the first line must name the columns path,label.")
-            for row in reader:
-                where = f"{table}, line {reader.line_num}"
-                if not row["path"] or not row["label"] or None in row:
-                    raise InputError(f"{where}: each row needs one path and one label; correct it.")
-                path = PurePosixPath(row["path"]).as_posix()
-                if path not in known:
-                    why = "is not an image of a supported suffix" if path in others else f"is not below {root}"
-                    raise InputError(f"{where}: {path} {why}; correct or remove the row.")
-                if path in names:
-                    raise InputError(f"{where}: {path} is listed twice; remove one of the rows.")
-                names[path] = row["label"]
-    except OSError as error:
-        raise InputError(f"{table} cannot be read ({error.strerror}); check --labels.") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{table} is not a CSV file in UTF-8 ({error}); save it in that format.") from error
-    if missing := [path for path in images if path not in names]:
-        raise InputError(f"{root / missing[0]} has no row in {table} ({len(missing)} lack one); add it.")
-    return names
+def _plain(name: str) -> str:
+    """A name without what people overlook."""
+    return "".join(unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()).split())

@@ -1,7 +1,8 @@
-"""Keeps harmless descriptions of a picture: no second copy of it and no place. No torch.
+"""Keeps harmless descriptions of a picture: no second copy of it, no place, no serial number. No torch.
 
 These are lists of what is kept, because nobody can list everything that gives a picture or a place away: previews,
-thumbnails, depth maps, gain maps, maker notes and positions share their containers with harmless text.
+thumbnails, depth maps, gain maps, maker notes and positions share their containers with harmless text. Author and
+copyright are kept, since they are written to be read.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ _EXIF_IFD = 0x8769
 # Exposure, lens, dates and texts, except maker notes and pointers to other directories (GPS and more).
 _DETAILS = range(0x829A, 0xA500)
 _NOT_DETAILS = (0x8769, 0x8825, 0x927C, 0xA005)
-# Camera, date, author, resolution and titles. Orientation is not among them: pixels are stored upright.
-_KEPT_TAGS = (270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 33432, 40091, 40092, 40093, 40094, 40095)
+# The unique number of the image, the camera's owner, and the serial numbers of body and lens.
+_IDENTITIES = (0xA420, 0xA430, 0xA431, 0xA435)
+# Camera, date, author and titles. Pixels are stored upright, and the encoder writes the resolution.
+_KEPT_TAGS = (270, 271, 272, 305, 306, 315, 33432, 40091, 40092, 40093, 40094, 40095)
 _LONGEST = 1024
 
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
@@ -56,7 +59,7 @@ def _exif(image: Image.Image) -> Image.Exif | None:
     details = {
         tag: value
         for tag, value in old.get_ifd(_EXIF_IFD).items()
-        if tag in _DETAILS and tag in ExifTags.TAGS and tag not in _NOT_DETAILS and _short(value)
+        if tag in _DETAILS and tag in ExifTags.TAGS and tag not in (*_NOT_DETAILS, *_IDENTITIES) and _short(value)
     }
     if details:
         new.get_ifd(_EXIF_IFD).update(details)

@@ -32,9 +32,10 @@ def deviation(before: AnyPixels, after: AnyPixels) -> tuple[int, float]:
 def image_deviation(before: Image.Image, after: Image.Image) -> tuple[int, float]:
     """`deviation` of two images of one size in mode L or RGB, without a copy where Pillow shares its memory."""
     one, other = (shared(image) for image in (before, after))
-    if one is None or other is None:
+    # Decoders set the filler behind red, green and blue to 255, but for planar TIFF to 0.
+    if one is None or other is None or not np.array_equal(one[..., 3], other[..., 3]):
         return deviation(np.asarray(before), np.asarray(after))
-    return _deviation(one, other, 3 * before.width * before.height)  # decoders set every filler to 255
+    return _deviation(one, other, 3 * before.width * before.height)
 
 
 def _deviation(before: AnyPixels, after: AnyPixels, values: int) -> tuple[int, float]:

@@ -76,18 +76,38 @@ def _unpack(image: Image.Image, wanted: str) -> None:
         tiles[number] = tile._replace(args=args)
 
 
-def encode(pixels: Deep, container: str, *, icc: bytes | None, exif: Image.Exif | None, xmp: bytes | None) -> bytes:
+def encode(
+    pixels: Deep,
+    container: str,
+    *,
+    icc: bytes | None,
+    exif: Image.Exif | None,
+    xmp: bytes | None,
+    dpi: tuple[float, float] | None = None,
+    chunks: tuple[tuple[bytes, bytes], ...] = (),
+) -> bytes:
     """Write (H, W, C) uint16 as PNG or TIFF, lossless; TIFF takes the entries of `exif` outside its sub-directories.
+
+    `dpi` and `chunks` are those of `Picture`.
 
     Raises:
         ValueError: another container.
     """
-    if container not in ("PNG", "TIFF"):
-        raise ValueError(f"16 bits in {container}")
-    return (_png if container == "PNG" else _tiff)(pixels, icc, exif, xmp)
+    if container == "PNG":
+        return _png(pixels, icc, exif, xmp, dpi, chunks)
+    if container == "TIFF":
+        return _tiff(pixels, icc, exif, xmp, dpi)
+    raise ValueError(f"16 bits in {container}")
 
 
-def _png(pixels: Deep, icc: bytes | None, exif: Image.Exif | None, xmp: bytes | None) -> bytes:
+def _png(
+    pixels: Deep,
+    icc: bytes | None,
+    exif: Image.Exif | None,
+    xmp: bytes | None,
+    dpi: tuple[float, float] | None,
+    colours: tuple[tuple[bytes, bytes], ...],
+) -> bytes:
     height, width, channels = pixels.shape
     stored = pixels.astype(">u2").view(np.uint8).reshape(height, -1)
     lines = np.empty((height, stored.shape[1] + 1), dtype=np.uint8)
@@ -97,6 +117,9 @@ def _png(pixels: Deep, icc: bytes | None, exif: Image.Exif | None, xmp: bytes | 
     chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, _PNG_COLOURS[channels], 0, 0, 0))]
     if icc:
         chunks.append((b"iCCP", b"ICC Profile\0\0" + zlib.compress(icc)))
+    chunks += colours
+    if dpi:
+        chunks.append((b"pHYs", struct.pack(">IIB", *(round(value / 0.0254) for value in dpi), 1)))
     if xmp:
         chunks.append((b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp))
     if exif:
@@ -109,7 +132,9 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def _tiff(pixels: Deep, icc: bytes | None, exif: Image.Exif | None, xmp: bytes | None) -> bytes:
+def _tiff(
+    pixels: Deep, icc: bytes | None, exif: Image.Exif | None, xmp: bytes | None, dpi: tuple[float, float] | None
+) -> bytes:
     height, width, channels = pixels.shape
     data = zlib.compress(pixels.astype("<u2").tobytes(), 6)
     tags = ImageFileDirectory_v2(prefix=b"II")
@@ -121,6 +146,8 @@ def _tiff(pixels: Deep, icc: bytes | None, exif: Image.Exif | None, xmp: bytes |
     tags[277], tags[278], tags[279] = channels, height, len(data)
     if channels in (2, 4):
         tags[338] = 2  # unassociated alpha
+    if dpi:
+        (tags[282], tags[283]), tags[296] = dpi, 2  # in inches
     if icc:
         tags[34675] = icc
     if xmp:

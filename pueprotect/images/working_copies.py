@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from pueprotect.errors import ImageError, InputError, UnusableImages
 from pueprotect.images.buffers import kept_blocks
-from pueprotect.images.decode import Pixels, WorkingCopy, identify, working_copy
+from pueprotect.images.decode import Picture, Pixels, WorkingCopy, identify, working_copy
+from pueprotect.images.encode import Encoder
 from pueprotect.images.folders import ImageEntry, ImageFolder
+from pueprotect.images.metadata import Descriptions, descriptions
 from pueprotect.runtime import SILENT, Progress
 
 CACHE_ABOVE = 2**29  # bytes of working copies; larger sets are kept in a file and paged in when needed
@@ -50,19 +53,24 @@ def read_folder(
     progress: Progress = SILENT,
     label: str = "read",
     cache: Path | None = None,
+    encoder: Encoder | None = None,
 ) -> Loaded:
     """Read and decode every image once, resized to `size` x `size` pixels without keeping the aspect.
 
     `workers` is the number of decoding threads; 0 lets the standard library choose. `progress` receives one part for
     each image, of work named `label`. Copies above `CACHE_ABOVE` bytes are kept in a file in the folder `cache`, see
-    `empty_pixels`; None keeps all in memory.
+    `empty_pixels`; None keeps all in memory. Images that `encoder` could not write count as unusable.
     """
+    rehearsed = set[tuple[object, ...]]()
+
+    def inspect(path: Path) -> Callable[[Image.Image, Picture], None] | None:
+        return None if encoder is None else lambda image, picture: _rehearse(encoder, image, picture, path, rehearsed)
 
     def read(entry: ImageEntry) -> tuple[WorkingCopy, str] | ImageError:
         path = folder.path_of(entry)
         try:
             content = path.read_bytes()
-            return working_copy(path, size, content), hashlib.sha256(content).hexdigest()
+            return working_copy(path, size, content, inspect(path)), hashlib.sha256(content).hexdigest()
         except ImageError as error:
             return error
         except OSError as error:
@@ -84,6 +92,20 @@ def read_folder(
             progress.advance()
     progress.finish()
     return Loaded(pixels, digests, tuple(unusable), converted, grey, sides)
+
+
+def _rehearse(
+    encoder: Encoder, image: Image.Image, picture: Picture, path: Path, known: set[tuple[object, ...]]
+) -> None:
+    """Let `encoder` refuse a picture; without descriptions, pictures alike in all that counts are tried once."""
+    if encoder.metadata == "keep":
+        encoder.rehearse(picture, descriptions(image), path)
+        return
+    transparent = picture.alpha is not None and int(picture.alpha.min()) < np.iinfo(picture.alpha.dtype).max
+    alike = (picture.container, picture.kind[0], transparent, picture.icc, picture.dpi, picture.chunks)
+    if alike not in known:
+        encoder.rehearse(picture, Descriptions(), path)
+        known.add(alike)
 
 
 def empty_pixels(shape: tuple[int, ...], cache: Path | None) -> Pixels:
@@ -127,17 +149,15 @@ def load(
     return loaded.pixels
 
 
-def twins(folder: ImageFolder, pixels: Pixels) -> list[tuple[str, str]]:
-    """Pairs of images with equal working copies and different labels: the first of each picture, and another.
+def twins(folder: ImageFolder, pixels: Pixels) -> list[tuple[ImageEntry, ...]]:
+    """The images of each picture that is there more than once: those with equal working copies.
 
     `pixels` are (N, S, S, 3) uint8 in the order of the folder's entries.
     """
-    first, found = dict[bytes, ImageEntry](), []
+    alike = dict[bytes, list[ImageEntry]]()
     for entry, copy in zip(folder.entries, pixels, strict=True):
-        known = first.setdefault(hashlib.sha256(copy.tobytes()).digest(), entry)
-        if known.label != entry.label:
-            found.append((known.path, entry.path))
-    return found
+        alike.setdefault(hashlib.sha256(copy.tobytes()).digest(), []).append(entry)
+    return [tuple(entries) for entries in alike.values() if len(entries) > 1]
 
 
 def working_size(folder: ImageFolder, sample: int = 64) -> tuple[int, str]:

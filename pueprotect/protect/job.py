@@ -20,6 +20,7 @@ from pueprotect.images.working_copies import compacted, read_folder, twins, work
 from pueprotect.learning.data import ImageSet, image_set
 from pueprotect.learning.device import Machine
 from pueprotect.learning.models import architecture, choose_surrogate
+from pueprotect.protect.left_out import breakdown, refuse_empty
 from pueprotect.protect.methods.base import Labels, Mask, Noise, NoiseSettings, find
 from pueprotect.protect.methods.laying import Laying, Originals
 from pueprotect.protect.options import Options
@@ -46,7 +47,8 @@ class Job:
     sources: dict[str, str]
     originals: Originals
     converted: dict[str, list[str]]
-    twins: list[tuple[str, str]]
+    twins: list[tuple[ImageEntry, ...]]
+    lost: tuple[str, ...]
     explained: dict[str, str]
     ranks: int
 
@@ -111,7 +113,8 @@ class Job:
             images=len(folder.entries), classes=len(folder.classes), train_images=len(self.held) - held,
             holdout_images=held, method=settings.method, mode=settings.mode, epsilon=settings.epsilon / 255,
             rounds=facts.rounds, surrogate=facts.surrogate, self_check=facts.checks[-1], seconds=seconds,
-            vault=str(vault), skipped=[LeftOut(path=path, reason=reason) for path, reason in folder.unsupported],
+            vault=str(vault), class_counts=folder.counts,
+            skipped=[LeftOut(path=path, reason=reason) for path, reason in folder.unsupported],
         )  # fmt: skip
 
 
@@ -121,7 +124,9 @@ def read_job(src: Path, options: Options, machine: Machine, partial: Path) -> Jo
     Raises:
         InputError: folder, options or images that cannot be used.
     """
-    folder = scan(src, options.labels, depth=options.label_depth)
+    folder = scan(src, options.labels, depth=options.label_depth, follow=options.follow_symlinks)
+    if not (options.skip_unsupported or folder.unsupported):
+        refuse_empty(folder)
     size, why_size = working_size(folder) if options.size is None else (options.size, f"size {options.size}: as asked")
     surrogate, why_surrogate = choose_surrogate(options.surrogate, machine.device)
     architecture(surrogate, size)
@@ -129,11 +134,15 @@ def read_job(src: Path, options: Options, machine: Machine, partial: Path) -> Jo
     released_names(folder, options.file_format)
     find(options.method).check(folder, options.settings(surrogate, len(folder.entries), size))
     loaded = read_folder(
-        folder, size, workers=options.workers, progress=machine.progress, label="read originals", cache=partial
-    )
+        folder, size, workers=options.workers, progress=machine.progress, label="read originals", cache=partial,
+        encoder=Encoder(epsilon=options.epsilon, file_format=options.file_format, metadata=options.metadata),
+    )  # fmt: skip
     pixels, grey, sides, unusable = loaded.pixels, loaded.grey, loaded.sides, (*folder.unsupported, *loaded.unusable)
     if unusable and not options.skip_unsupported:
-        raise UnusableImages(unusable, len(folder.entries) + len(folder.unsupported), SKIP)
+        which = breakdown((path for path, _ in unusable), options.class_depth)
+        remedy = f"All of them: {which}. {SKIP}" if len(unusable) > 1 else SKIP
+        raise UnusableImages(unusable, len(folder.entries) + len(folder.unsupported), remedy)
+    classes = {*folder.classes, *folder.empty}
     if loaded.unusable:
         entries, folder = folder.entries, folder.without(loaded.unusable)
         lost = {path for path, _ in loaded.unusable}
@@ -153,6 +162,7 @@ def read_job(src: Path, options: Options, machine: Machine, partial: Path) -> Jo
         sources=loaded.digests,
         converted=loaded.converted,
         twins=twins(folder, pixels),
+        lost=tuple(sorted(classes - set(folder.classes))),
         explained={"device": machine.device.reason, "size": why_size, "surrogate": f"{surrogate}: {why_surrogate}"},
         ranks=machine.group.size,
     )

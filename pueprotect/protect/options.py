@@ -27,8 +27,9 @@ class Options:
         holdout: share of each class kept out of training, in (0, 1).
         labels: CSV with the columns path,label instead of class folders.
         label_depth: which folder of an image's path names its class, from 1.
+        follow_symlinks: follow linked folders and files that lead into one other folder.
         file_format: keep each container, or write PNG.
-        metadata: keep the ICC profile only, or EXIF and XMP text as well.
+        metadata: keep ICC profile, gamma and resolution only, or EXIF and XMP text as well.
         overwrite: replace an earlier release and its vault.
         skip_unsupported: leave out pictures that cannot be released faithfully, instead of refusing the folder.
         resume: use finished noise and finished files of an interrupted run.
@@ -52,6 +53,7 @@ class Options:
     holdout: float = 0.2
     labels: Path | None = None
     label_depth: int = 1
+    follow_symlinks: bool = False
     file_format: FileFormat = "keep"
     metadata: Metadata = "minimal"
     overwrite: bool = False
@@ -81,6 +83,11 @@ class Options:
                 )
         if self.workers < 0:
             raise InputError(f"--workers {self.workers} is below 0; 0 chooses.")
+
+    @property
+    def class_depth(self) -> int | None:
+        """Which folder of a path names the class of any file, from 1; None where a table does."""
+        return None if self.labels is not None else self.label_depth
 
     def settings(self, surrogate: str, images: int, size: int) -> NoiseSettings:
         """The settings of the noise, with the preset for so many training images of this size filled in."""

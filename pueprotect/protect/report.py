@@ -8,6 +8,7 @@ from typing import Any
 
 from pueprotect.learning.device import Device, environment
 from pueprotect.protect.job import Job
+from pueprotect.protect.left_out import notes
 from pueprotect.protect.methods.base import find
 from pueprotect.protect.preflight import exposed
 from pueprotect.release.records import Protect
@@ -53,24 +54,14 @@ def recorded_result(run: dict[str, Any]) -> Protect:
 
 def report(job: Job, result: Protect, *, released: bool) -> Report:
     """The report of a run with its warnings."""
-    folder, settings = job.folder, job.settings
-    found = [exposed(Path(result.vault))]
-    if folder.ignored:
-        found.append(f"{len(folder.ignored)} files are not images and are not released, such as {folder.ignored[0]}.")
-    if folder.unsupported:
-        path, reason = folder.unsupported[0]
-        found.append(f"Pictures left out: {len(folder.unsupported)}, such as {path}: {reason}")
+    settings = job.settings
+    found = [exposed(Path(result.vault)), *notes(job.folder, job.lost, job.options.class_depth)]
     for how, paths in sorted(job.converted.items()):
         what = f"Images in {how} mode that become {'RGB(A)' if how == 'palette' else 'RGB'}"
         if how == "HEIC":
             what = f"HEIC images that are released as {'PNG' if job.options.file_format == 'png' else 'JPEG'}"
         found.append(f"{what}: {len(paths)}, such as {paths[0]}.")
-    if job.twins:
-        pictures = "1 picture is" if len(job.twins) == 1 else f"{len(job.twins)} pictures are"
-        found.append(
-            f"{pictures} in two classes, such as {' and '.join(job.twins[0])}. Each copy gets different noise, and "
-            "comparing them helps to remove it. Keep one."
-        )
+    found += _copies(job)
     found += find(settings.method).advice(settings)
     if result.realised and (linf := result.realised.linf_max) > settings.epsilon:
         found.append(
@@ -78,3 +69,34 @@ def report(job: Job, result: Protect, *, released: bool) -> Report:
             "stay within --epsilon."
         )
     return Report(released, result, job.explained, tuple(filter(None, found)))
+
+
+def _copies(job: Job) -> list[str]:
+    """Warnings about pictures that are in two classes, and about those that are in one class more than once."""
+    across, within, copies = list[tuple[str, str]](), list[tuple[str, str]](), 0
+    for same in job.twins:
+        classes = dict[int, list[str]]()
+        for entry in same:
+            classes.setdefault(entry.label, []).append(entry.path)
+        if len(classes) > 1:
+            one, other, *_ = classes.values()
+            across.append((one[0], other[0]))
+        if again := [paths for paths in classes.values() if len(paths) > 1]:
+            within.append((again[0][0], again[0][1]))
+            copies += sum(len(paths) - 1 for paths in again)
+    found = []
+    if across:
+        pictures = "1 picture is" if len(across) == 1 else f"{len(across)} pictures are"
+        found.append(
+            f"{pictures} in two classes, such as {' and '.join(across[0])}. Each copy gets different noise, and "
+            "comparing them helps to remove it. Keep one."
+        )
+    if within:
+        pictures = "1 picture is" if len(within) == 1 else f"{len(within)} pictures are"
+        gets = "Each copy gets" if job.settings.mode == "sample-wise" else "With --mode sample-wise each copy would get"
+        found.append(
+            f"{pictures} more than once in a class ({copies} copies beside the first), such as "
+            f"{' and '.join(within[0])}. {gets} different noise, and comparing them "
+            "helps to remove it. Keep one."
+        )
+    return found

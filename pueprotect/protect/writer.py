@@ -29,6 +29,7 @@ from pueprotect.runtime import Progress, child_seed
 SSIM_SAMPLE = 200
 QUALITY_SAMPLE = 8
 SPACE_SAMPLE = 4
+LOSSLESS = frozenset({".png", ".apng", ".webp", ".bmp", ".tif", ".tiff"})  # suffixes that JPEG files do not have
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +66,7 @@ class Writer:
         """
         if self.encoder.file_format == "png":
             return None
-        jpegs = [number for number, name in enumerate(self.names) if Path(name).suffix.lower() in (".jpg", ".jpeg")]
+        jpegs = [number for number, name in enumerate(self.names) if Path(name).suffix.lower() not in LOSSLESS]
         rng = np.random.default_rng(child_seed(self.seed, "quality"))
         picked = sorted(rng.permutation(jpegs)[:QUALITY_SAMPLE].tolist()) if jpegs else []
         pictures = ((self.folder.path_of(self.folder.entries[number]), self._noise(number)) for number in picked)

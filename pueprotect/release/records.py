@@ -125,6 +125,7 @@ class Protect(Record):
     schema_version: Literal[1] = 1
     images: int
     classes: int
+    class_counts: dict[str, int] = {}
     train_images: int
     holdout_images: int
     method: str

@@ -1,13 +1,15 @@
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import CERTIFY, TINY, Command, Release, refused, tree, unix
+from helpers import AUDIT, CERTIFY, TINY, Command, RecordedRelease, Release, refused, tree, unix, write_policy
 
+import pueprotect
 from pueprotect.protect import pipeline
 from pueprotect.protect.methods import error_minimising
 
@@ -121,3 +123,25 @@ def test_sigterm_is_an_interruption(
     assert "--resume" in done.stderr
     assert signal.getsignal(signal.SIGTERM) is before
     assert not (tmp_path / "out").exists()
+
+
+@unix
+@pytest.mark.parametrize("name", ["check", "check --format json", "attacks", "attacks --json", "certify", "audit"])
+def test_a_closed_pipe_is_no_failed_gate(name: str, evidence: RecordedRelease, tmp_path: Path) -> None:
+    command, *options = name.split()
+    arguments: dict[str, list[object]] = {
+        "check": [evidence.out, "--policy", write_policy(tmp_path, "version: 1\nimages: {min_coverage: 0.5}\n")],
+        "certify": [evidence.out, *CERTIFY, "--resume"],
+        "audit": [evidence.out, *AUDIT, "--attack", "standard", "--resume"],
+    }
+    words = [sys.executable, "-m", "pueprotect", command, *map(str, arguments.get(command, [])), *options]
+    env = os.environ | {"PYTHONPATH": str(Path(pueprotect.__file__).parents[1])}
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(words, stdout=writer, stderr=subprocess.PIPE, text=True, env=env, check=False)
+    finally:
+        os.close(writer)
+    assert done.returncode == 141
+    assert "error" not in done.stderr
+    assert "Exception ignored" not in done.stderr

@@ -8,6 +8,7 @@ import pytest
 from helpers import AUDIT, TINY, Command, Release, files_of, refused, run_command, tree, write_photos
 from PIL import Image
 
+from pueprotect.cli import protect as protect_command
 from pueprotect.errors import ImageError
 from pueprotect.images import encode
 from pueprotect.protect.methods import self_check as self_check_module
@@ -22,6 +23,7 @@ def test_protect_prints_the_documented_json(release: Release) -> None:
     }  # fmt: skip
     assert (data["images"], data["classes"], data["train_images"], data["holdout_images"]) == (60, 3, 48, 12)
     assert (data["method"], data["mode"], data["epsilon"]) == ("pue", "class-wise", pytest.approx(8 / 255))
+    assert data["class_counts"] == {"cat": 20, "dog": 20, "owl": 20}
     assert set(data["realised"]) == {"linf_max", "psnr_mean", "ssim_mean"}
     assert 0 < data["realised"]["linf_max"] <= 8
     assert set(data["surrogate"]) == {"name", "size", "parameters", "train_accuracy_protected"}
@@ -35,7 +37,7 @@ def test_protect_shows_a_table_within_80_columns(photos: Path, tmp_path: Path, c
     done = command("protect", photos, "--out", tmp_path / "out", *TINY, "--release-anyway")
     assert done.code == 0
     assert max(map(len, done.stdout.splitlines())) <= 80
-    for word in ("surrogate", "60 in 3 classes", "L-inf", "self-check", "vault"):
+    for word in ("surrogate", "60 in 3 classes", "cat 20, dog 20, owl 20", "L-inf", "self-check", "vault"):
         assert word in done.stdout
     assert f"pueprotect certify {tmp_path / 'out'}" in done.stderr
 
@@ -324,3 +326,8 @@ def test_labels_come_from_a_table(tmp_path: Path, command: Command) -> None:
     assert done.data["classes"] == 2
     assert len(list((tmp_path / "out").glob("*.png"))) == 24
     assert run_command("audit", tmp_path / "out", "--attack", "standard", *AUDIT).code == 0
+
+
+def test_many_classes_are_shown_by_their_first_names_and_extremes() -> None:
+    counts = {f"c{number:02d}": 30 - number for number in range(11)}
+    assert protect_command._classes(counts) == "c00, c01, c02 ...; 20 (c10) to 30 (c00) images each"

@@ -6,8 +6,9 @@ import warnings
 
 import numpy as np
 import pytest
-from helpers import CHANNELS, SUFFIX, colours, icc_profile, photo, put, round_trip
+from helpers import CHANNELS, SUFFIX, cmyk_profile, colours, icc_profile, photo, put, round_trip
 from PIL import Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from pueprotect.errors import ImageError
 from pueprotect.images.buffers import shared
@@ -17,6 +18,32 @@ from pueprotect.images.decode import decode, decode_rgb, identify, working_copy
 def test_identify_reads_the_content_and_not_the_suffix(tmp_path):
     path = put(tmp_path / "a.jpg", format="PNG")
     assert identify(path) == (28, 20, "RGB", "PNG")
+
+
+def deep_cmyk():
+    """A TIFF with 16 bits for each of four inks, and a profile."""
+    buffer, tags = io.BytesIO(), ImageFileDirectory_v2(prefix=b"II")
+    tags[256], tags[257], tags[258], tags[259], tags[262], tags[277] = 4, 4, (16,) * 4, 1, 5, 4
+    tags[278], tags[279], tags[34675], tags[273] = 4, 128, cmyk_profile(), 0
+    tags.save(buffer)
+    return buffer.getvalue() + bytes(128)
+
+
+def planar_tiff(pixels):
+    """An RGB TIFF that stores its red, green and blue one after another."""
+    height, width, _ = pixels.shape
+    tags = {256: width, 257: height, 258: 8, 259: 1, 262: 2, 277: 3, 278: height, 279: height * width, 284: 2}
+    start = 8 + 2 + 12 * 10 + 4
+    values = {258: (8, 8, 8), 279: (height * width,) * 3, 273: tuple(start + 36 + n * height * width for n in range(3))}
+    entries, extra = b"", b""
+    for tag in sorted({*tags, 273}):
+        if tag in values:
+            entries += struct.pack("<HHII", tag, 4, 3, start + len(extra))
+            extra += struct.pack("<3I", *values[tag])
+        else:
+            entries += struct.pack("<HHII", tag, 4, 1, tags[tag])
+    content = b"II*\0" + struct.pack("<IH", 8, 10) + entries + bytes(4) + extra
+    return content + np.moveaxis(pixels, 2, 0).tobytes()
 
 
 def save_frames(path, count=2, **options):
@@ -35,6 +62,7 @@ def save_frames(path, count=2, **options):
         (lambda path: Image.new("F", (4, 4)).save(path, "TIFF"), "mode F is not supported"),
         (lambda path: Image.new("I", (4, 4)).save(path, "TIFF"), "mode I is not supported"),
         (lambda path: Image.new("I;16", (4, 4)).save(path, "TIFF", tiffinfo={262: 0}), "white is zero"),
+        (lambda path: path.write_bytes(deep_cmyk()), "mode CMYK stored as CMYK;16"),
         (lambda path: save_frames(path, format="TIFF"), "2 frames"),
         (lambda path: save_frames(path, format="WEBP"), "2 frames"),
         (lambda path: save_frames(path, format="PNG"), "2 frames"),
@@ -144,31 +172,6 @@ def test_a_palette_with_alpha_becomes_rgba(tmp_path):
     assert (made.alpha == 9).all()
 
 
-def cmyk_profile():
-    """The smallest CMYK output profile that Little CMS accepts: one lookup table from CMYK to XYZ-like Lab."""
-    grid = 2
-    table = b""
-    for corner in range(grid**4):
-        c, m, y, k = ((corner >> shift) & 1 for shift in (3, 2, 1, 0))
-        lightness = 0 if k else 255 - 60 * (c + m + y)
-        table += bytes((max(0, lightness), 128 + 40 * (m - c), 128 + 40 * (y - c)))
-    linear = bytes(range(256))
-    lut = b"mft1\0\0\0\0" + bytes((4, 3, grid, 0))
-    lut += b"".join(struct.pack(">i", value) for value in (65536, 0, 0, 0, 65536, 0, 0, 0, 65536))
-    lut += linear * 4 + table + linear * 3
-    lut += bytes(-len(lut) % 4)
-    white = b"XYZ \0\0\0\0" + struct.pack(">iii", 63190, 65536, 54061)
-    text = b"desc\0\0\0\0" + struct.pack(">I", 5) + b"cmyk\0" + bytes(78) + bytes(3)
-    parts, offset, tags = [(b"A2B0", lut), (b"wtpt", white), (b"desc", text)], 128 + 4 + 12 * 3, b""
-    for name, data in parts:
-        tags += name + struct.pack(">II", offset, len(data))
-        offset += len(data)
-    head = struct.pack(">I4sI4s4s4s", offset, b"lcms", 0x02100000, b"prtr", b"CMYK", b"Lab ") + bytes(12) + b"acsp"
-    head += bytes(24) + struct.pack(">III", 0, 0, 0) + struct.pack(">iii", 63190, 65536, 54061)
-    head += bytes(128 - len(head))
-    return head + struct.pack(">I", 3) + tags + b"".join(data for _, data in parts)
-
-
 def test_cmyk_is_released_in_rgb_through_its_own_profile(tmp_path):
     ink = np.zeros((16, 16, 4), np.uint8)
     ink[:8, :, 3] = 255
@@ -252,3 +255,13 @@ def test_heic_of_more_than_8_bits_is_refused(tmp_path):
     source = heic(tmp_path / "a.heic", deep)
     with pytest.raises(ImageError, match=r"a\.heic: HEIC of 1[02] bits"):
         decode(source)
+
+
+@pytest.mark.parametrize("file_format", ["keep", "png"])
+def test_a_tiff_of_three_planes_is_an_ordinary_picture(tmp_path, file_format):
+    source = tmp_path / "planar.tif"
+    source.write_bytes(planar_tiff(photo()))
+    before, after, realised = round_trip(source, tmp_path, file_format=file_format)
+    assert np.array_equal(before.rgb, photo())
+    assert 0 < realised.linf == np.abs(after.rgb.astype(int) - photo()).max() <= 8
+    assert realised.psnr == pytest.approx(10 * np.log10(255**2 / np.square(after.rgb - photo().astype(float)).mean()))

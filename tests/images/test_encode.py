@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import SUFFIX, noise_levels, photo, put
+from helpers import SUFFIX, bmp_with_alpha, noise_levels, photo, put
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageCms
@@ -134,13 +134,6 @@ def test_colour_keyed_transparency_stays_where_it_was(tmp_path):
         alpha = np.asarray(released.getchannel("A"))
     assert (alpha[:5] == 0).all()
     assert (alpha[5:] == 255).all()
-
-
-def bmp_with_alpha(path):
-    masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
-    header = struct.pack("<IiiHHIIiiII", 108, 4, 4, 1, 32, 3, 64, 0, 0, 0, 0) + masks + bytes(52)
-    path.write_bytes(b"BM" + struct.pack("<IHHI", 14 + 108 + 64, 0, 0, 122) + header + bytes([9, 8, 7, 99]) * 16)
-    return path
 
 
 def test_transparency_that_the_container_loses_is_an_error_with_a_remedy(tmp_path):
@@ -284,3 +277,17 @@ def test_jpeg_bytes_are_those_of_the_array(tmp_path, size: tuple[int, int]) -> N
     expected = io.BytesIO()
     Image.fromarray(lay(decode(source).pixels, noise, 8)).save(expected, "JPEG", quality=90, subsampling=0)
     assert (tmp_path / "b.jpg").read_bytes() == expected.getvalue()
+
+
+def test_the_protected_copy_is_named_after_its_original(tmp_path, monkeypatch):
+    """The place where it is written is hidden, and gone after a failure."""
+    source, place = put(tmp_path / "src" / "a.png"), tmp_path / ".hidden"
+    monkeypatch.setattr(Image.Image, "save", lambda self, file, *_, **__: file.write(b"nonsense"))
+    with pytest.raises(ImageError, match=r"src.a\.png is not a readable") as caught:
+        protect_file(source, place / "a.png", noise_levels(), epsilon_levels=8)
+    assert ".hidden" not in str(caught.value)
+    monkeypatch.undo()
+    monkeypatch.setattr(encode.os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+    with pytest.raises(ImageError, match=r"src.a\.png cannot be written \(No space left\)") as caught:
+        protect_file(source, place / "a.png", noise_levels(), epsilon_levels=8)
+    assert ".hidden" not in str(caught.value)

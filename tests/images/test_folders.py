@@ -3,7 +3,7 @@ import pytest
 from helpers import put, two_classes
 
 from pueprotect.errors import InputError
-from pueprotect.images import decode, folders
+from pueprotect.images import decode, listing
 from pueprotect.images.folders import ImageEntry, scan
 
 
@@ -46,7 +46,7 @@ def test_scan_reads_labels_from_a_table(tmp_path):
         ("", "path,label"),
         ("path,label\na.png,x\n", "b.png has no row"),
         ("path,label\na.png,x\nb.png,y\nc.png,y\n", "line 4: c.png is not below"),
-        ("path,label\na.png,x\nb.png,y\nnote.txt,y\n", "not an image of a supported suffix"),
+        ("path,label\na.png,x\nb.png,y\nnote.txt,y\n", "not an image that can be released"),
         ("path,label\na.png,x\nb.png,y\n../a.png,y\n", "line 4"),
         ("path,label\na.png,x\na.png,y\nb.png,y\n", "line 3: a.png is listed twice"),
         ("path,label\na.png\nb.png,y\n", "line 2"),
@@ -110,7 +110,8 @@ def test_scan_refuses_links_that_leave_the_folder(tmp_path):
 
 
 def test_other_pictures_are_listed_as_unsupported(tmp_path, monkeypatch):
-    monkeypatch.setattr(folders, "SUFFIXES", folders.SUFFIXES - decode.HEIC_SUFFIXES)  # as without the extra
+    monkeypatch.setattr(listing, "SUFFIXES", listing.SUFFIXES - decode.HEIC_SUFFIXES)  # as without the extra
+    monkeypatch.setattr(listing, "FORMATS", tuple(name for name in listing.FORMATS if name != "HEIF"))
     for name in ("ant/a.png", "bee/b.png"):
         put(tmp_path / name)
     for name in ("ant/live.HEIC", "bee/move.gif"):
@@ -126,3 +127,70 @@ def test_other_pictures_are_listed_as_unsupported(tmp_path, monkeypatch):
     (tmp_path / "only/phone/live.heic").write_bytes(b"x")
     with pytest.raises(InputError, match=r"live\.heic: HEIC .*pip install 'pueprotect\[heic\]'"):
         scan(tmp_path / "only")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("cat", "cat "), ("Cat", "cat"), ("caf\u00e9", "cafe\u0301"), ("ice cream", "ice  cream")]
+)
+def test_classes_whose_names_look_alike_are_refused_with_both(tmp_path, one, other):
+    for name in (one, other, "dog"):
+        put(tmp_path / name / "0.png")
+    with pytest.raises(InputError, match="differ only in spaces, letter case or the form of Unicode") as caught:
+        scan(tmp_path)
+    assert all(ascii(name) in str(caught.value) for name in (one, other))
+
+
+@pytest.mark.parametrize("names", [("train", "test"), ("Training", "VALID"), ("train", "val", "test"), ("test",)])
+def test_parts_of_a_data_set_are_not_classes(tmp_path, names):
+    for name in names:
+        for label in ("ant", "bee"):
+            put(tmp_path / name / label / "0.png")
+    first = names[0]
+    with pytest.raises(InputError, match=rf"parts of a data set .*protect {tmp_path / first} alone") as caught:
+        scan(tmp_path)
+    assert "add --label-depth 2" in str(caught.value)
+    assert all(name in str(caught.value) for name in names)
+    assert scan(tmp_path, depth=2).classes == scan(tmp_path / first).classes == ("ant", "bee")
+
+
+def test_parts_of_a_data_set_are_found_at_any_depth_and_without_classes(tmp_path):
+    for name in ("a/train/ant/0.png", "b/test/ant/0.png"):
+        put(tmp_path / name)
+    with pytest.raises(InputError, match=r"protect .*a.train alone, or add --label-depth 3"):
+        scan(tmp_path, depth=2)
+    put(tmp_path / "flat/train/0.png")
+    put(tmp_path / "flat/test/0.png")
+    with pytest.raises(InputError, match=r"parts of a data set and not classes; use --labels"):
+        scan(tmp_path / "flat")
+
+
+def test_a_class_may_have_the_name_of_a_part(tmp_path):
+    for name in ("train", "bus"):
+        put(tmp_path / name / "0.png")
+    assert scan(tmp_path).classes == ("bus", "train")
+
+
+def test_kinds_of_files_are_not_classes(tmp_path):
+    for name in ("JPEGImages/0.jpg", "SegmentationClass/0.png"):
+        put(tmp_path / name)
+    (tmp_path / "Annotations").mkdir()
+    (tmp_path / "Annotations/0.xml").write_text("<a/>")
+    with pytest.raises(InputError, match=r"JPEGImages, SegmentationClass, which are kinds of files .* --labels"):
+        scan(tmp_path)
+
+
+def test_class_folders_without_pictures_are_named(tmp_path):
+    root = two_classes(tmp_path)
+    (root / "cow").mkdir()
+    put(root / "dog" / "a", format="GIF")
+    folder = scan(root)
+    assert folder.empty == ("cow", "dog")
+    assert folder.counts == {"ant": 3, "bee": 3}
+    (root / "deep/cow").mkdir(parents=True)
+    put(root / "deep/ant" / "0.png")
+    put(root / "deep/bee" / "0.png")
+    assert scan(root / "deep").empty == ("cow",)
+    for name in ("train/cow", "test/ant", "test/bee", "test/cow"):
+        put(tmp_path / "parts" / name / "0.png")
+    (tmp_path / "parts/train/ant").mkdir()
+    assert scan(tmp_path / "parts", depth=2).empty == (), "the class has pictures elsewhere"

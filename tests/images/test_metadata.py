@@ -13,7 +13,7 @@ from PIL import ExifTags, Image
 from pueprotect.images.encode import Encoder
 
 KINDS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "TIFF": ".tif"}
-OTHERS = {"PLACE": b"48.137154", "MAKER": b"MAKERNOTE-LENS", "DEPTH": b"DEPTH-MAP-BYTES"}
+OTHERS = {"IDENTITY": b"IDENTITY-", "PLACE": b"48.137154", "MAKER": b"MAKERNOTE-LENS", "DEPTH": b"DEPTH-MAP-BYTES"}
 
 
 def jpeg(seed=3):
@@ -31,7 +31,8 @@ def xmp():
         "dc": "http://purl.org/dc/elements/1.1/", "xmp": "http://ns.adobe.com/xap/1.0/",
         "xmpGImg": "http://ns.adobe.com/xap/1.0/g/img/", "exif": "http://ns.adobe.com/exif/1.0/",
         "GDepth": "http://ns.google.com/photos/1.0/depthmap/", "GImage": "http://ns.google.com/photos/1.0/image/",
-        "photoshop": "http://ns.adobe.com/photoshop/1.0/",
+        "aux": "http://ns.adobe.com/exif/1.0/aux/", "exifEX": "http://cipa.jp/exif/1.0/",
+        "xmpMM": "http://ns.adobe.com/xap/1.0/mm/", "photoshop": "http://ns.adobe.com/photoshop/1.0/",
         "Iptc4xmpCore": "http://iptc.org/std/Iptc4xmpCore/1.0/xmlns/",
     }  # fmt: skip
     declared = " ".join(f'xmlns:{name}="{space}"' for name, space in spaces.items())
@@ -39,7 +40,9 @@ def xmp():
     return f"""<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
 <rdf:Description rdf:about="" {declared} xmp:Rating="4" exif:GPSLatitude="48.137154" GDepth:Data="{text}"
- photoshop:City="48.137154" Iptc4xmpCore:Location="48.137154">
+ aux:SerialNumber="IDENTITY-a" aux:LensSerialNumber="IDENTITY-b" aux:OwnerName="IDENTITY-c"
+ exif:ImageUniqueID="IDENTITY-d" exifEX:BodySerialNumber="IDENTITY-e" exifEX:CameraOwnerName="IDENTITY-f"
+ xmpMM:DocumentID="IDENTITY-g" photoshop:City="48.137154" Iptc4xmpCore:Location="48.137154">
 <dc:title><rdf:Alt><rdf:li xml:lang="x-default">A quiet lake</rdf:li></rdf:Alt></dc:title>
 <dc:description><rdf:Alt><rdf:li>{text * 4}</rdf:li></rdf:Alt></dc:description>
 <dc:creator><rdf:Seq><rdf:li><xmpGImg:image>{text}</xmpGImg:image></rdf:li></rdf:Seq></dc:creator>
@@ -52,7 +55,9 @@ def exif_with_everything():
     """An EXIF block with a thumbnail in IFD1, GPS, a maker note and previews in other tags."""
     exif = Image.Exif()
     exif[0x010F], exif[0x8298], exif[0x9C9B] = "Maker", "Owner", b"T\0i\0"
-    details = {0x9003: "2020:01:01 00:00:00", 0x927C: OTHERS["MAKER"] * 40, 0x9286: PREVIEW * 4, 0xA420: "unique"}
+    details = {0x9003: "2020:01:01 00:00:00", 0x927C: OTHERS["MAKER"] * 40, 0x9286: PREVIEW * 4} | {
+        tag: f"IDENTITY-{tag:X}" for tag in (0xA420, 0xA430, 0xA431, 0xA435)
+    }
     for tag, entries in ((0x8769, details), (0x8825, {1: "N", 2: (48.0, 8.0, 13.0), 29: "48.137154"})):
         exif.get_ifd(tag).update(entries)
         exif[tag] = entries

@@ -1,12 +1,14 @@
 import hashlib
+import struct
 
 import numpy as np
 import pytest
-from helpers import photo, put, two_classes
+from helpers import bmp_with_alpha, noise_levels, photo, put, two_classes
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pueprotect.errors import ImageError
+from pueprotect.images.encode import Encoder
 from pueprotect.images.folders import scan
 from pueprotect.images.working_copies import compacted, load, read_folder, twins, working_size
 
@@ -106,12 +108,16 @@ def test_reading_once_gives_pixels_and_digests(tmp_path):
     }
 
 
-def test_equal_pictures_in_two_classes_are_twins(tmp_path):
+def test_equal_pictures_are_found_in_all_classes(tmp_path):
     folder = scan(two_classes(tmp_path))
-    assert twins(folder, load(folder, 8)) == [(f"ant/{index}.png", f"bee/{index}.png") for index in range(3)]
+
+    def found():
+        return [tuple(entry.path for entry in same) for same in twins(folder, load(folder, 8))]
+
+    assert found() == [(f"ant/{index}.png", f"bee/{index}.png") for index in range(3)]
     put(tmp_path / "ant" / "0.png", photo(seed=9))
     put(tmp_path / "ant" / "1.png", photo(seed=9))
-    assert twins(folder, load(folder, 8)) == [("ant/2.png", "bee/2.png")]
+    assert found() == [("ant/0.png", "ant/1.png"), ("ant/2.png", "bee/2.png")]
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=3000))
@@ -121,3 +127,50 @@ def test_wanted_rows_are_moved_together_in_place(wanted):
     found = compacted(pixels, wanted)
     assert np.array_equal(found, expected)
     assert np.shares_memory(found, pixels) or not any(wanted)
+
+
+def broken_exif():
+    """EXIF whose description is a number, which encoders do not write."""
+    return b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<HHHIfI", 1, 270, 11, 1, 1.5, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "options", "says"),
+    [
+        ("a.bmp", bmp_with_alpha, {}, "BMP does not keep its transparency; use --format png"),
+        ("a.bmp", bmp_with_alpha, {"file_format": "png"}, ""),
+        ("a.jpg", lambda path: put(path, exif=broken_exif()), {"metadata": "keep"}, "use --metadata minimal"),
+        ("a.jpg", lambda path: put(path, exif=broken_exif()), {}, ""),
+        (
+            "a.jpg",
+            lambda path: put(path, icc_profile=bytes(2**20 + 1)),
+            {"file_format": "png"},
+            "a.jpg cannot be decoded",
+        ),
+        ("a.jpg", lambda path: put(path, icc_profile=bytes(2**20 + 1)), {}, ""),
+    ],
+)
+def test_what_the_encoder_would_refuse_is_unusable_when_it_is_read(tmp_path, name, make, options, says):
+    root = two_classes(tmp_path)
+    make(root / "ant" / name)
+    loaded = read_folder(scan(root), 8, encoder=Encoder(epsilon=8, **options))
+    assert [path for path, _ in loaded.unusable] == ([f"ant/{name}"] if says else [])
+    assert all(str(root / "ant" / name) in reason and says in reason for _, reason in loaded.unusable)
+    if says:
+        with pytest.raises(ImageError):
+            Encoder(epsilon=8, **options).write(root / "ant" / name, tmp_path / "out" / name, noise_levels())
+
+
+def test_each_kind_of_picture_is_tried_once_for_the_whole_folder(tmp_path, monkeypatch):
+    root, tried = two_classes(tmp_path), []
+    rehearse = Encoder.rehearse
+    monkeypatch.setattr(Encoder, "rehearse", lambda self, *rest: tried.append(rest[2].name) or rehearse(self, *rest))
+    see_through = np.dstack([photo(), photo()[..., 0]])
+    put(root / "bee" / "clear.png", see_through)
+    put(root / "bee" / "clearer.png", see_through // 2)
+    put(root / "bee" / "opaque.png", np.dstack([photo(), np.full((20, 28), 255, np.uint8)]))
+    read_folder(scan(root), 8, workers=1, encoder=Encoder(epsilon=8))
+    assert tried == ["0.png", "clear.png", "opaque.png"]
+    tried.clear()
+    read_folder(scan(root), 8, workers=1, encoder=Encoder(epsilon=8, metadata="keep"))
+    assert len(tried) == 9, "descriptions differ from file to file"

@@ -25,6 +25,8 @@ from pueprotect.release.vault import DELTA, DRAFT, SCHEMA_VERSION, SURROGATE, Va
 
 PLAN = f"{DRAFT}/plan.json"
 ATTEMPTS = 2  # checks of a release, with an improvement between them
+NETWORKS = 2  # in each check, since one may learn what another one does not
+NETWORKS_APART = 1000  # between their seeds; more than the rounds, which are added too
 SELF_CHECK = "self-check"
 
 
@@ -114,9 +116,18 @@ class NoiseDraft:
         if facts.written == key and facts.checks:
             return facts.checks[-1]
         released, arch = read(), self.settings.surrogate
-        found = self._learnt(released, facts.rounds, "self-check on the released files")
-        before = [check.accuracy for check in facts.checks]
-        check = judged(found, facts.clean_accuracy or 0.0, arch, self.epochs, before)
+        before, clean, networks = (
+            [check.accuracy for check in facts.checks],
+            facts.clean_accuracy or 0.0,
+            list[Learnt](),
+        )
+        for number in range(NETWORKS):
+            label = "self-check on the released files" + (", another network" if number else "")
+            networks.append(self._learnt(released, facts.rounds + NETWORKS_APART * number, label))
+            check = judged(networks, clean, arch, self.epochs, before)
+            if not check.passed:
+                break
+        found = max(networks, key=lambda one: one.accuracy)
         surrogate = found.network
         if facts.rounds:
             surrogate = self._surrogate or self._stored()

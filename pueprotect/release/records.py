@@ -82,6 +82,7 @@ class SelfCheck(Record):
     Attributes:
         limit: the accuracy that passes: near chance, and at most half way to `clean_accuracy`.
         attempts: the accuracies of all checks.
+        networks: what each network of the last check learnt; the best one counts.
         clean_accuracy: what the same training gives on the originals; None where it was not measured.
     """
 
@@ -93,6 +94,7 @@ class SelfCheck(Record):
     passed: bool
     attempts: list[Share] = []
     clean_accuracy: Share | None = None
+    networks: list[Share] = []
 
 
 class NoiseFacts(Record):

@@ -10,8 +10,11 @@ from helpers import image_set, originals, random_images, shades
 from pueprotect.errors import InputError
 from pueprotect.learning.data import ImageSet
 from pueprotect.learning.device import HERE
+from pueprotect.learning.models import build
+from pueprotect.protect import noise
 from pueprotect.protect.methods import self_check
 from pueprotect.protect.methods.base import NoiseSettings
+from pueprotect.protect.methods.self_check import Learnt
 from pueprotect.protect.noise import PLAN, NoiseDraft
 from pueprotect.protect.presets import Preset
 from pueprotect.release.vault import Vault
@@ -34,9 +37,9 @@ def made(place: Path, **wanted: Any) -> NoiseDraft:
 
 def released(found: NoiseDraft) -> ImageSet:
     """The training images as they would be read back."""
-    noise, rows = found.arrays
+    levels, rows = found.arrays
     images, shown = found.originals.images, ~found.originals.held
-    with_noise = images.images.float() + torch.from_numpy(noise[rows]).permute(0, 3, 1, 2)
+    with_noise = images.images.float() + torch.from_numpy(levels[rows]).permute(0, 3, 1, 2)
     return image_set(with_noise[shown], images.labels[shown], images.classes)
 
 
@@ -62,10 +65,10 @@ def test_a_damaged_draft_is_made_again(tmp_path: Path, content: str) -> None:
 def test_each_method_makes_noise_of_its_own_shape(tmp_path: Path) -> None:
     for name, mode, rows in (("pue", "class-wise", 3), ("emn", "sample-wise", 48), ("lsp", "class-wise", 48)):
         found = made(tmp_path / name, method=name, mode=mode)
-        noise, which = found.arrays
-        assert noise.shape == (rows, 16, 16, 3)
+        levels, which = found.arrays
+        assert levels.shape == (rows, 16, 16, 3)
         assert which.shape == (48,)
-        assert 0 < int(np.abs(noise).max()) <= 8
+        assert 0 < int(np.abs(levels).max()) <= 8
         assert (found.facts.rounds == 0) == (name == "lsp")
 
 
@@ -111,6 +114,22 @@ def test_noise_that_fails_is_improved_once_if_its_method_can(
     surrogate = found.facts.surrogate
     assert surrogate is not None
     assert (surrogate.name, surrogate.size) == ("cnn", 16)
+
+
+def test_a_network_that_learns_nothing_is_followed_by_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = made(tmp_path)
+    answers = [Learnt(accuracy, 0.3, build("cnn", 3, 16, seed=0)) for accuracy in (0.3, 0.9)]
+    seeds = []
+
+    def learnt(*_: Any, seed: int, **__: Any) -> Learnt:
+        seeds.append(seed)
+        return answers[len(seeds) - 1]
+
+    monkeypatch.setattr(noise, "learnt", learnt)
+    found.facts = found.facts.model_copy(update={"clean_accuracy": 0.95})
+    check = found.check("key", lambda: released(found))
+    assert (check.passed, check.accuracy, check.networks) == (False, 0.9, [0.3, 0.9])
+    assert len(set(seeds)) == 2
 
 
 @pytest.mark.parametrize("moment", ["before the check", "before the improvement", "before the second check"])

@@ -7,6 +7,7 @@ noise.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -65,12 +66,18 @@ def limit_of(chance: float, clean_accuracy: float) -> float:
     return chance + min(SELF_CHECK_MARGIN * (1 - chance), max(0.0, clean_accuracy - chance) / 2)
 
 
-def judged(found: Learnt, clean_accuracy: float, arch: str, epochs: float, before: list[float]) -> SelfCheck:
-    """The verdict on what was learnt from a release; `before` holds the accuracies of earlier attempts."""
-    limit = limit_of(found.chance, clean_accuracy)
+def judged(
+    networks: Sequence[Learnt], clean_accuracy: float, arch: str, epochs: float, before: list[float]
+) -> SelfCheck:
+    """The verdict on what networks learnt from a release; the best one counts.
+
+    `before` holds the accuracies of earlier attempts.
+    """
+    accuracies, chance = [found.accuracy for found in networks], networks[0].chance
+    limit, reached = limit_of(chance, clean_accuracy), max(accuracies)
     return SelfCheck(
-        arch=arch, epochs=epochs, accuracy=found.accuracy, chance=found.chance, limit=limit,
-        passed=found.accuracy <= limit, attempts=[*before, found.accuracy], clean_accuracy=clean_accuracy,
+        arch=arch, epochs=epochs, accuracy=reached, chance=chance, limit=limit, passed=reached <= limit,
+        attempts=[*before, reached], clean_accuracy=clean_accuracy, networks=accuracies,
     )  # fmt: skip
 
 

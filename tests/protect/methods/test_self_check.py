@@ -16,9 +16,10 @@ def test_the_limit_is_near_chance_and_at_most_half_of_what_the_originals_give() 
 def test_the_check_passes_up_to_the_limit_only_and_keeps_earlier_attempts() -> None:
     limit = limit_of(0.5, 0.9)
     for accuracy, passed in ((limit, True), (limit + 1e-6, False)):
-        found = judged(Learnt(accuracy, 0.5, NETWORK), 0.9, "cnn", 3, [0.8])
+        found = judged([Learnt(0.1, 0.5, NETWORK), Learnt(accuracy, 0.5, NETWORK)], 0.9, "cnn", 3, [0.8])
         assert (found.passed, found.limit, found.attempts) == (passed, limit, [0.8, accuracy])
         assert (found.arch, found.epochs, found.chance, found.clean_accuracy) == ("cnn", 3, 0.5, 0.9)
+        assert (found.accuracy, found.networks) == (accuracy, [0.1, accuracy]), "the best network counts"
 
 
 @pytest.mark.parametrize(

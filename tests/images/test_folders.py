@@ -135,6 +135,8 @@ def test_other_pictures_are_listed_as_unsupported(tmp_path, monkeypatch):
 def test_classes_whose_names_look_alike_are_refused_with_both(tmp_path, one, other):
     for name in (one, other, "dog"):
         put(tmp_path / name / "0.png")
+    if len(list(tmp_path.iterdir())) < 3:
+        pytest.skip("this file system knows only one of the names")
     with pytest.raises(InputError, match="differ only in spaces, letter case or the form of Unicode") as caught:
         scan(tmp_path)
     assert all(ascii(name) in str(caught.value) for name in (one, other))

@@ -128,7 +128,7 @@ def _class_folders(root: Path, images: list[str], depth: int) -> dict[str, str]:
         first = next((name for name in held if name.casefold() in ("train", "training")), held[0])
         place = next(root.joinpath(*path.split("/")[:depth]) for path in images if names[path] == first)
         deeper = all(path.count("/") > depth for path in images)
-        fix = f"protect {place} alone, or add --label-depth {depth + 1} for all" if deeper else "use --labels FILE.csv"
+        fix = f"name {place} instead, or add --label-depth {depth + 1} for all" if deeper else "use --labels FILE.csv"
         raise InputError(f"{listed} parts of a data set and not classes; {fix}.")
     if {name.casefold() for name in held} <= KINDS:
         raise InputError(

@@ -26,13 +26,14 @@ def check_places(src: Path, out: Path, vault: Path) -> None:
     if not src.is_dir():
         raise InputError(f"{src} is a file; name the folder that holds one sub-folder of images for each class.")
     inside, outside, hidden = src.resolve(), out.resolve(), vault.resolve()
-    if _nested(inside, outside):
+    originals = (inside, *_linked(src))
+    if any(_nested(place, outside) for place in originals):
         raise InputError(f"--out {out} and {src} are inside each other; choose a folder elsewhere.")
     if hidden == outside or outside in hidden.parents:
         raise InputError(f"--vault {vault} is inside --out {out} and would be released with it; choose another place.")
     if hidden in outside.parents:
         raise InputError(f"--out {out} is inside the private --vault {vault}; choose another place.")
-    if _nested(inside, hidden):
+    if any(_nested(place, hidden) for place in originals):
         raise InputError(f"--vault {vault} and {src} are inside each other; choose another place.")
     if Vault(default_vault(src)).is_sealed:
         raise InputError(
@@ -155,6 +156,14 @@ def exposed(vault: Path) -> str:
         f"The vault {vault} is in the git work tree {tree}, which does not ignore it. Add *.vault/ to its .gitignore "
         "or choose another --vault, since anyone with the vault can undo the protection."
     )
+
+
+def _linked(src: Path) -> tuple[Path, ...]:
+    """Where the links directly below the source lead."""
+    try:
+        return tuple(path.resolve() for path in src.iterdir() if path.is_symlink())
+    except OSError:  # what cannot be listed is refused with a sentence when it is scanned
+        return ()
 
 
 def _nested(one: Path, other: Path) -> bool:

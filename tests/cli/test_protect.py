@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import AUDIT, TINY, Command, Release, files_of, refused, run_command, tree, write_photos
+from helpers import AUDIT, TINY, Command, Release, files_of, refused, run_command, tree, unix, write_photos
 from PIL import Image
 
 from pueprotect.cli import protect as protect_command
@@ -331,3 +331,19 @@ def test_labels_come_from_a_table(tmp_path: Path, command: Command) -> None:
 def test_many_classes_are_shown_by_their_first_names_and_extremes() -> None:
     counts = {f"c{number:02d}": 30 - number for number in range(11)}
     assert protect_command._classes(counts) == "c00, c01, c02 ...; 20 (c10) to 30 (c00) images each"
+
+
+@unix
+def test_linked_class_folders_are_protected_on_request(tmp_path: Path, command: Command) -> None:
+    pool, src = write_photos(tmp_path / "pool", 4), tmp_path / "view"
+    src.mkdir()
+    for name in ("cat", "dog"):
+        (src / name).symlink_to(pool / name)
+    arguments = ("protect", src, "--out", tmp_path / "out", *TINY, "--release-anyway", "--json")
+    refused(command(*arguments), 2, "cat is a link to a folder", "--follow-symlinks")
+    done = command(*arguments, "--follow-symlinks")
+    assert done.code == 0, done.stderr
+    assert done.data["class_counts"] == {"cat": 4, "dog": 4}
+    assert not (tmp_path / "out/cat").is_symlink()
+    assert command("audit", tmp_path / "out", "--attack", "standard", *AUDIT).code == 0
+    assert tree(pool) == tree(write_photos(tmp_path / "again", 4)), "the originals are untouched"

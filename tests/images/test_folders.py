@@ -135,6 +135,8 @@ def test_other_pictures_are_listed_as_unsupported(tmp_path, monkeypatch):
 def test_classes_whose_names_look_alike_are_refused_with_both(tmp_path, one, other):
     for name in (one, other, "dog"):
         put(tmp_path / name / "0.png")
+    if len(list(tmp_path.iterdir())) < 3:
+        pytest.skip("this file system knows only one of the names")
     with pytest.raises(InputError, match="differ only in spaces, letter case or the form of Unicode") as caught:
         scan(tmp_path)
     assert all(ascii(name) in str(caught.value) for name in (one, other))
@@ -146,7 +148,7 @@ def test_parts_of_a_data_set_are_not_classes(tmp_path, names):
         for label in ("ant", "bee"):
             put(tmp_path / name / label / "0.png")
     first = names[0]
-    with pytest.raises(InputError, match=rf"parts of a data set .*protect {tmp_path / first} alone") as caught:
+    with pytest.raises(InputError, match=rf"parts of a data set .*name {tmp_path / first} instead") as caught:
         scan(tmp_path)
     assert "add --label-depth 2" in str(caught.value)
     assert all(name in str(caught.value) for name in names)
@@ -156,7 +158,7 @@ def test_parts_of_a_data_set_are_not_classes(tmp_path, names):
 def test_parts_of_a_data_set_are_found_at_any_depth_and_without_classes(tmp_path):
     for name in ("a/train/ant/0.png", "b/test/ant/0.png"):
         put(tmp_path / name)
-    with pytest.raises(InputError, match=r"protect .*a.train alone, or add --label-depth 3"):
+    with pytest.raises(InputError, match=r"name .*a.train instead, or add --label-depth 3"):
         scan(tmp_path, depth=2)
     put(tmp_path / "flat/train/0.png")
     put(tmp_path / "flat/test/0.png")

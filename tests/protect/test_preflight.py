@@ -2,7 +2,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from helpers import TINY, Command, Release, tree
+from helpers import TINY, Command, Release, tree, unix, write_photos
 
 from pueprotect.errors import InputError
 from pueprotect.protect import preflight
@@ -38,3 +38,17 @@ def test_released_files_are_recognised_by_their_digests(release: Release, photos
     with pytest.raises(InputError, match=r"a\.png"):
         refuse_released(photos, digests, (release.vault,))
     refuse_released(photos, {"b.png": "0" * 64}, (release.vault, photos))
+
+
+@unix
+def test_places_inside_a_linked_class_folder_are_refused(tmp_path: Path) -> None:
+    pool = write_photos(tmp_path / "pool", 2)
+    src = tmp_path / "view"
+    src.mkdir()
+    for name in ("cat", "dog"):
+        (src / name).symlink_to(pool / name)
+    check_places(src, tmp_path / "out", tmp_path / "out.vault")
+    with pytest.raises(InputError, match=r"--out .* are inside each other"):
+        check_places(src, pool / "cat" / "out", tmp_path / "out.vault")
+    with pytest.raises(InputError, match=r"--vault .* are inside each other"):
+        check_places(src, tmp_path / "out", pool / "dog")

@@ -11,22 +11,37 @@ from pueprotect.errors import VaultError
 from pueprotect.learning.data import ImageSet
 from pueprotect.learning.device import Machine
 from pueprotect.learning.models import state_of
+from pueprotect.protect.key import is_key
 from pueprotect.protect.methods.base import Mask, Noise, NoiseSettings, find
 from pueprotect.protect.presets import Preset
 from pueprotect.release.records import NoiseFacts
-from pueprotect.release.vault import DELTA, DRAFT, SCHEMA_VERSION, SURROGATE, Vault
+from pueprotect.release.vault import DELTA, DRAFT, RUN, SCHEMA_VERSION, SURROGATE, Vault
 
 PLAN = f"{DRAFT}/plan.json"
 
 
+def kept_key(store: Vault) -> str | None:
+    """The key of the vault's draft, or else of its finished release; None where there is no whole one."""
+    for name, inside in ((PLAN, ("plan",)), (RUN, ())):
+        try:
+            found: Any = store.read_json(name)
+            for step in (*inside, "settings", "key"):
+                found = found[step]
+        except (VaultError, LookupError, TypeError):
+            continue
+        if is_key(found):
+            return str(found)
+    return None
+
+
 def kept(store: Vault, plan: dict[str, Any]) -> tuple[Noise, NoiseFacts] | None:
-    """The noise of the vault's draft and the facts about it, if it was made by the same plan."""
+    """The noise of the vault's draft and the facts about it, if it is whole and was made by the same plan."""
     try:
         found = store.read_json(PLAN)
         if found.get("plan") != plan:
             return None
         return store.read_tensors(f"{DRAFT}/{DELTA}")["delta"], NoiseFacts.model_validate(found["facts"])
-    except VaultError:
+    except (VaultError, LookupError, ValueError):  # damaged: the noise is made anew
         return None
 
 

@@ -8,7 +8,7 @@ interrupted run can be resumed.
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from pueprotect.learning.device import HERE, Machine
@@ -66,6 +66,8 @@ def protect_folder(
     # With --resume the folder and the vault may be the finished release itself, which `_is_finished` checks later.
     replace_out, replace_vault = overwrite or (options.resume and store.is_sealed), overwrite or options.resume
     check_contents(out, place, replace_out=replace_out, replace_vault=replace_vault, workers=workers)
+    if options.resume and options.key is None:
+        options = replace(options, key=noises.kept_key(store))
     timer = _Timer()
     with partial_folder(out) as partial:
         job = read_job(src, options, machine, partial)

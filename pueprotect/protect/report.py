@@ -8,6 +8,7 @@ from typing import Any
 
 from pueprotect.learning.device import Device, environment
 from pueprotect.protect.job import Job
+from pueprotect.protect.key import guessable_keys
 from pueprotect.protect.methods.base import find
 from pueprotect.protect.preflight import exposed
 from pueprotect.release.records import Protect
@@ -55,6 +56,8 @@ def report(job: Job, result: Protect, *, released: bool) -> Report:
     """The report of a run with its warnings."""
     folder, settings = job.folder, job.settings
     found = [exposed(Path(result.vault))]
+    if settings.key in guessable_keys():
+        found.append("This --key is one that attackers try. Leave it out to have a random one drawn.")
     if folder.ignored:
         found.append(f"{len(folder.ignored)} files are not images and are not released, such as {folder.ignored[0]}.")
     if folder.unsupported:

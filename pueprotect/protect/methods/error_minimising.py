@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -29,7 +30,7 @@ from pueprotect.protect.methods.base import Made, Method, NoiseSettings
 from pueprotect.protect.methods.self_check import facts, self_check
 from pueprotect.protect.presets import Preset
 from pueprotect.release.records import NoiseFacts, SelfCheck
-from pueprotect.runtime import SILENT, Progress, generator
+from pueprotect.runtime import SILENT, Progress, generator, secret_stream
 
 FINE = 3  # pixels: side of the mean that `fine` removes
 PIECE = 16384  # images in one message between ranks
@@ -64,15 +65,14 @@ class Optimizer:
         self.rounds = 0
         self.class_delta: Tensor | None = None  # the class-wise pattern, once every image has its own
         self.surrogate = build(
-            settings.surrogate, data.classes, data.size, seed=settings.seed, purpose="surrogate", device=data.device
+            settings.surrogate, data.classes, data.size, seed=settings.key, purpose="surrogate", device=data.device
         )
-        self.stream = generator(settings.seed, "protect", device=data.device)
+        # Each rank draws its own order of its images.
+        self.stream = generator(settings.key, "protect", self.group.rank, device=data.device)
         self.labels = self.rows = data.labels  # `rows` holds the row of `delta` for each image
         shape = (data.classes, data.size, data.size, 3)
-        start = torch.rand(shape, generator=self.stream, device=data.device)
-        self.delta = (2 * start - 1) * settings.epsilon
-        if self.group.rank:  # all ranks start from the same noise; then each draws its own order of its images
-            self.stream = generator(settings.seed, "protect", self.group.rank, device=data.device)
+        start = secret_stream(settings.key, "start").random(shape, np.float32)  # the same on all ranks
+        self.delta = (2 * torch.from_numpy(start).to(data.device) - 1) * settings.epsilon
 
     def run(self, rounds: int, *, teacher: Classifier | None = None, progress: Progress = SILENT) -> None:
         """Optimise for `rounds` more passes over the training images.

@@ -35,7 +35,7 @@ from pueprotect.images.decode import identify
 from pueprotect.images.folders import ImageFolder
 from pueprotect.protect.methods.base import Labels, Mask, Noise, NoiseSettings, Pixels, Visibility
 from pueprotect.protect.methods.closed_form import ClosedForm
-from pueprotect.runtime import child_seed
+from pueprotect.runtime import secret_stream
 
 TILE = 2 * BLOCK
 SMALLEST = 16  # pixels: one tile
@@ -95,17 +95,17 @@ class Scheme:
     visibility: Visibility = "standard"
 
 
-def code_book(classes: int, key: int) -> tuple[Code, ...]:
+def code_book(classes: int, key: int | str) -> tuple[Code, ...]:
     """A code for each class, any two at least two textures apart.
 
     Args:
         classes: number of classes.
-        key: decides which class gets which code.
+        key: decides which class gets which code; a whole number is the seed of a release that has no key.
 
     Raises:
         InputError: more classes than the book separates.
     """
-    rng = np.random.default_rng(child_seed(key, "code-book"))
+    rng = secret_stream(key, "code-book")
     pool = FEW if classes <= len(FEW) else MANY if classes <= len(MANY) * len(GRATINGS) else POOL
     drawn = rng.permutation(pool).tolist()
     sets = _pairs(drawn) if pool is POOL else [[index] for index in drawn]
@@ -137,7 +137,7 @@ def _pairs(pool: list[list[int]]) -> list[list[list[int]]]:
     return [pair for match in zip(*rounds, strict=True) for pair in match]
 
 
-def texture(images: Pixels, labels: Labels, scheme: Scheme, key: int) -> Levels:
+def texture(images: Pixels, labels: Labels, scheme: Scheme, key: int | str) -> Levels:
     """The code of each image's class, laid along the image.
 
     Args:
@@ -152,7 +152,7 @@ def texture(images: Pixels, labels: Labels, scheme: Scheme, key: int) -> Levels:
     noise = np.empty(images.shape, dtype=np.int8)
     for start in range(0, len(images), CHUNK):
         part = slice(start, start + CHUNK)
-        streams = [np.random.default_rng(child_seed(key, "texture", number)) for number in range(len(images))[part]]
+        streams = [secret_stream(key, "texture", number) for number in range(len(images))[part]]
         noise[part] = _laid(np.asarray(images[part]), labels[part], scheme, streams)
     return noise
 
@@ -308,7 +308,7 @@ class Hardened(ClosedForm):
                 f"--epsilon {settings.epsilon}/255 is below {LEAST_LEVELS}/255, the least that the texture code needs; "
                 "use more, or protect with --method pue."
             )
-        code_book(len(folder.classes), settings.seed)
+        code_book(len(folder.classes), settings.key)
         for entry in folder.entries:
             try:
                 width, height = identify(folder.path_of(entry))[:2]
@@ -322,8 +322,8 @@ class Hardened(ClosedForm):
 
     def noise(self, pixels: Pixels, labels: Labels, held: Mask, settings: NoiseSettings) -> Noise:
         """The code of each image's class, see `texture`; nothing is fitted to the images."""
-        scheme = Scheme(code_book(int(labels.max()) + 1, settings.seed), settings.epsilon, settings.visibility)
-        return texture(pixels, labels, scheme, settings.seed)
+        scheme = Scheme(code_book(int(labels.max()) + 1, settings.key), settings.epsilon, settings.visibility)
+        return texture(pixels, labels, scheme, settings.key)
 
     def advice(self, settings: NoiseSettings) -> list[str]:
         """Warn of a budget below the advised one."""
@@ -337,4 +337,5 @@ class Hardened(ClosedForm):
     def scheme(self, run: Mapping[str, Any]) -> Scheme:
         """The code book, the budget and the visibility."""
         settings = run["settings"]
-        return Scheme(code_book(len(run["classes"]), run["seed"]), settings["epsilon"], settings["visibility"])
+        key = settings.get("key", run["seed"])  # the seed was the key before there were keys
+        return Scheme(code_book(len(run["classes"]), key), settings["epsilon"], settings["visibility"])

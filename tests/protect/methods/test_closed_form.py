@@ -1,11 +1,12 @@
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
-from helpers import random_images
+from helpers import photo, random_images
 
 from pueprotect.learning.device import HERE
-from pueprotect.protect.methods.base import NoiseSettings
+from pueprotect.protect.methods.base import NoiseSettings, find
 from pueprotect.protect.methods.closed_form import ClosedForm
 from pueprotect.protect.presets import Preset
 
@@ -38,3 +39,13 @@ def test_a_method_gets_all_images_and_its_noise_is_checked_on_those_not_held_out
     assert made.facts.rounds == 0
     assert made.facts.self_check.epochs == 3 * 2, "three times the passes of the preset"
     assert made.facts.surrogate.parameters == sum(p.numel() for p in made.network.parameters())
+
+
+@pytest.mark.parametrize("method", ["hardened", "lsp"])
+def test_the_default_settings_do_not_repeat_the_noise(method: str) -> None:
+    """Whoever runs the tool on the same images finds other noise: a key is drawn each time."""
+    images = np.stack([photo(32, 32, seed=number) for number in range(60)])
+    labels, held, made = np.arange(60) % 10, np.zeros(60, dtype=np.bool_), find(method)
+    assert isinstance(made, ClosedForm)
+    noise = [made.noise(images, labels, held, NoiseSettings(method=method)).ravel() for _ in range(2)]
+    assert abs(np.corrcoef(noise)[0, 1]) < 0.3

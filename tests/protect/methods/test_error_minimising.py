@@ -1,6 +1,6 @@
 import pytest
 import torch
-from helpers import random_images
+from helpers import KEY, OTHER_KEY, random_images
 from torch.nn import functional
 
 from pueprotect.learning.augment import crop_padding, draw_crops
@@ -12,7 +12,8 @@ from pueprotect.protect.methods.base import NoiseSettings
 
 
 def optimised(**wanted: object) -> error_minimising.Optimizer:
-    optimizer = error_minimising.Optimizer(random_images(), NoiseSettings(**({"rounds": 3} | wanted)))  # type: ignore[arg-type]
+    settings = NoiseSettings(**({"rounds": 3, "key": KEY} | wanted))  # type: ignore[arg-type]
+    optimizer = error_minimising.Optimizer(random_images(), settings)
     optimizer.run(optimizer.settings.rounds)
     return optimizer
 
@@ -27,9 +28,29 @@ def test_budget_shape_and_both_signs(mode: str) -> None:
     assert 0.3 < float((levels < 0).float().mean()) < 0.7
 
 
-def test_same_seed_same_noise_and_another_seed_another() -> None:
-    assert torch.equal(optimised(seed=1).levels(), optimised(seed=1).levels())
-    assert not torch.equal(optimised(seed=1).levels(), optimised(seed=2).levels())
+def test_same_key_same_noise_and_another_key_another() -> None:
+    assert torch.equal(optimised(seed=1).levels(), optimised(seed=2).levels())
+    assert not torch.equal(optimised().levels(), optimised(key=OTHER_KEY).levels())
+
+
+def test_everything_random_follows_from_the_key() -> None:
+    """Surrogate, first noise, order of the batches and weight draws: each is another one with another key."""
+    one, two = (error_minimising.Optimizer(random_images(), NoiseSettings(key=key)) for key in (KEY, OTHER_KEY))
+    first = [next(iter(optimizer.surrogate.parameters())) for optimizer in (one, two)]
+    assert not torch.equal(*first)
+    assert abs(float(torch.corrcoef(torch.stack([one.delta.flatten(), two.delta.flatten()]))[0, 1])) < 0.1
+    assert one.stream.initial_seed() != two.stream.initial_seed()
+
+
+@pytest.mark.parametrize("method", ["pue", "emn"])
+def test_the_default_settings_do_not_repeat_the_noise(method: str) -> None:
+    """Whoever runs the tool on the same images finds other noise: a key is drawn each time."""
+    made = []
+    for _ in range(2):
+        optimizer = error_minimising.Optimizer(random_images(), NoiseSettings(method=method, rounds=3))
+        optimizer.run(3)
+        made.append(optimizer.levels().float().flatten())
+    assert abs(float(torch.corrcoef(torch.stack(made))[0, 1])) < 0.15
 
 
 @pytest.mark.parametrize("mode", ["class-wise", "sample-wise"])
@@ -42,7 +63,7 @@ def test_weight_noise_changes_the_noise_once_the_surrogate_fits() -> None:
     data = random_images()
     results = []
     for sigma in (0.0, 0.1):
-        optimizer = error_minimising.Optimizer(data, NoiseSettings(sigma=sigma, rounds=2))
+        optimizer = error_minimising.Optimizer(data, NoiseSettings(sigma=sigma, rounds=2, key=KEY))
         teacher = build("resnet8", 3, 16, seed=9)  # a teacher counts as fitted
         optimizer.run(2, teacher=teacher)
         results.append(optimizer.levels())
@@ -53,11 +74,11 @@ def test_weight_noise_changes_the_noise_once_the_surrogate_fits() -> None:
 def test_one_class_wise_step_equals_a_plain_loop(size: int) -> None:
     """Autograd through crop and flip, image by image, against the batched adjoint and the product with labels."""
     data = random_images(8, size)
-    chosen = NoiseSettings(method="emn", step_size=0.8)
+    chosen = NoiseSettings(method="emn", step_size=0.8, key=KEY)
     optimizer = error_minimising.Optimizer(data, chosen)
     start = optimizer.delta.clone()
     crop = draw_crops(8, size, torch.Generator().manual_seed(3), "cpu")
-    reference = build("resnet8", 3, size, seed=0, purpose="surrogate").train()
+    reference = build("resnet8", 3, size, seed=KEY, purpose="surrogate").train()
     trainer = error_minimising.Trainer(optimizer.surrogate, Schedule(), 10)
     optimizer._step(trainer, torch.arange(8), crop, noisy=False)
 
@@ -85,7 +106,7 @@ def test_one_class_wise_step_equals_a_plain_loop(size: int) -> None:
 def test_protected_images_are_shown_with_their_noise(mode: str) -> None:
     whole = random_images(60)
     members = torch.arange(60)[torch.arange(60) % 4 != 1]
-    optimizer = error_minimising.Optimizer(Part(whole, members), NoiseSettings(rounds=3, mode=mode))
+    optimizer = error_minimising.Optimizer(Part(whole, members), NoiseSettings(rounds=3, mode=mode, key=KEY))
     optimizer.run(3)
     shown, levels, index = optimizer.protected(), optimizer.levels(), torch.tensor([7, 0, 44])
     for number, frame in zip(index.tolist(), shown.frames(index), strict=True):
@@ -93,7 +114,7 @@ def test_protected_images_are_shown_with_their_noise(mode: str) -> None:
         expected = whole.images[members[number]].permute(1, 2, 0).int() + levels[row]
         assert torch.equal(frame.int(), expected.clamp(0, 255))
     assert torch.equal(shown.labels, whole.labels[members])
-    alone = error_minimising.Optimizer(whole.subset(members), NoiseSettings(rounds=3, mode=mode))
+    alone = error_minimising.Optimizer(whole.subset(members), NoiseSettings(rounds=3, mode=mode, key=KEY))
     alone.run(3)
     assert torch.equal(alone.levels(), levels), "a part of a set gives the same noise as a copy of it"
 

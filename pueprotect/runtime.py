@@ -11,6 +11,7 @@ from pueprotect.errors import InputError
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
+    import numpy as np
     import torch
 
 VERSION = "0.1.0"
@@ -39,17 +40,37 @@ class Silent(Progress):
 SILENT = Silent()
 
 
-def child_seed(seed: int, purpose: str, index: int = 0) -> int:
-    """A 63-bit seed that depends on nothing but (seed, purpose, index)."""
+def child_seed(seed: int | str, purpose: str, index: int = 0) -> int:
+    """A 63-bit seed that depends on nothing but (seed, purpose, index); `seed` may be a secret key, as text."""
     digest = hashlib.blake2b(f"{seed}/{purpose}/{index}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
-def generator(seed: int, purpose: str, index: int = 0, device: str = "cpu") -> torch.Generator:
-    """An independent random stream for one purpose; CPU and CUDA streams of one seed differ."""
+def generator(seed: int | str, purpose: str, index: int = 0, device: str = "cpu") -> torch.Generator:
+    """An independent random stream for one purpose; CPU and CUDA streams of one seed differ.
+
+    On CPUs torch uses 32 bits of any seed, so all streams can be tried. `secret_stream` has no such limit.
+    """
     import torch
 
     return torch.Generator(device=device).manual_seed(child_seed(seed, purpose, index))
+
+
+def secret_stream(key: int | str, purpose: str, index: int = 0) -> np.random.Generator:
+    """An independent NumPy stream for one purpose, for what nobody may guess.
+
+    Args:
+        key: 128 bits as text, all of which the stream depends on. A whole number gives the stream of `child_seed`, as
+            in releases that were made before there were keys.
+        purpose: what the numbers are for.
+        index: tells streams of one purpose apart.
+    """
+    import numpy as np
+
+    if isinstance(key, int):
+        return np.random.default_rng(child_seed(key, purpose, index))
+    digest = hashlib.blake2b(f"{key}/{purpose}/{index}".encode(), digest_size=16).digest()
+    return np.random.default_rng(int.from_bytes(digest, "big"))
 
 
 @cache

@@ -108,5 +108,6 @@ def evidence(recorded: Recorded, tmp_path: Path) -> RecordedRelease:
 
 
 @pytest.fixture(autouse=True)
-def _no_debugging(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("PUEPROTECT_DEBUG", raising=False)
+def _no_settings_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PUEPROTECT_DEBUG", "PUEPROTECT_KEY"):
+        monkeypatch.delenv(name, raising=False)

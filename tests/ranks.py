@@ -4,7 +4,7 @@ import os
 from typing import Any
 
 import torch
-from helpers import stripes, with_noise
+from helpers import KEY, stripes, with_noise
 
 from pueprotect.learning import training
 from pueprotect.learning.distributed import Group, joined
@@ -51,7 +51,7 @@ def whole_training(group: Group) -> Any:
 def class_noise(group: Group, mode: Mode = "class-wise") -> Any:
     """Noise for striped images, made together; the settings are those of the smallest useful run."""
     mine = stripes(64).subset(slice(group.rank, None, group.size))
-    settings = NoiseSettings(mode=mode, epsilon=16, sigma=0.02, rounds=12, seed=3, step_size=3)
+    settings = NoiseSettings(mode=mode, epsilon=16, sigma=0.02, rounds=12, key=KEY, step_size=3)
     optimizer = Optimizer(mine, settings, group)
     optimizer.run(settings.rounds)
     known = group.gather(int(count_correct(optimizer.surrogate, with_noise(mine, optimizer))))

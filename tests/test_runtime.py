@@ -1,10 +1,11 @@
 import hashlib
 
+import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pueprotect.runtime import SILENT, child_seed, generator
+from pueprotect.runtime import SILENT, child_seed, generator, secret_stream
 
 
 def test_seeds_do_not_change_between_versions() -> None:
@@ -31,6 +32,18 @@ def test_streams_depend_on_seed_purpose_and_index_and_on_nothing_else() -> None:
     assert drawn(0, "a", 0) == wanted
     assert torch.equal(torch.get_rng_state(), state), "the global stream does not change"
     assert len({tuple(drawn(*place)) for place in ((0, "a", 0), (1, "a", 0), (0, "b", 0), (0, "a", 1))}) == 4
+
+
+def test_a_secret_stream_uses_all_bits_of_the_key_and_a_number_gives_the_stream_of_before() -> None:
+    key = "0123456789abcdef0123456789abcdef"
+    entropy = int.from_bytes(hashlib.blake2b(f"{key}/a/2".encode(), digest_size=16).digest(), "big")
+    assert entropy.bit_length() > 100
+    drawn = secret_stream(key, "a", 2).integers(0, 2**60, 4).tolist()
+    assert drawn == np.random.default_rng(entropy).integers(0, 2**60, 4).tolist()
+    others = [secret_stream(key[:-1] + "e", "a", 2), secret_stream(key, "b", 2), secret_stream(key, "a", 1)]
+    assert len({tuple(drawn), *(tuple(other.integers(0, 2**60, 4).tolist()) for other in others)}) == 4
+    before = np.random.default_rng(child_seed(7, "a", 2)).integers(0, 2**60, 4)
+    assert secret_stream(7, "a", 2).integers(0, 2**60, 4).tolist() == before.tolist()
 
 
 def test_silence_prints_nothing(capsys) -> None:

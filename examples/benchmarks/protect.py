@@ -166,7 +166,7 @@ def main() -> None:
         reached = [plainly(protected, test, arch, wanted.epochs, wanted.seed) for arch in ("resnet8", "cnn")]
         print(f"| {name} | {rounds} | {passes} | {reached[0]:.1%} | {reached[1]:.1%} |", flush=True)
 
-    settings = Options(seed=wanted.seed).settings("resnet8", len(data), data.size)
+    settings = Options(seed=wanted.seed, key=f"{2**127 + wanted.seed:032x}").settings("resnet8", len(data), data.size)
     for rounds in (1, 2, settings.rounds):
         own = Optimizer(data, replace(settings, rounds=rounds))
         own.run(rounds)

@@ -14,6 +14,7 @@ torch is loaded only where something is measured.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import platform
@@ -237,6 +238,11 @@ class Place:
     originals: str = "hardened"  # the release whose originals are the clean images: the fastest to make
 
 
+def key_of(seed: int) -> str:
+    """The key of the release of a seed. It is public, so that figures repeat; a release for use draws its own."""
+    return hashlib.sha256(f"results {seed}".encode()).hexdigest()[:32]
+
+
 def protected(store: Path, source: Path, name: str, seed: int) -> Path:
     """The release folder of one method and seed under STORE, made on first use."""
     out = store / f"{name}-{seed}"
@@ -246,7 +252,8 @@ def protected(store: Path, source: Path, name: str, seed: int) -> Path:
             source = store / "sources" / f"{name}-{seed}"  # away from the vault, by which `protect` knows a release
             shutil.copytree(first, source, dirs_exist_ok=True)
         command = [sys.executable, "-m", "pueprotect", "protect", str(source), "--out", str(out)]
-        command += ["--format", "png", "--seed", str(seed), "--release-anyway", "--json", *RELEASES[name]]
+        command += ["--format", "png", "--seed", str(seed), "--key", key_of(seed), "--release-anyway", "--json"]
+        command += RELEASES[name]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         (store / f"protect-{name}-{seed}.json").write_text(done.stdout)
     return out

@@ -28,6 +28,7 @@ from cells import (
     Place,
     Spread,
     head,
+    key_of,
     markdown,
     measure,
     of_seed,
@@ -194,7 +195,7 @@ def cost(place: Place, cell: Cell) -> Cell:
         began = time.perf_counter()
         subprocess.run(
             [sys.executable, "-m", "pueprotect", "protect", str(place.data / "train"), "--out", str(out),
-             "--seed", str(seed), "--overwrite"], check=True, stdout=subprocess.DEVNULL,
+             "--seed", str(seed), "--key", key_of(seed), "--overwrite"], check=True, stdout=subprocess.DEVNULL,
         )  # fmt: skip
         commands.append(time.perf_counter() - began)
         shutil.rmtree(out)

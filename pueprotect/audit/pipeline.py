@@ -193,8 +193,9 @@ class _Audit:
         if find(job.attack).needs == CLEAN_SHARE:
             share = clean_share(self.originals, settings.clean_fraction, seed)
         return Target(
-            self.release.released, job.arch, self.schedule, seed, share, settings.etas, self.originals, self.scheme
-        )
+            self.release.released, job.arch, self.schedule, seed, share, settings.etas, self.originals, self.scheme,
+            self.release.places,
+        )  # fmt: skip
 
     def key(self, job: Job) -> dict[str, Any]:
         """Everything that a result depends on except the bytes."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from pueprotect.cli.arguments import AsJson, Device, Seed
+from pueprotect.cli.arguments import AsJson, Device
 from pueprotect.cli.console import complain, escape, hint, note, out, percent, print_json, printable, table
 from pueprotect.cli.parsing import fraction
 from pueprotect.cli.progress import at_work
@@ -52,7 +52,15 @@ def protect(
     size: Annotated[str, typer.Option(help="Working size in pixels, or auto.")] = "auto",
     sigma: Annotated[float, typer.Option(help="Standard deviation of the train-time weight noise (pue).")] = 0.05,
     rounds: Annotated[int | None, typer.Option(help="Passes over the images.", show_default="by preset")] = None,
-    seed: Seed = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the holdout and of the self-check; the noise is by --key.")] = 0,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            envvar="PUEPROTECT_KEY",
+            help="Secret key of the noise to repeat a release: 32 hex digits, or @FILE that holds them.",
+            show_default="random",
+        ),
+    ] = None,
     visibility: Annotated[
         Literal["subtle", "standard", "strong"], typer.Option(help="How much textures show in flat areas (hardened).")
     ] = "standard",
@@ -95,15 +103,17 @@ def protect(
         raise InputError(f"--size {size!r} is not a number of pixels; give one, or auto.")
     levels = _levels(epsilon)
     with at_work(device) as machine:
+        from pueprotect.protect.key import read_key
         from pueprotect.protect.noise import assist
         from pueprotect.protect.options import Options
         from pueprotect.protect.pipeline import protect_folder
 
         options = Options(
             method=method, mode=mode, epsilon=levels, preset=preset, surrogate=surrogate,
-            size=None if size == "auto" else int(size), sigma=sigma, rounds=rounds, seed=seed, visibility=visibility,
-            holdout=holdout, labels=labels, label_depth=label_depth, follow_symlinks=follow_symlinks,
-            skip_unsupported=skip_unsupported, file_format=file_format, metadata=metadata,
+            size=None if size == "auto" else int(size), sigma=sigma, rounds=rounds, seed=seed,
+            key=None if key is None else read_key(key), visibility=visibility, holdout=holdout, labels=labels,
+            label_depth=label_depth, follow_symlinks=follow_symlinks, skip_unsupported=skip_unsupported,
+            file_format=file_format, metadata=metadata,
             overwrite=overwrite, resume=resume, release_anyway=release_anyway, workers=workers,
         )  # fmt: skip
         if not machine.group.leads:

@@ -175,7 +175,9 @@ def architecture(arch: str, size: int) -> Architecture:
     return found
 
 
-def build(arch: str, classes: int, size: int, *, seed: int, purpose: str = "init", device: str = "cpu") -> Classifier:
+def build(
+    arch: str, classes: int, size: int, *, seed: int | str, purpose: str = "init", device: str = "cpu"
+) -> Classifier:
     """A new classifier whose weights depend on (seed, purpose) alone.
 
     Raises:

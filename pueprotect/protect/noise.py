@@ -15,19 +15,34 @@ from pueprotect.learning.data import ImageSet, Labelled, dealt, split
 from pueprotect.learning.device import Machine
 from pueprotect.learning.models import Classifier, build, parameter_count, state_of
 from pueprotect.learning.training import accuracy
+from pueprotect.protect.key import is_key
 from pueprotect.protect.methods.base import Labels, Made, Noise, NoiseSettings, find
 from pueprotect.protect.methods.laying import Originals
 from pueprotect.protect.methods.self_check import LUCK, Learnt, judged, learnable, learnt
 from pueprotect.protect.presets import Preset
 from pueprotect.release.records import NoiseFacts, SelfCheck, Surrogate
 from pueprotect.release.results import tensors
-from pueprotect.release.vault import DELTA, DRAFT, SCHEMA_VERSION, SURROGATE, Vault
+from pueprotect.release.vault import DELTA, DRAFT, RUN, SCHEMA_VERSION, SURROGATE, Vault
 
 PLAN = f"{DRAFT}/plan.json"
 ATTEMPTS = 2  # checks of a release, with an improvement between them
 NETWORKS = 2  # in each check, since one may learn what another one does not
 NETWORKS_APART = 1000  # between their seeds; more than the rounds, which are added too
 SELF_CHECK = "self-check"
+
+
+def kept_key(store: Vault) -> str | None:
+    """The key of the vault's draft, or else of its finished release; None where there is no whole one."""
+    for name, inside in ((PLAN, ("plan",)), (RUN, ())):
+        try:
+            found: Any = store.read_json(name)
+            for step in (*inside, "settings", "key"):
+                found = found[step]
+        except (VaultError, LookupError, TypeError):
+            continue
+        if is_key(found):
+            return str(found)
+    return None
 
 
 @dataclass

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pueprotect.errors import InputError
 from pueprotect.images.encode import FileFormat, Metadata
+from pueprotect.protect.key import check_key, new_key
 from pueprotect.protect.methods.base import LARGEST_BUDGET, METHODS, Mode, NoiseSettings, Visibility, find
 from pueprotect.protect.presets import PRESETS
 
@@ -16,13 +17,15 @@ class Options:
     """The user's options; `protect_folder` replaces `None` and `auto` and records its choice.
 
     Attributes:
-        method: one of `methods.base.method_names`; for `sigma` and `seed` see `NoiseSettings`.
+        method: one of `methods.base.method_names`; for `sigma` see `NoiseSettings`.
         mode: one pattern for each class or for each image; methods in closed form are always sample-wise.
         epsilon: L-infinity budget in levels of 0..255, 1 .. `LARGEST_BUDGET`.
         preset: a key of `PRESETS`.
         surrogate: architecture or `auto`.
         size: working size in pixels, 8 .. 512; None chooses.
         rounds: passes of the optimisation; None takes the preset's.
+        seed: decides which images are held out, and the trainings of the self-check.
+        key: secret key of the noise, 32 hexadecimal digits; None draws one, or with `resume` takes that of the vault.
         visibility: how visible the noise of `hardened` is where a picture is flat.
         holdout: share of each class kept out of training, in (0, 1).
         labels: CSV with the columns path,label instead of class folders.
@@ -49,6 +52,7 @@ class Options:
     sigma: float = 0.05
     rounds: int | None = None
     seed: int = 0
+    key: str | None = field(default=None, repr=False)
     visibility: Visibility = "standard"
     holdout: float = 0.2
     labels: Path | None = None
@@ -81,6 +85,8 @@ class Options:
                 raise InputError(
                     f"--{dial} does not apply to --method {self.method}; leave it out, or use --method {having}."
                 )
+        if self.key is not None:
+            check_key(self.key)
         if self.workers < 0:
             raise InputError(f"--workers {self.workers} is below 0; 0 chooses.")
 
@@ -102,5 +108,6 @@ class Options:
             draws=preset.draws,
             surrogate=surrogate,
             seed=self.seed,
+            key=self.key or new_key(),
             visibility=self.visibility,
         )

@@ -8,14 +8,14 @@ interrupted run can be resumed.
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pueprotect.learning.device import HERE, Machine
 from pueprotect.protect.draft import JOURNAL, Journal, emptied, locked, partial_folder
 from pueprotect.protect.job import Job, read_job
-from pueprotect.protect.noise import NoiseDraft
+from pueprotect.protect.noise import NoiseDraft, kept_key
 from pueprotect.protect.options import Options
 from pueprotect.protect.preflight import check_contents, check_places, refuse_released
 from pueprotect.protect.publish import clean_up, publish
@@ -74,6 +74,8 @@ def protect_folder(
     # With --resume the folder and the vault may be the finished release itself, which `_is_finished` checks later.
     replace_out, replace_vault = overwrite or (options.resume and store.is_sealed), overwrite or options.resume
     check_contents(out, place, replace_out=replace_out, replace_vault=replace_vault, workers=workers)
+    if options.resume and options.key is None:
+        options = replace(options, key=kept_key(store))
     timer = _Timer()
     with partial_folder(out) as partial:
         job = read_job(src, options, machine, partial)

@@ -8,6 +8,7 @@ from typing import Any
 
 from pueprotect.learning.device import Device, environment
 from pueprotect.protect.job import Job
+from pueprotect.protect.key import guessable_keys
 from pueprotect.protect.left_out import notes
 from pueprotect.protect.methods.base import find
 from pueprotect.protect.preflight import exposed
@@ -56,6 +57,8 @@ def report(job: Job, result: Protect, *, released: bool) -> Report:
     """The report of a run with its warnings."""
     settings = job.settings
     found = [exposed(Path(result.vault)), *notes(job.folder, job.lost, job.options.class_depth)]
+    if settings.key in guessable_keys():
+        found.append("This --key is one that attackers try. Leave it out to have a random one drawn.")
     for how, paths in sorted(job.converted.items()):
         what = f"Images in {how} mode that become {'RGB(A)' if how == 'palette' else 'RGB'}"
         if how == "HEIC":

@@ -133,6 +133,14 @@ class OpenedRelease:
             return None
         return self.reader.originals(self.run, self._train_rows, "put them back: clean training images are needed here")
 
+    @cached_property
+    def places(self) -> tuple[int, ...] | None:
+        """Place of each image of `released` among all released files; None for a foreign folder, which has no split."""
+        if not self.own:
+            return None
+        number = {row.path: place for place, row in enumerate(self.vault.read_manifest())}
+        return tuple(number[row.path] for row in self._train_rows)
+
     def online_surrogate(self) -> Classifier | None:
         """The surrogate at the end of the optimisation; None for a foreign folder.
 

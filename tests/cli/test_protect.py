@@ -5,7 +5,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import AUDIT, TINY, Command, Release, files_of, refused, run_command, tree, unix, write_photos
+from helpers import (
+    AUDIT,
+    KEY,
+    TINY,
+    UNKEYED,
+    Command,
+    Release,
+    files_of,
+    refused,
+    run_command,
+    tree,
+    unix,
+    write_photos,
+)  # fmt: skip
 from PIL import Image
 
 from pueprotect.cli import protect as protect_command
@@ -347,3 +360,27 @@ def test_linked_class_folders_are_protected_on_request(tmp_path: Path, command: 
     assert not (tmp_path / "out/cat").is_symlink()
     assert command("audit", tmp_path / "out", "--attack", "standard", *AUDIT).code == 0
     assert tree(pool) == tree(write_photos(tmp_path / "again", 4)), "the originals are untouched"
+
+
+def test_the_key_comes_from_the_option_a_file_or_the_environment(
+    src: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = (*UNKEYED, "--release-anyway", "--json")
+    path = tmp_path / "key.txt"
+    path.write_text(f"{KEY}\n")
+    for name, words in (("option", ("--key", KEY)), ("file", ("--key", f"@{path}")), ("none", ()), ("drawn", ())):
+        done = command("protect", src, "--out", tmp_path / name, *quick, *words)
+        assert done.code == 0, done.stderr
+        assert KEY not in done.stdout + done.stderr
+    monkeypatch.setenv("PUEPROTECT_KEY", KEY)
+    assert command("protect", src, "--out", tmp_path / "variable", *quick).code == 0
+    assert files_of(tmp_path / "option") == files_of(tmp_path / "file") == files_of(tmp_path / "variable")
+    assert len({files_of(tmp_path / name)["cat/000.jpg"] for name in ("option", "none", "drawn")}) == 3
+
+
+def test_a_wrong_key_is_refused_without_repeating_it(src: Path, tmp_path: Path, command: Command) -> None:
+    done = command("protect", src, "--out", tmp_path / "out", *UNKEYED, "--key", KEY[:-1])
+    refused(done, 2, "--key is not 32 hexadecimal digits")
+    assert KEY[:-1] not in done.stderr
+    refused(command("protect", src, "--out", tmp_path / "out", *UNKEYED, "--key", "@none"), 2, "none cannot be read")
+    assert not (tmp_path / "out").exists()

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import image_set, originals, random_images, shades
+from helpers import KEY, OTHER_KEY, image_set, originals, random_images, shades
 
 from pueprotect.errors import InputError
 from pueprotect.learning.data import ImageSet
@@ -24,7 +24,7 @@ EFFORT = Preset(rounds=1, draws=1, check_epochs=4, extra_rounds=3)
 
 def draft(place: Path, plan: int = 0, data: ImageSet | None = None, **wanted: Any) -> NoiseDraft:
     given = originals(random_images()) if data is None else originals(data, every=5)
-    settings = NoiseSettings(**{"rounds": 2, "surrogate": "cnn"} | wanted)
+    settings = NoiseSettings(**{"rounds": 2, "surrogate": "cnn", "key": KEY} | wanted)
     return NoiseDraft(Vault.create(place), {"seed": plan}, given, settings, EFFORT, HERE)
 
 
@@ -60,6 +60,32 @@ def test_a_damaged_draft_is_made_again(tmp_path: Path, content: str) -> None:
     made(tmp_path)
     (tmp_path / PLAN).write_text(content)
     assert not draft(tmp_path).load()
+
+
+def test_a_draft_whose_noise_is_missing_is_made_again(tmp_path: Path) -> None:
+    store = made(tmp_path).store
+    store.write_tensors("draft/delta.safetensors", {"other": np.zeros(2)})
+    assert not draft(tmp_path).load()
+    (store.path / PLAN).write_bytes(b"\xff{")
+    assert not draft(tmp_path).load()
+    assert noise.kept_key(store) is None
+
+
+def test_the_key_is_that_of_the_draft_or_else_of_the_finished_release(tmp_path: Path) -> None:
+    store = Vault.create(tmp_path / "vault")
+    assert noise.kept_key(store) is None
+    store.write_json("run.json", {"settings": {"key": KEY}})
+    assert noise.kept_key(store) == KEY
+    store.write_json(noise.PLAN, {"plan": {"settings": {"key": OTHER_KEY}}})
+    assert noise.kept_key(store) == OTHER_KEY
+    for damage in (
+        {"plan": None},
+        {"plan": []},
+        {"plan": {"settings": {"key": 7}}},
+        {"plan": {"settings": {"key": "7"}}},
+    ):
+        store.write_json(noise.PLAN, damage)
+        assert noise.kept_key(store) == KEY
 
 
 def test_each_method_makes_noise_of_its_own_shape(tmp_path: Path) -> None:

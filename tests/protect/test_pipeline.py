@@ -5,14 +5,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import TINY, Release, protected, release_all, tree, unix
+from helpers import KEY, OTHER_KEY, TINY, Command, Release, protected, release_all, tree, unix, write_policy
 from PIL import Image
 
+from pueprotect.protect.writer import Writer
 from pueprotect.release.digests import verify
 from pueprotect.release.vault import Vault
 
@@ -118,10 +119,16 @@ def test_twenty_kills_at_random_moments(src: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "wanted",
-    [{}, {"mode": "sample-wise", "rounds": 2}, {"method": "emn"}, {"method": "hardened", "rounds": None}],
+    [
+        {},
+        {"mode": "sample-wise", "rounds": 2},
+        {"method": "emn"},
+        {"method": "hardened", "rounds": None},
+        {"method": "lsp", "rounds": None},
+    ],
     ids=str,
 )
-def test_the_same_seed_gives_the_same_bytes(wanted: Mapping[str, Any], photos: Path, tmp_path: Path) -> None:
+def test_the_same_key_and_seed_give_the_same_bytes(wanted: Mapping[str, Any], photos: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
         protected(photos, tmp_path / name, **(dict(wanted) if name == "one" else dict(wanted) | {"workers": 3}))
     assert tree(tmp_path / "one") == tree(tmp_path / "two")
@@ -129,10 +136,81 @@ def test_the_same_seed_gives_the_same_bytes(wanted: Mapping[str, Any], photos: P
         assert (tmp_path / "one.vault" / name).read_bytes() == (tmp_path / "two.vault" / name).read_bytes()
 
 
-def test_another_seed_gives_other_noise(release: Release, tmp_path: Path) -> None:
-    protected(release.src, tmp_path / "out", seed=1)
-    assert tree(tmp_path / "out").keys() == tree(release.out).keys()
-    assert tree(tmp_path / "out") != tree(release.out)
+@pytest.mark.parametrize("method", ["pue", "hardened", "lsp"])
+def test_another_key_and_no_key_give_other_noise(method: str, photos: Path, tmp_path: Path) -> None:
+    made = []
+    for number, key in enumerate((KEY, OTHER_KEY, None, None)):
+        out = tmp_path / str(number)
+        protected(photos, out, method=method, rounds=1 if method == "pue" else None, key=key)
+        made.append(tree(out))
+    assert all(one.keys() == made[0].keys() for one in made)
+    assert not [name for name, content in made[0].items() if content and len({one[name] for one in made}) < 4]
+
+
+@pytest.mark.parametrize("method", ["hardened", "lsp"])
+def test_the_noise_in_closed_form_follows_from_the_key_and_not_from_the_seed(
+    method: str, photos: Path, tmp_path: Path
+) -> None:
+    for seed in (0, 1):
+        protected(photos, tmp_path / str(seed), method=method, rounds=None, seed=seed)
+    one, two = (Vault(tmp_path / f"{seed}.vault") for seed in (0, 1))
+    assert (one.path / "delta.safetensors").read_bytes() == (two.path / "delta.safetensors").read_bytes()
+    assert [row.split for row in one.read_manifest()] != [row.split for row in two.read_manifest()]
+
+
+def test_the_key_is_in_the_vault_and_nowhere_else(release: Release, tmp_path: Path, command: Command) -> None:
+    mine = release.copy(tmp_path)
+    store = Vault(mine.vault)
+    assert store.run()["settings"]["key"] == KEY
+    if sys.platform != "win32":
+        assert (mine.vault / "run.json").stat().st_mode & 0o777 == 0o600
+    assert KEY not in release.outcome.stdout + release.outcome.stderr
+    policy = write_policy(tmp_path, "version: 1\nimages: {min_coverage: 1.0}\n")
+    statement = tmp_path / "statement.json"
+    done = command("check", mine.out, "--policy", policy, "--attest", statement, "--format", "json")
+    assert done.code == 0, done.stderr
+    page = tmp_path / "report.html"
+    assert command("report", mine.out, "--out", page).code == 0
+    assert b"Protection" in page.read_bytes()
+    for public in (statement, page, *mine.out.rglob("*.png")):
+        assert KEY.encode() not in public.read_bytes()
+    assert KEY not in done.stdout + done.stderr
+    inside = {path.name for path in mine.vault.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()}
+    assert inside == {"run.json"}
+
+
+def test_an_interrupted_run_goes_on_with_its_own_key(
+    src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forbid_optimising: Callable[[], None]
+) -> None:
+    """Without --key; another key starts anew."""
+    for name in ("same", "other"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Writer, "write", lambda *_: (_ for _ in ()).throw(OSError("No space")))
+            with pytest.raises(OSError, match="No space"):
+                release_all(src, tmp_path / name, key=None)
+    drawn = [Vault(tmp_path / f"{name}.vault").read_json("draft/plan.json")["plan"] for name in ("same", "other")]
+    assert drawn[0]["settings"]["key"] != drawn[1]["settings"]["key"]
+    release_all(src, tmp_path / "other", key=OTHER_KEY, resume=True)
+    assert Vault(tmp_path / "other.vault").run()["settings"]["key"] == OTHER_KEY
+    release_all(src, tmp_path / "reference", key=OTHER_KEY)
+    assert tree(tmp_path / "other") == tree(tmp_path / "reference")
+    release_all(src, tmp_path / "again", key=drawn[0]["settings"]["key"])
+    forbid_optimising()
+    release_all(src, tmp_path / "same", key=None, resume=True)
+    assert tree(tmp_path / "same") == tree(tmp_path / "again")
+    release_all(src, tmp_path / "same", key=None, resume=True)  # finished: nothing is left to do
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"plan": 7}', "no JSON"])
+def test_a_damaged_draft_is_made_anew(content: str, src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Writer, "write", lambda *_: (_ for _ in ()).throw(OSError("No space")))
+        with pytest.raises(OSError, match="No space"):
+            release_all(src, tmp_path / "out")
+    (tmp_path / "out.vault/draft/plan.json").write_text(content)
+    release_all(src, tmp_path / "out", resume=True)
+    release_all(src, tmp_path / "whole")
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
 
 
 def test_the_release_holds_the_images_and_nothing_else(release: Release) -> None:

@@ -40,6 +40,10 @@ def test_the_attacker_gets_the_released_training_files_and_is_measured_on_clean_
     gap = (opened.originals.images.short() - opened.released.images.short()).abs()
     assert int(gap.max()) > 0
     assert opened.digest == release.outcome.data["data_digest"]
+    names = [row.path for row in Vault(release.vault).read_manifest()]
+    assert opened.places is not None
+    assert [names[place] for place in opened.places] == train
+    assert names == sorted(names), "whoever has the folder knows these places"
 
 
 def test_pixels_are_those_on_disk(tmp_path: Path) -> None:
@@ -53,6 +57,7 @@ def test_pixels_are_those_on_disk(tmp_path: Path) -> None:
     assert opened.released.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert opened.default_arch == "resnet8"
     assert opened.originals is None
+    assert opened.places is None
     assert opened.online_surrogate() is None
 
 

@@ -152,7 +152,7 @@ print(json.dumps({
 }))
 """
 OPTIONS = {
-    "protect": "out vault method mode epsilon preset surrogate size sigma rounds seed visibility holdout labels "
+    "protect": "out vault method mode epsilon preset surrogate size sigma rounds seed key visibility holdout labels "
     "label-depth follow-symlinks format metadata overwrite skip-unsupported resume release-anyway device workers json",
     "certify": "vault test q sigma eta draws alpha joint surrogate-recipe baseline max-learnability resume device seed "
     "json",

@@ -7,6 +7,7 @@ from pueprotect.audit.attacks import (
     early_stopping,
     filtered,
     known,
+    known_seed,
     linear,
     notch,
     pst,
@@ -18,7 +19,7 @@ from pueprotect.audit.attacks.base import REGISTRY, Attack, Target, find, regist
 
 __all__ = [
     "REGISTRY", "Attack", "Target", "adversarial", "augmented", "denoise", "early_stopping",
-    "filtered", "find", "known", "linear", "notch", "pst", "recovery", "standard", "weight_noise",
+    "filtered", "find", "known", "known_seed", "linear", "notch", "pst", "recovery", "standard", "weight_noise",
 ]  # fmt: skip
 
 register_plugins()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -49,6 +49,7 @@ class Target:
         originals: the clean images of `released`, if known. No attacker has them: attacks behind a filter use them to
             measure what clean data gives behind the same filter.
         scheme: how the release was protected, for attacks with that knowledge, else None.
+        places: place of each image of `released` among all files of the release; None where these are all of them.
     """
 
     released: ImageSet
@@ -59,6 +60,7 @@ class Target:
     etas: tuple[float, ...] = ()
     originals: ImageSet | None = None
     scheme: Scheme | None = None
+    places: Sequence[int] | None = None
 
     def fresh(self) -> Classifier:
         """A newly initialised network of the attacker's architecture."""

@@ -296,9 +296,9 @@ def _uri(image: Image.Image) -> str:
 
 
 def _settings(evidence: Evidence) -> dict[str, dict[str, str]]:
-    """The facts needed to repeat the work, without paths, which may name people and machines."""
+    """The facts needed to repeat the work, without the secret key, and without paths, which may name people."""
     run, certificate = evidence.run, evidence.certificate
-    left_out = {"labels", "overwrite", "resume", "workers", "release_anyway"}
+    left_out = {"key", "labels", "overwrite", "resume", "workers", "release_anyway"}
     manifest = {"manifest": f"sha256:{run['manifest_sha256']}"} if run else {}
     sections: dict[str, dict[str, Any]] = {
         "Protection": {name: value for name, value in run.get("settings", {}).items() if name not in left_out},

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pueprotect.errors import InputError, did_you_mean
+from pueprotect.protect.key import check_key, new_key
 from pueprotect.runtime import load_plugin, plugins, unusable
 
 if TYPE_CHECKING:
@@ -34,7 +35,9 @@ LARGEST_BUDGET = 127  # levels: the largest signed byte; noise of half the range
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseSettings:
-    """The settings of the noise. Methods in closed form use only `epsilon`, `seed`, `surrogate` and their own dials.
+    """The settings of the noise.
+
+    Methods in closed form use only `epsilon`, `key`, `seed`, `surrogate` and their own dials.
 
     Attributes:
         mode: one pattern for each class or for each image.
@@ -47,7 +50,8 @@ class NoiseSettings:
         shuffled: share of the rounds, the first ones, in which each image is exchanged for another of its batch, so
             that only the noise predicts the class.
         surrogate: architecture of the optimised network, or of the self-check where nothing is optimised.
-        seed: everything random is a function of it.
+        seed: decides the trainings of the self-check. It is public: no noise may follow from it.
+        key: 32 hexadecimal digits, secret; everything random in the noise is a function of it. Drawn unless given.
         visibility: how visible a texture code is where a picture is flat.
     """
 
@@ -62,9 +66,11 @@ class NoiseSettings:
     shuffled: float = 0.0
     surrogate: str = "resnet8"
     seed: int = 0
+    key: str = field(default_factory=new_key, repr=False)
     visibility: Visibility = "standard"
 
     def __post_init__(self) -> None:
+        check_key(self.key)
         if not 1 <= self.epsilon <= 255:
             raise InputError(f"--epsilon {self.epsilon}/255 is outside 1/255 .. 255/255.")
         if not 0 <= self.sigma <= 10:

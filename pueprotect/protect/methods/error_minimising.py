@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -28,7 +29,7 @@ from pueprotect.learning.models import Classifier, build, state_of
 from pueprotect.learning.training import Schedule, Trainer, average_statistics, batches, shared_batches
 from pueprotect.protect.methods.base import Made, Method, NoiseSettings
 from pueprotect.protect.methods.laying import Laying, Originals
-from pueprotect.runtime import SILENT, Progress, generator
+from pueprotect.runtime import SILENT, Progress, generator, secret_stream
 
 FINE = 3  # pixels: side of the mean that `fine` removes
 NOISE_STARTS_AT = 0.5  # published: weight noise begins once the surrogate's accuracy exceeds one half
@@ -74,15 +75,16 @@ class Optimizer:
         settings, data = self.settings, self.data
         purpose = "protect" if self.start is None else "improve"
         self.surrogate = build(
-            settings.surrogate, data.classes, data.size, seed=settings.seed, purpose="surrogate", device=data.device
+            settings.surrogate, data.classes, data.size, seed=settings.key, purpose="surrogate", device=data.device
         )
-        self.stream = generator(settings.seed, purpose, device=data.device)
+        # Each rank draws its own order of its images.
+        self.stream = generator(settings.key, purpose, self.group.rank, device=data.device)
         self.labels = data.labels
         self.pattern = self.labels if self.rows is None else self.rows  # the row of `delta` for each image
         if self.start is None:
             shape = (data.classes if self.grey is None else len(self.grey), data.size, data.size, 3)
-            start = torch.rand(shape, generator=self.stream, device=data.device)
-            self.delta = (2 * start - 1) * settings.epsilon
+            start = secret_stream(settings.key, "start").random(shape, np.float32)  # the same on all ranks
+            self.delta = (2 * torch.from_numpy(start).to(data.device) - 1) * settings.epsilon
             if self.grey is not None:
                 self.delta[self.grey] = self.delta[self.grey][..., :1]
         else:
@@ -90,8 +92,6 @@ class Optimizer:
         self.class_delta = self.delta  # stays the class-wise pattern once every image has its own
         if self.individual:
             self.pattern = torch.arange(len(data), device=data.device)
-        if self.group.rank:  # all ranks start from the same noise; then each draws its own order of its images
-            self.stream = generator(settings.seed, purpose, self.group.rank, device=data.device)
 
     def run(self, rounds: int, *, teacher: Classifier | None = None, progress: Progress = SILENT) -> None:
         """Optimise for `rounds` more passes over the training images.

@@ -11,6 +11,7 @@ import torch
 
 from pueprotect.protect.methods.base import Labels, Mask, Noise, NoiseSettings, Pixels
 from pueprotect.protect.methods.closed_form import ClosedForm
+from pueprotect.runtime import secret_stream
 
 PATCH = 8  # pixels
 SAMPLE_WISE = 0.1  # deviation of each image's own noise, relative to the class's
@@ -27,11 +28,11 @@ class LSP(ClosedForm):
 
     def noise(self, pixels: Pixels, labels: Labels, held: Mask, settings: NoiseSettings) -> Noise:
         """Noise of the same L2 norm for every image, clipped to the budget."""
-        size, stream = pixels.shape[1], torch.Generator().manual_seed(settings.seed)
+        size, stream = pixels.shape[1], secret_stream(settings.key, "lsp")
         grid = -(-size // PATCH)
-        centres = torch.randn((int(labels.max()) + 1, 3, grid, grid), generator=stream).sign()
-        own = torch.randn((len(labels), 3, grid, grid), generator=stream)
-        points = centres[torch.from_numpy(labels)] + SAMPLE_WISE * own
+        centres = np.sign(stream.standard_normal((int(labels.max()) + 1, 3, grid, grid), np.float32))
+        own = stream.standard_normal((len(labels), 3, grid, grid), np.float32)
+        points = torch.from_numpy(centres[labels] + SAMPLE_WISE * own)
         levels = SHARE * settings.epsilon
         points *= levels * points[0].numel() ** 0.5 / points.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
         points = points.round().clamp(-settings.epsilon, settings.epsilon).to(torch.int8)

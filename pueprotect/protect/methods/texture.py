@@ -35,7 +35,7 @@ from pueprotect.images.decode import identify
 from pueprotect.images.folders import ImageFolder
 from pueprotect.protect.methods.base import Labels, Mask, Noise, NoiseSettings, Pixels, Visibility
 from pueprotect.protect.methods.closed_form import ClosedForm
-from pueprotect.runtime import child_seed
+from pueprotect.runtime import secret_stream
 
 TILE = 2 * BLOCK
 SMALLEST = 16  # pixels: one tile
@@ -95,17 +95,17 @@ class Scheme:
     visibility: Visibility = "standard"
 
 
-def code_book(classes: int, key: int) -> tuple[Code, ...]:
+def code_book(classes: int, key: int | str) -> tuple[Code, ...]:
     """A code for each class, any two at least two textures apart.
 
     Args:
         classes: number of classes.
-        key: decides which class gets which code.
+        key: decides which class gets which code; a whole number is the seed of a release that has no key.
 
     Raises:
         InputError: more classes than the book separates.
     """
-    rng = np.random.default_rng(child_seed(key, "code-book"))
+    rng = secret_stream(key, "code-book")
     pool = FEW if classes <= len(FEW) else MANY if classes <= len(MANY) * len(GRATINGS) else POOL
     drawn = rng.permutation(pool).tolist()
     sets = _pairs(drawn) if pool is POOL else [[index] for index in drawn]
@@ -137,22 +137,26 @@ def _pairs(pool: list[list[int]]) -> list[list[list[int]]]:
     return [pair for match in zip(*rounds, strict=True) for pair in match]
 
 
-def texture(images: Pixels, labels: Labels, scheme: Scheme, key: int) -> Levels:
+def texture(
+    images: Pixels, labels: Labels, scheme: Scheme, key: int | str, places: Sequence[int] | None = None
+) -> Levels:
     """The code of each image's class, laid along the image.
 
     Args:
         images: (N, S, S, 3) uint8, S at least 16.
         labels: (N,) int64 indices into the scheme's codes.
         scheme: codes, budget and visibility.
-        key: decides each image's tiles and phases, together with its position in the set.
+        key: decides each image's tiles and phases, together with its place in the set.
+        places: place of each image in the set; None where `images` is the whole set.
 
     Returns:
         (N, S, S, 3) int8 levels.
     """
     noise = np.empty(images.shape, dtype=np.int8)
+    numbers = range(len(images)) if places is None else places
     for start in range(0, len(images), CHUNK):
         part = slice(start, start + CHUNK)
-        streams = [np.random.default_rng(child_seed(key, "texture", number)) for number in range(len(images))[part]]
+        streams = [secret_stream(key, "texture", number) for number in numbers[part]]
         noise[part] = _laid(np.asarray(images[part]), labels[part], scheme, streams)
     return noise
 
@@ -187,12 +191,22 @@ def guessed(images: Pixels, labels: Labels, scheme: Scheme) -> Levels:
     usual = np.abs(own).mean((0, 1, 2))
     place = {index: number for number, index in enumerate(_indices(codes))}
     members = np.array([[place[index] for index in code.luma] for code in codes])[labels]  # (N, indices of a class)
-    outstanding = np.take_along_axis(np.abs(own) / usual, members[:, None, None, :], axis=-1)
+    outstanding = np.take_along_axis(np.abs(own) / np.maximum(usual, 1e-6), members[:, None, None, :], axis=-1)
     code = _luma_code(natural, labels, codes, outstanding.argmax(-1))
-    shown = images.astype(np.float32)
-    planes = (shown[..., 2] - shown[..., :2].mean(-1), shown[..., 0] - shown[..., 1])
-    phases = [_phases(*both) for both in zip(planes, _frequencies(labels, codes), strict=True)]
+    phases = [_phases(*both) for both in zip(colours(images), _frequencies(labels, codes), strict=True)]
     return _joined(images, luma, code, labels, phases, scheme)
+
+
+def colours(images: Pixels) -> tuple[Floats, Floats]:
+    """Blue against red and green, and red against green, where the gratings are: (N, S, S) each."""
+    shown = images.astype(np.float32)
+    return shown[..., 2] - shown[..., :2].mean(-1), shown[..., 0] - shown[..., 1]
+
+
+def grating_energies(planes: Floats) -> Frequencies:
+    """Energy of each of `GRATINGS` in planes (N, S, S), whatever its phases: (N, 10)."""
+    frequencies = [np.tile(np.array(grating), (len(planes), 1)) for grating in GRATINGS]
+    return np.stack([np.square(_fit(planes, each)).sum((1, 2)) for each in frequencies], axis=1)
 
 
 def _whole_luma(images: Pixels) -> Floats:
@@ -284,12 +298,16 @@ def _grating(size: int, frequencies: Frequencies, phases: Frequencies) -> Floats
 
 def _phases(plane: Floats, frequencies: Frequencies) -> Frequencies:
     """The phases (N, 2) at which gratings of these frequencies fit the planes (N, S, S) best."""
-    angles = _angles(plane.shape[1], frequencies)
-    waves = np.stack([np.cos(angles), -np.sin(angles)], axis=1)  # (N, 2 of a phase, 2 of a direction, S)
-    fit = waves[:, :, 1] @ plane @ waves[:, :, 0].swapaxes(1, 2)
-    down, _, across = np.linalg.svd(fit)
+    down, _, across = np.linalg.svd(_fit(plane, frequencies))
     best = np.stack([across[:, 0], down[:, :, 0]], axis=1)  # unit vectors (cos, sin) of each direction's phase
     return np.asarray(np.arctan2(best[..., 1], best[..., 0]))
+
+
+def _fit(plane: Floats, frequencies: Frequencies) -> Frequencies:
+    """Products (N, 2, 2) of the planes with the cosine and the sine of each direction, vertical first."""
+    angles = _angles(plane.shape[1], frequencies)
+    waves = np.stack([np.cos(angles), -np.sin(angles)], axis=1)  # (N, 2 of a phase, 2 of a direction, S)
+    return np.asarray(waves[:, :, 1] @ plane @ waves[:, :, 0].swapaxes(1, 2))
 
 
 class Hardened(ClosedForm):
@@ -308,7 +326,7 @@ class Hardened(ClosedForm):
                 f"--epsilon {settings.epsilon}/255 is below {LEAST_LEVELS}/255, the least that the texture code needs; "
                 "use more, or protect with --method pue."
             )
-        code_book(len(folder.classes), settings.seed)
+        code_book(len(folder.classes), settings.key)
         for entry in folder.entries:
             try:
                 width, height = identify(folder.path_of(entry))[:2]
@@ -322,8 +340,8 @@ class Hardened(ClosedForm):
 
     def noise(self, pixels: Pixels, labels: Labels, held: Mask, settings: NoiseSettings) -> Noise:
         """The code of each image's class, see `texture`; nothing is fitted to the images."""
-        scheme = Scheme(code_book(int(labels.max()) + 1, settings.seed), settings.epsilon, settings.visibility)
-        return texture(pixels, labels, scheme, settings.seed)
+        scheme = Scheme(code_book(int(labels.max()) + 1, settings.key), settings.epsilon, settings.visibility)
+        return texture(pixels, labels, scheme, settings.key)
 
     def advice(self, settings: NoiseSettings) -> list[str]:
         """Warn of a budget below the advised one."""
@@ -337,4 +355,5 @@ class Hardened(ClosedForm):
     def scheme(self, run: Mapping[str, Any]) -> Scheme:
         """The code book, the budget and the visibility."""
         settings = run["settings"]
-        return Scheme(code_book(len(run["classes"]), run["seed"]), settings["epsilon"], settings["visibility"])
+        key = settings.get("key", run["seed"])  # the seed was the key before there were keys
+        return Scheme(code_book(len(run["classes"]), key), settings["epsilon"], settings["visibility"])

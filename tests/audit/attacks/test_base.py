@@ -4,7 +4,7 @@ import pytest
 import torch
 from helpers import shades, stripes, target
 
-from pueprotect.audit.attacks import REGISTRY, denoise, find
+from pueprotect.audit.attacks import REGISTRY, denoise, find, known_seed
 from pueprotect.audit.attacks.base import KNOWLEDGE, Attack, Run, clean_share, register
 from pueprotect.errors import InputError
 from pueprotect.learning.data import ImageSet
@@ -17,6 +17,7 @@ from pueprotect.protect.methods.texture import Scheme, code_book
 def test_every_attack(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Learns what is learnable, is graded by the base class, repeats with its seed, and describes itself."""
     monkeypatch.setattr(denoise, "STEPS", 30)  # test_denoise.py tests how well it denoises
+    monkeypatch.setattr(known_seed, "FALSE_ALARM", 0.2)  # and how long that one looks for a key
     attack = REGISTRY[name]
     known = Scheme(code_book(2, 0), 8) if attack.needs == KNOWLEDGE else None
     adaptive = getattr(attack, "clean_line", False) or attack.needs == KNOWLEDGE

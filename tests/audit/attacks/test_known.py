@@ -32,7 +32,12 @@ def test_known_code_runs_on_hardened_releases_only(release: Release, tmp_path: P
     hard = open_release(tmp_path / "hard")
     found = scheme_of(hard.run)
     assert found is not None
-    assert found.codes == code_book(3, 0)
+    assert found.codes == code_book(3, hard.run["settings"]["key"])
+    assert found.codes != code_book(3, 0)
+    old = {name: value for name, value in hard.run["settings"].items() if name != "key"}
+    before = scheme_of(hard.run | {"settings": old, "seed": 7})
+    assert before is not None
+    assert before.codes == code_book(3, 7), "the seed was the key before there were keys"
     assert found.epsilon == 8
     report = audit(hard, AuditSettings(attacks=("known-code", "half-size"), **QUICKLY))  # type: ignore[arg-type]
     rows = {row.attack: row.as_json() for row in report.results}

@@ -1,11 +1,12 @@
 from typing import Any
 
 import numpy as np
-from helpers import originals, random_images
+import pytest
+from helpers import originals, photo, random_images
 
 from pueprotect.learning.device import HERE
 from pueprotect.learning.models import build
-from pueprotect.protect.methods.base import NoiseSettings
+from pueprotect.protect.methods.base import NoiseSettings, find
 from pueprotect.protect.methods.closed_form import ClosedForm
 
 
@@ -39,3 +40,13 @@ def test_a_method_gets_all_images_and_greyscale_takes_its_first_channel() -> Non
     assert np.array_equal(made.noise[~grey], method.drawn[~grey])
     assert np.array_equal(made.noise[grey], method.drawn[grey][..., :1].repeat(3, axis=3))
     assert method.improve(made, given, NoiseSettings(), build("cnn", 3, 16, seed=0), 1, HERE) is None
+
+
+@pytest.mark.parametrize("method", ["hardened", "lsp"])
+def test_the_default_settings_do_not_repeat_the_noise(method: str) -> None:
+    """Whoever runs the tool on the same images finds other noise: a key is drawn each time."""
+    images = np.stack([photo(32, 32, seed=number) for number in range(60)])
+    labels, held, made = np.arange(60) % 10, np.zeros(60, dtype=np.bool_), find(method)
+    assert isinstance(made, ClosedForm)
+    noise = [made.noise(images, labels, held, NoiseSettings(method=method)).ravel() for _ in range(2)]
+    assert abs(np.corrcoef(noise)[0, 1]) < 0.3

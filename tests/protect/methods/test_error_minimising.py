@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers import originals, random_images
+from helpers import KEY, OTHER_KEY, originals, random_images
 from torch.nn import functional
 
 from pueprotect.learning.augment import crop_padding, draw_crops
@@ -14,7 +14,8 @@ from pueprotect.protect.methods.base import NoiseSettings
 
 
 def optimised(**wanted: object) -> error_minimising.Optimizer:
-    optimizer = error_minimising.Optimizer(random_images(), NoiseSettings(**({"rounds": 3} | wanted)))  # type: ignore[arg-type]
+    settings = NoiseSettings(**({"rounds": 3, "key": KEY} | wanted))  # type: ignore[arg-type]
+    optimizer = error_minimising.Optimizer(random_images(), settings)
     optimizer.run(optimizer.settings.rounds)
     return optimizer
 
@@ -29,9 +30,29 @@ def test_budget_shape_and_both_signs(mode: str) -> None:
     assert 0.3 < float((levels < 0).float().mean()) < 0.7
 
 
-def test_same_seed_same_noise_and_another_seed_another() -> None:
-    assert torch.equal(optimised(seed=1).levels(), optimised(seed=1).levels())
-    assert not torch.equal(optimised(seed=1).levels(), optimised(seed=2).levels())
+def test_same_key_same_noise_and_another_key_another() -> None:
+    assert torch.equal(optimised(seed=1).levels(), optimised(seed=2).levels())
+    assert not torch.equal(optimised().levels(), optimised(key=OTHER_KEY).levels())
+
+
+def test_everything_random_follows_from_the_key() -> None:
+    """Surrogate, first noise, order of the batches and weight draws: each is another one with another key."""
+    one, two = (error_minimising.Optimizer(random_images(), NoiseSettings(key=key)) for key in (KEY, OTHER_KEY))
+    first = [next(iter(optimizer.surrogate.parameters())) for optimizer in (one, two)]
+    assert not torch.equal(*first)
+    assert abs(float(torch.corrcoef(torch.stack([one.delta.flatten(), two.delta.flatten()]))[0, 1])) < 0.1
+    assert one.stream.initial_seed() != two.stream.initial_seed()
+
+
+@pytest.mark.parametrize("method", ["pue", "emn"])
+def test_the_default_settings_do_not_repeat_the_noise(method: str) -> None:
+    """Whoever runs the tool on the same images finds other noise: a key is drawn each time."""
+    made = []
+    for _ in range(2):
+        optimizer = error_minimising.Optimizer(random_images(), NoiseSettings(method=method, rounds=3))
+        optimizer.run(3)
+        made.append(optimizer.levels().float().flatten())
+    assert abs(float(torch.corrcoef(torch.stack(made))[0, 1])) < 0.15
 
 
 @pytest.mark.parametrize("mode", ["class-wise", "sample-wise"])
@@ -44,7 +65,7 @@ def test_weight_noise_changes_the_noise_once_the_surrogate_fits() -> None:
     data = random_images()
     results = []
     for sigma in (0.0, 0.1):
-        optimizer = error_minimising.Optimizer(data, NoiseSettings(sigma=sigma, rounds=2))
+        optimizer = error_minimising.Optimizer(data, NoiseSettings(sigma=sigma, rounds=2, key=KEY))
         teacher = build("resnet8", 3, 16, seed=9)  # a teacher counts as fitted
         optimizer.run(2, teacher=teacher)
         results.append(optimizer.levels())
@@ -55,11 +76,11 @@ def test_weight_noise_changes_the_noise_once_the_surrogate_fits() -> None:
 def test_one_class_wise_step_equals_a_plain_loop(size: int) -> None:
     """Autograd through crop and flip, image by image, against the batched adjoint and the product with labels."""
     data = random_images(8, size)
-    chosen = NoiseSettings(method="emn", step_size=0.8)
+    chosen = NoiseSettings(method="emn", step_size=0.8, key=KEY)
     optimizer = error_minimising.Optimizer(data, chosen)
     start = optimizer.delta.clone()
     crop = draw_crops(8, size, torch.Generator().manual_seed(3), "cpu")
-    reference = build("resnet8", 3, size, seed=0, purpose="surrogate").train()
+    reference = build("resnet8", 3, size, seed=KEY, purpose="surrogate").train()
     trainer = error_minimising.Trainer(optimizer.surrogate, Schedule(), 10)
     optimizer._step(trainer, torch.arange(8), crop, noisy=False)
 
@@ -87,7 +108,7 @@ def test_a_part_of_a_set_gives_the_same_noise_as_a_copy_of_it() -> None:
     whole, members = random_images(60), torch.arange(60)[torch.arange(60) % 4 != 1]
     found = []
     for data in (Part(whole, members), whole.subset(members)):
-        optimizer = error_minimising.Optimizer(data, NoiseSettings(rounds=3, mode="sample-wise"))
+        optimizer = error_minimising.Optimizer(data, NoiseSettings(rounds=3, mode="sample-wise", key=KEY))
         optimizer.run(3)
         found.append(optimizer.levels())
     assert torch.equal(*found)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers import Command, lsp, noise, write_photos
+from helpers import KEY, OTHER_KEY, Command, lsp, noise, write_photos
 
 from pueprotect.protect.methods.base import NoiseSettings
 from pueprotect.protect.methods.lsp import LSP
@@ -18,19 +18,19 @@ def test_lsp_is_blocks_of_six_levels_that_separate_the_classes() -> None:
     assert torch.equal(torch.cdist(codes, centres).argmin(1), clean.labels)
 
 
-def test_the_noise_follows_budget_size_and_seed() -> None:
+def test_the_noise_follows_budget_size_and_key() -> None:
     labels = np.arange(6) % 3
     pixels, held = np.zeros((6, 20, 20, 3), dtype=np.uint8), np.zeros(6, dtype=np.bool_)
 
-    def made(epsilon: int, seed: int) -> np.ndarray:
-        return LSP().noise(pixels, labels, held, NoiseSettings(method="lsp", epsilon=epsilon, seed=seed))
+    def made(epsilon: int, key: str = KEY) -> np.ndarray:
+        return LSP().noise(pixels, labels, held, NoiseSettings(method="lsp", epsilon=epsilon, key=key))
 
-    first = made(4, 0)
+    first = made(4)
     assert first.shape == pixels.shape, "a side that is no multiple of the patch is cut"
     assert int(np.abs(first).max()) <= 4
-    assert np.array_equal(first, made(4, 0))
-    assert not np.array_equal(first, made(4, 1))
-    assert float(np.sqrt((made(12, 0).astype(float) ** 2).mean())) == pytest.approx(9, abs=0.5)
+    assert np.array_equal(first, made(4))
+    assert not np.array_equal(first, made(4, OTHER_KEY))
+    assert float(np.sqrt((made(12).astype(float) ** 2).mean())) == pytest.approx(9, abs=0.5)
 
 
 def test_protect_writes_a_release(command: Command, tmp_path: object) -> None:

@@ -53,6 +53,22 @@ def test_batch_norm_reestimation_gives_the_batch_statistics() -> None:
     assert not model.training
 
 
+@pytest.mark.parametrize("count", [513, 1024, 1025])
+def test_statistics_of_several_batches_are_those_of_one(count: int) -> None:
+    """Dark images come first and bright ones last: each counts as much as every other."""
+    images = random_batch(count)[0]
+    images[: 2 * count // 3] //= 4
+    pooled, whole = build("resnet8", 4, 16, seed=0), build("resnet8", 4, 16, seed=0)
+    reestimate_batch_norm(pooled, images)
+    reestimate_batch_norm(whole, images, batch_size=count)
+    stems = [model.body.get_submodule("stem")[1] for model in (pooled, whole)]  # type: ignore[index]
+    torch.testing.assert_close(stems[0].running_mean, stems[1].running_mean, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(stems[0].running_var, stems[1].running_var, rtol=1e-3, atol=1e-4)
+    assert not pooled.training
+    assert stems[0].momentum == build("resnet8", 4, 16, seed=0).body.get_submodule("stem")[1].momentum  # type: ignore[index]
+    assert not stems[0]._forward_hooks
+
+
 def test_trainable_leaves_frozen_parameters_out() -> None:
     model = build("cnn", 4, 16, seed=0)
     first = next(model.parameters())

@@ -172,8 +172,8 @@ class Attack(ABC):
         points = {name: int(count) / len(test) for name, count in run._points.items()}
         diverged = not all(bool(parameter.isfinite().all()) for parameter in model.parameters())
         data = run.trained_on or target.released
-        every = max(1, len(data) // TRAINING_SAMPLE)
-        run.details["train_accuracy"] = accuracy(model, data.subset(slice(None, None, every)))
+        sample = data.drawn(TRAINING_SAMPLE, target.seed, "train-accuracy")
+        run.details["train_accuracy"] = accuracy(model, sample)
         progress.finish(f"{final:.1%} on clean test images")
         return AttackResult(
             attack=self.name, arch=target.arch, accuracy=None if diverged else final,
@@ -227,10 +227,12 @@ def find(name: str) -> Attack:
 
 
 def clean_share(originals: ImageSet | None, fraction: float, seed: int) -> ImageSet | None:
-    """A stratified share of the clean training images, at least one for each class."""
+    """A stratified share of the clean training images in random order, at least one for each class."""
     if originals is None:
         return None
     order = torch.randperm(len(originals), generator=generator(seed, "clean-share")).to(originals.images.device)
     ordered = originals.labels[order]
     classes = [order[ordered == label] for label in range(originals.classes)]
-    return originals.subset(torch.cat([members[: max(1, round(fraction * len(members)))] for members in classes]))
+    chosen = torch.cat([members[: max(1, round(fraction * len(members)))] for members in classes])
+    mixed = torch.randperm(len(chosen), generator=generator(seed, "clean-share-order")).to(chosen.device)
+    return originals.subset(chosen[mixed])

@@ -248,7 +248,7 @@ class _Audit:
             suite=settings.suite, chance=chance, clean_accuracy=first.accuracy if first else None, clean_lines=clean,
             results=rows, worst=worst_of(rows),
             complete=not skipped and not any(row.failed for row in (*rows, *clean.values())), skipped=list(skipped),
-            flags=self.flags(clean, skipped), data_digest=self.release.digest,
+            flags=self.flags(clean, skipped), data_digest=self.release.digest, test_overlap=self.release.overlap,
         )  # fmt: skip
 
     def flags(self, clean: dict[str, AuditRow], skipped: Sequence[str]) -> list[str]:
@@ -257,6 +257,7 @@ class _Audit:
         own = names_of({
             "no-clean-line": not clean,
             "small-test": release.few_test_images,
+            "test-overlap": release.overlap is not None,
             "class-imbalance": imbalanced(torch.bincount(data.labels, minlength=data.classes).tolist()),
             "coverage-unknown": not release.own,
             "partly-protected": release.own

@@ -183,7 +183,7 @@ def certify_release(
     checked = stress_test(model, found, settings, release, certification.epochs) if stress else None
     flags = raised(
         found, clean, chance=release.chance, images=len(release.test), few_images=release.few_test_images,
-        own=release.own,
+        own=release.own, overlap=release.overlap is not None,
     )  # fmt: skip
     whole = Certificate(
         **dict(found),
@@ -194,6 +194,7 @@ def certify_release(
         baseline=clean, stress=checked,
         batch_norm=f"re-estimated for every draw from {CALIBRATION_IMAGES} protected training images",
         flags=flags, seconds=round(time.perf_counter() - began, 2), data_digest=release.digest,
+        test_overlap=release.overlap,
     )  # fmt: skip
     if certification.machine.group.leads:
         release.results.write(CERTIFICATE, whole.as_json())

@@ -225,6 +225,15 @@ class Stress(Record):
     limit: int
 
 
+class TestOverlap(Record):
+    """Test images that nearly equal a training image: how many, and the first pairs of (test, training) paths."""
+
+    __test__ = False  # no test class for pytest
+
+    images: int
+    first: list[tuple[str, str]]
+
+
 class Certificate(RecipeFigures):
     """`certificate.json` of a vault and output of `pueprotect certify --json`.
 
@@ -235,6 +244,7 @@ class Certificate(RecipeFigures):
         surrogate_recipe: the value of --surrogate-recipe: `worst` or one recipe.
         epochs: passes of each surrogate's training.
         looks: how many certifications of these released bytes were recorded, this one included.
+        test_overlap: test images that nearly equal training images, if there are any.
     """
 
     schema_version: Literal[1] = 1
@@ -259,6 +269,7 @@ class Certificate(RecipeFigures):
     surrogate_recipe: str | None = None
     epochs: float | None = None
     looks: int | None = None
+    test_overlap: TestOverlap | None = None
 
 
 class EvidenceKey(Record):
@@ -378,6 +389,7 @@ class Audit(Record):
         complete: whether every attack has a figure; otherwise the audit is inconclusive.
         skipped: attacks of the suite whose requirements are not met here.
         flags: reasons to doubt the whole audit.
+        test_overlap: test images that nearly equal training images, if there are any.
     """
 
     schema_version: Literal[1] = 1
@@ -391,6 +403,7 @@ class Audit(Record):
     skipped: list[str] = []
     flags: list[str]
     data_digest: Digest
+    test_overlap: TestOverlap | None = None
 
     @property
     def worst_row(self) -> AuditRow | None:

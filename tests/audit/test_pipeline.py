@@ -13,7 +13,7 @@ from pueprotect.learning.device import Machine
 from pueprotect.learning.distributed import Group
 from pueprotect.learning.training import Schedule
 from pueprotect.release.opened import OpenedRelease, Reader, open_release
-from pueprotect.release.records import AttackResult
+from pueprotect.release.records import AttackResult, TestOverlap
 from pueprotect.release.vault import Vault
 
 
@@ -188,6 +188,18 @@ def test_a_suite_leaves_out_what_needs_originals_and_an_attack_by_name_is_refuse
     assert [row.attack for row in report.results] == ["standard"]
     assert {"suite-incomplete", "no-clean-line", "coverage-unknown"} <= set(report.flags)
     assert not report.complete
+
+
+def test_test_images_that_come_near_training_images_are_flagged(release: Release, tmp_path: Path) -> None:
+    opened = open_release(release.copy(tmp_path).out)
+    settings = AuditSettings(attacks=("standard",), **QUICKLY)  # type: ignore[arg-type]
+    report = audit(opened, settings)
+    assert "test-overlap" not in report.flags
+    assert report.test_overlap is None
+    opened.overlap = TestOverlap(images=1, first=[("a.png", "b.png")])
+    report = audit(opened, settings)
+    assert "test-overlap" in report.flags
+    assert report.as_json()["test_overlap"] == {"images": 1, "first": [["a.png", "b.png"]]}
 
 
 def test_flags_of_the_data(release: Release, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pueprotect.learning.data import ImageSet
 from pueprotect.learning.models import build
 from pueprotect.learning.training import Schedule, train
 from pueprotect.release.opened import OpenedRelease, open_release
+from pueprotect.release.records import TestOverlap
 
 SETTINGS = CertificateSettings(sigma=0.005, etas=(0.0,), draws=50)
 
@@ -66,6 +67,17 @@ def test_one_recipe_needs_no_screening(certification: Certification, trainer: Tr
     assert not report.recipes["good"].screened
     assert report.baseline is None
     assert "informative-baseline-missing" in report.flags
+
+
+def test_clean_images_that_come_near_training_images_are_flagged(
+    certification: Certification, trainer: Trainer
+) -> None:
+    certification.release.overlap = TestOverlap(images=2, first=[("a.png", "b.png")])
+    report = certify_release(certification, SETTINGS, ("good",))
+    assert "test-overlap" in report.flags
+    assert report.test_overlap == certification.release.overlap
+    certification.release.overlap = None
+    assert "test-overlap" not in certify_release(certification, SETTINGS, ("good",)).flags
 
 
 def test_screening_uses_other_draws_than_certifying(certification: Certification, trainer: Trainer) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,7 @@ class OpenedRelease:
         digest: of the released files.
         released: what the attacker trains on, as decoded from disk.
         test: clean test images that no training sees.
+        published: number of released files; `released` may leave out the holdout.
         overlap: test images that nearly equal a training image; None where there are none.
     """
 
@@ -99,9 +100,11 @@ class OpenedRelease:
     digest: str
     released: ImageSet
     test: ImageSet
+    published: int
     reader: Reader = field(repr=False)
     overlap: TestOverlap | None = None
     _train_rows: tuple[ManifestRow, ...] = field(repr=False, default=())
+    _held_rows: tuple[ManifestRow, ...] = field(repr=False, default=())
 
     @property
     def machine(self) -> Machine:
@@ -140,6 +143,33 @@ class OpenedRelease:
         if not self.own:
             return None
         return self.reader.originals(self.run, self._train_rows, "put them back: clean training images are needed here")
+
+    @property
+    def attacked_share(self) -> float:
+        """The share of the released files that the attacker trains on."""
+        return len(self.released) / self.published
+
+    @property
+    def has_held_out(self) -> bool:
+        """Whether there are released files that the attacker does not train on."""
+        return bool(self._held_rows)
+
+    @cached_property
+    def other_side(self) -> OpenedRelease | None:
+        """The same release for an attacker with the held-out files, measured on the originals of the others.
+
+        None where the attacker has all files already.
+
+        Raises:
+            StaleDataError: an original is missing or changed.
+        """
+        if not self._held_rows or self.originals is None:
+            return None
+        files = _folder_of(self.out, self._held_rows, self.run, released=True)
+        released = self.reader.read(files, self.size, "read held-out files")
+        return replace(
+            self, released=released, test=self.originals, _train_rows=self._held_rows, _held_rows=self._train_rows
+        )
 
     def online_surrogate(self) -> Classifier | None:
         """The surrogate at the end of the optimisation; None for a foreign folder.
@@ -222,7 +252,8 @@ def open_release(
     _refuse_equal(test, pairs[differences(clean.images, released.images, pairs) == 0], *names)
     return OpenedRelease(
         out=out, vault=Vault(place), own=False, run={}, classes=folder.classes, size=working,
-        digest=data_digest(digests), released=released, test=clean, reader=reader, overlap=_overlap(pairs, *names),
+        digest=data_digest(digests), released=released, test=clean, published=len(folder.entries),
+        reader=reader, overlap=_overlap(pairs, *names),
     )  # fmt: skip
 
 
@@ -235,16 +266,16 @@ def _open_own(out: Path, vault: Vault, test: Path | None, reader: Reader) -> Ope
         )
     size, classes = int(run["size"]), tuple(run["classes"])
     if test is not None:
-        train_rows, given = tuple(rows), _test_folder(test, classes)
+        train_rows, held_rows, given = tuple(rows), [], _test_folder(test, classes)
         known = {sha256: row.path for row in rows for sha256 in (row.source_sha256, row.released_sha256)}
         _refuse_equal_files(given, known, reader.workers)
         clean = reader.read(given, size, "read test images")
         tested = [entry.path for entry in given.entries]
     else:
         train_rows = tuple(row for row in rows if row.split == "train")
-        holdout = [row for row in rows if row.split == "holdout"]
-        clean = reader.originals(run, holdout, "put them back, or give clean images with --test DIR")
-        tested = [row.source_path for row in holdout]
+        held_rows = [row for row in rows if row.split == "holdout"]
+        clean = reader.originals(run, held_rows, "put them back, or give clean images with --test DIR")
+        tested = [row.source_path for row in held_rows]
     digest = data_digest({row.path: row.released_sha256 for row in rows})
     released = reader.read(_folder_of(out, train_rows, run, released=True), size, "read released files")
     names = tested, [row.path for row in train_rows]
@@ -254,7 +285,8 @@ def _open_own(out: Path, vault: Vault, test: Path | None, reader: Reader) -> Ope
         _refuse_equal(test, pairs[equal | _equal_originals(clean, pairs, run, train_rows, reader)], *names)
     return OpenedRelease(
         out=out, vault=vault, own=True, run=run, classes=classes, size=size, digest=digest, released=released,
-        test=clean, reader=reader, overlap=_overlap(pairs, *names), _train_rows=train_rows,
+        test=clean, published=len(rows), reader=reader, overlap=_overlap(pairs, *names), _train_rows=train_rows,
+        _held_rows=tuple(held_rows),
     )  # fmt: skip
 
 

@@ -342,11 +342,15 @@ class AuditRow(AttackResult):
     Attributes:
         recovered: (accuracy - chance) / (clean accuracy - chance) within [0, 1]; null where unknown.
         clean_accuracy_same_filter: accuracy of training on clean images behind the attack's filter, where measured.
+        held_out: whether the attacker trained on the held-out files and was measured on the originals of the others.
+        chance: the accuracy of the constant answer on those originals; None for the audit's.
     """
 
     recovered: Share | None = None
     clean_accuracy_same_filter: Share | None = None
     seeds: Spread | None = None
+    held_out: bool = False
+    chance: Share | None = None
 
     @classmethod
     def over(cls, results: Sequence[AttackResult], recovered: float | None = None, flags: Sequence[str] = ()) -> Self:
@@ -385,6 +389,9 @@ class Audit(Record):
         chance: accuracy of always answering the most frequent class.
         clean_accuracy: of the first network's clean line.
         clean_lines: plain training on the clean originals, by network.
+        held_out_lines: the same for attacks with `held_out`: trained on the originals of the held-out files.
+        attacked_images: released files that the attackers train on, but for `held_out`; `attacked_share` is their
+            share of all released files.
         results: sorted by recovered share, or by accuracy where that is unknown; failed attacks last.
         complete: whether every attack has a figure; otherwise the audit is inconclusive.
         skipped: attacks of the suite whose requirements are not met here.
@@ -397,6 +404,9 @@ class Audit(Record):
     chance: Share
     clean_accuracy: Share | None
     clean_lines: dict[str, AuditRow] = {}
+    held_out_lines: dict[str, AuditRow] = {}
+    attacked_images: int | None = None
+    attacked_share: Share | None = None
     results: list[AuditRow]
     worst: AuditWorst
     complete: bool = True
@@ -410,6 +420,10 @@ class Audit(Record):
         """The row that `worst` names."""
         wanted = self.worst.attack, self.worst.arch
         return next((row for row in self.results if (row.attack, row.arch) == wanted), None)
+
+    def clean_line(self, row: AuditRow) -> AuditRow | None:
+        """The clean line that a row is compared with."""
+        return (self.held_out_lines if row.held_out else self.clean_lines).get(row.arch)
 
 
 # Names of points in `details` that other modules look up.

@@ -68,6 +68,7 @@ def test_audit_sorts_by_recovered_share_and_ends_with_a_conclusion(
     assert done.code == 0, done.stderr
     lines = done.stdout.splitlines()
     assert "suite quick" in " ".join(lines[:2])
+    assert "48 released images (80.0 % of all)" in " ".join(lines[:2])
     rows = [line.split() for line in lines if " resnet8 " in line and not line.startswith(("clean", "Worst"))]
     assert {row[0] for row in rows} == {"standard", "colour", "jpeg-10", "class-mean", "weight-noise", "pst"}
     shares = [float(row[6]) for row in rows if row[6] != "-"]

@@ -27,9 +27,11 @@ from pueprotect.runtime import SILENT, Progress, generator, load_plugin, plugins
 
 NOTHING = "nothing"
 CLEAN_SHARE = "a clean share"
+HELD_OUT = "the held-out files"
 KNOWLEDGE = "knowledge of the protection"
 MISSING = {
     CLEAN_SHARE: "clean training images: run it on a release made by pueprotect with its originals in place",
+    HELD_OUT: "held-out files: run it without --test on a release made by pueprotect with its originals in place",
     KNOWLEDGE: "a code book: run it on a release of --method hardened that has its vault",
 }
 TRAINING_SAMPLE = 1000
@@ -117,7 +119,8 @@ class Attack(ABC):
     Attributes:
         name: as used on the command line.
         about: what the attack does; continues a sentence that starts with its name.
-        needs: `nothing`, `a clean share` or `knowledge of the protection`.
+        needs: `nothing`, `a clean share`, `the held-out files` or `knowledge of the protection`. An attack that needs
+            the held-out files gets them as `Target.released`, and is measured on the originals of the others.
         cost: time relative to `standard`, measured by examples/benchmarks/audit.py; an audit uses it for its time
             estimate and the order of its attacks.
     """
@@ -144,9 +147,9 @@ class Attack(ABC):
         """The filter of all training and test images before the network; None for no filter."""
         return None
 
-    def lacks(self, clean_share: bool, scheme: bool) -> str:
+    def lacks(self, clean_share: bool, scheme: bool, held_out: bool = True) -> str:
         """What this attack needs and does not get, as one sentence; empty when it can run."""
-        if {CLEAN_SHARE: clean_share, KNOWLEDGE: scheme}.get(self.needs, True):
+        if {CLEAN_SHARE: clean_share, KNOWLEDGE: scheme, HELD_OUT: held_out}.get(self.needs, True):
             return ""
         return f"The attack {self.name} needs {MISSING[self.needs]}, or leave it out."
 

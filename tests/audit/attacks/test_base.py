@@ -32,7 +32,7 @@ def test_every_attack(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert attack.about.split()[0].endswith("s"), "it continues a sentence that starts with the name"
     assert len(attack.about) < 100
     assert attack.source
-    assert attack.needs in ("nothing", "a clean share", "knowledge of the protection")
+    assert attack.needs in ("nothing", "a clean share", "the held-out files", "knowledge of the protection")
     assert 0 < attack.cost < 10
     steps: list[int] = []
 

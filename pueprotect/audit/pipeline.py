@@ -10,6 +10,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -121,7 +122,8 @@ def audit(release: OpenedRelease, settings: AuditSettings, *, resume: bool = Fal
     With `resume`, results that the vault has for the same settings and the same bytes are kept.
 
     Raises:
-        InputError: an architecture does not fit, or an attack chosen by name lacks what it needs.
+        InputError: an architecture does not fit, an attack chosen by name lacks what it needs, or another run has the
+            vault.
     """
     if not settings.archs:
         archs = default_archs(settings.suite, release.default_arch, release.size, release.device)
@@ -132,11 +134,13 @@ def audit(release: OpenedRelease, settings: AuditSettings, *, resume: bool = Fal
     attacks, skipped = work.affordable()
     jobs = work.plan(attacks)
     done = {job: result for job in jobs if (result := work.kept(job)) is not None} if resume else {}
+    done = group.from_leader(done)  # one answer, although a process may already write
     missing = [job for job in jobs if job not in done]
-    if missing:
-        work.estimate(missing, group.size)
-    done |= {job: work.run(job) for job in group.share(missing)}
-    results = {job: result for part in group.gather(done) for job, result in part.items()}
+    with release.in_use() if missing else nullcontext():
+        if missing:
+            work.estimate(missing, group.size)
+        done |= {job: work.run(job) for job in group.share(missing)}
+        results = {job: result for part in group.gather(done) for job, result in part.items()}
     return work.report(attacks, skipped, results)
 
 

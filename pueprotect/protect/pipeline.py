@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pueprotect.learning.device import HERE, Machine
 from pueprotect.protect import noise as noises
-from pueprotect.protect.draft import Journal, locked, partial_folder
+from pueprotect.protect.draft import Journal, partial_folder
 from pueprotect.protect.job import Job, read_job
 from pueprotect.protect.methods.base import Noise
 from pueprotect.protect.options import Options
@@ -23,7 +23,7 @@ from pueprotect.protect.report import Report, recorded_result, report, run_recor
 from pueprotect.protect.writer import realised, worst
 from pueprotect.release.digests import data_digest, verify
 from pueprotect.release.records import NoiseFacts
-from pueprotect.release.vault import Vault, default_vault
+from pueprotect.release.vault import Vault, default_vault, locked
 
 
 @dataclass

@@ -9,7 +9,8 @@ attacker trains on are refused when they were given, and counted when they only 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +29,7 @@ from pueprotect.release.digests import NAMED, data_digest, describe, digest_file
 from pueprotect.release.overlap import differences, near_pairs
 from pueprotect.release.records import ManifestRow, TestOverlap
 from pueprotect.release.results import Results, tensors
-from pueprotect.release.vault import SURROGATE, Vault, default_vault
+from pueprotect.release.vault import SURROGATE, Vault, default_vault, locked
 
 USUAL_LEVELS = 8  # the budget of other tools
 ROUNDING_LEVELS = 1  # what rounding and lossy files add to the budget
@@ -194,6 +195,21 @@ class OpenedRelease:
         test = hashlib.sha256(self.test.images.cpu().numpy().tobytes())
         test.update(self.test.labels.cpu().numpy().tobytes())
         return {"data_digest": self.digest, "test_digest": f"sha256:{test.hexdigest()}"}
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Hold the vault against other runs, whose results would mix with these; the processes of one run share it.
+
+        Raises:
+            InputError: another run holds the vault.
+            VaultError: it cannot be made.
+        """
+        if not self.machine.group.leads:
+            yield
+            return
+        place = Vault.create(self.vault.path).path
+        with locked(place, f"--vault {place}"):
+            yield
 
     @cached_property
     def results(self) -> Results:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import Release, stripes, write_photos
+from helpers import Release, stripes, tree, unix, write_photos
 
 from pueprotect.audit.attacks import REGISTRY, Attack
 from pueprotect.audit.findings import recovered_share
@@ -17,7 +17,7 @@ from pueprotect.learning.distributed import Group
 from pueprotect.learning.training import Schedule
 from pueprotect.release.opened import OpenedRelease, Reader, open_release
 from pueprotect.release.records import AttackResult, TestOverlap
-from pueprotect.release.vault import Vault
+from pueprotect.release.vault import Vault, locked
 
 
 def on(opened: OpenedRelease, **machine: Any) -> OpenedRelease:
@@ -276,6 +276,23 @@ def test_the_held_out_files_are_known_only_for_own_releases_and_without_other_te
             audit(opened, AuditSettings(attacks=("holdout-files",), **QUICKLY))  # type: ignore[arg-type]
 
 
+@unix
+def test_a_vault_in_use_by_another_run_is_refused_before_any_work(
+    release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, settings = release.copy(tmp_path), AuditSettings(attacks=("standard",), **QUICKLY)  # type: ignore[arg-type]
+    before = tree(mine.vault)
+    opened = open_release(mine.out)
+    with locked(mine.vault, "--vault"), monkeypatch.context() as patch:
+        patch.setattr(Attack, "run", lambda *_, **__: pytest.fail("trained"))
+        with pytest.raises(InputError, match=f"--vault {mine.vault} is in use by another run"):
+            audit(opened, settings)
+    assert tree(mine.vault) == before
+    report = audit(opened, settings)
+    with locked(mine.vault, "--vault"):
+        assert audit(opened, settings, resume=True).results == report.results, "nothing is written"
+
+
 def test_flags_of_the_data(release: Release, tmp_path: Path) -> None:
     mine = release.copy(tmp_path)
     opened = open_release(mine.out)
@@ -307,6 +324,9 @@ def test_processes_share_the_work_and_all_get_the_report(
         def gather(self, mine: Any) -> list[Any]:
             parts.append(mine)
             return parts if self.rank == 1 else [*parts, dict.fromkeys(())]
+
+        def from_leader(self, thing: Any) -> Any:
+            return thing
 
     with pytest.raises(IndexError):  # rank 0 alone does not hold every result
         audit(on(opened, group=Two(0, 2)), settings)

@@ -4,13 +4,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import CLASSES, Release, protected, tree, write_photos
+from helpers import CLASSES, Release, protected, tree, unix, write_photos
 from PIL import Image
 
 from pueprotect.errors import InputError, StaleDataError, VaultError
 from pueprotect.images.decode import decode_rgb
+from pueprotect.learning.device import Machine
+from pueprotect.learning.distributed import Group
 from pueprotect.release.digests import data_digest
-from pueprotect.release.opened import open_release
+from pueprotect.release.opened import Reader, open_release
 from pueprotect.release.vault import Vault
 
 
@@ -207,3 +209,17 @@ def test_a_picture_that_is_twice_in_the_source_is_counted_when_it_was_split(tmp_
     overlap = open_release(tmp_path / "out").overlap
     assert overlap is not None
     assert overlap.images == len(split)
+
+
+@unix
+def test_the_vault_is_held_by_the_first_process_of_a_run(release: Release, tmp_path: Path) -> None:
+    mine = release.copy(tmp_path)
+    first, second = open_release(mine.out), open_release(mine.out)
+    with first.in_use():
+        with pytest.raises(InputError, match=f"--vault {mine.vault} is in use by another run"), second.in_use():
+            pass
+        second.reader = Reader(Machine(group=Group(1, 2)))
+        with second.in_use():
+            pass
+    with open_release(mine.out).in_use():
+        pass

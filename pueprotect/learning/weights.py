@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pueprotect.learning.device import at_once
 from pueprotect.learning.models import Classifier
 
 
@@ -58,11 +59,12 @@ def batch_norms(model: nn.Module) -> list[_BatchNorm]:
 
 
 @torch.no_grad()
-def reestimate_batch_norm(model: nn.Module, images: Tensor, batch_size: int = 512) -> None:
+def reestimate_batch_norm(model: nn.Module, images: Tensor, batch_size: int | None = None) -> None:
     """Set running statistics to the mean and variance over all of `images` (N, 3, H, W) uint8.
 
-    The images pass in batches of nearly equal size, at most `batch_size`; pass them in mixed order, because a layer
-    sees its input as the layers before it normalise that batch. The model ends in evaluation mode.
+    The images pass in batches of nearly equal size, at most `batch_size`: by default 512, fewer above 64 x 64 pixels.
+    Pass them in mixed order, because a layer sees its input as the layers before it normalise that batch. The model
+    ends in evaluation mode.
     """
     norms = batch_norms(model)
     model.eval()
@@ -73,6 +75,7 @@ def reestimate_batch_norm(model: nn.Module, images: Tensor, batch_size: int = 51
         norm.reset_running_stats()
         norm.momentum = 1.0  # running statistics are those of the last batch
         norm.train()
+    batch_size = batch_size or min(512, max(64, at_once(2048, images.shape[-1])))
     parts = images.tensor_split(math.ceil(len(images) / batch_size))
     with _pooled(norms) if len(parts) > 1 else nullcontext():
         for part in parts:

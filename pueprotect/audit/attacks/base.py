@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from pueprotect.errors import InputError, did_you_mean
 from pueprotect.learning.data import ImageSet
+from pueprotect.learning.device import at_once
 from pueprotect.learning.models import Classifier, build
 from pueprotect.learning.training import Schedule, accuracy, count_correct
 from pueprotect.protect.methods.texture import Scheme
@@ -35,7 +36,7 @@ MISSING = {
     KNOWLEDGE: "a code book: run it on a release of --method hardened that has its vault",
 }
 TRAINING_SAMPLE = 1000
-CHUNK = 4096  # images filtered at once
+CHUNK = 4096  # images of 32 x 32 pixels filtered at once
 
 Filter = Callable[[Tensor], Tensor]  # a few images, (N, 3, H, W) uint8 -> the same shape and type
 
@@ -109,7 +110,7 @@ def behind(found: Filter | None, data: ImageSet) -> ImageSet:
     """The images behind a filter, a few at a time, so that no float copy of a whole set is made."""
     if found is None:
         return data
-    parts = torch.cat([found(part) for part in data.images.split(CHUNK)])
+    parts = torch.cat([found(part) for part in data.images.split(at_once(CHUNK, data.size))])
     return replace(data, images=parts.contiguous(memory_format=torch.channels_last))
 
 

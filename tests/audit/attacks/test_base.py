@@ -5,7 +5,7 @@ import torch
 from helpers import shades, stripes, target
 
 from pueprotect.audit.attacks import REGISTRY, base, denoise, find
-from pueprotect.audit.attacks.base import KNOWLEDGE, Attack, Run, clean_share, register
+from pueprotect.audit.attacks.base import KNOWLEDGE, Attack, Run, behind, clean_share, register
 from pueprotect.errors import InputError
 from pueprotect.learning.data import ImageSet
 from pueprotect.learning.models import Classifier
@@ -69,6 +69,18 @@ def test_attacks_do_not_grade_themselves() -> None:
     test = stripes(40, seed=1)
     result = Liar().run(target(), test)
     assert result.accuracy == accuracy(target().fresh(), test)
+
+
+def test_large_images_are_filtered_a_few_at_a_time() -> None:
+    passed: list[int] = []
+
+    def look(part: torch.Tensor) -> torch.Tensor:
+        passed.append(len(part))
+        return part
+
+    data = ImageSet(torch.zeros((200, 3, 224, 224), dtype=torch.uint8), torch.zeros(200, dtype=torch.int64), 2)
+    assert len(behind(look, data)) == 200
+    assert max(passed) == 83
 
 
 def test_clean_share_is_stratified_and_a_part_of_the_originals() -> None:

@@ -152,8 +152,8 @@ def _figures(report: Audit) -> Table:
 
 
 def _show_details(row: AuditRow) -> None:
-    """The networks that recovery compares, and the alarms of PST."""
-    details, name = row.details, f"[bold]{row.attack}[/bold] ({row.arch})"
+    """The networks that recovery compares, and the alarms of PST; of the first seed."""
+    details, name = row.details, f"[bold]{row.attack}[/bold] ({row.arch}{', first seed' if row.seeds else ''})"
     if len(points := details.get("points", {})) > 1:
         out.print(f"\n{name}, clean test accuracy")
         shown = table("network", "accuracy")

@@ -337,7 +337,8 @@ class Spread(Record):
 class AuditRow(AttackResult):
     """One attack with one network over all seeds, next to the clean line of the network.
 
-    Accuracies are means over the seeds and `seconds` their sum; `details` are the first seed's.
+    Accuracies are means over the seeds and `seconds` their sum; `details` are the first seed's, but for the mean
+    `train_accuracy`.
 
     Attributes:
         recovered: (accuracy - chance) / (clean accuracy - chance) within [0, 1]; null where unknown.
@@ -363,8 +364,11 @@ class AuditRow(AttackResult):
         if complete and len(found) > 1:
             spread = Spread(accuracies=found, sd=statistics.stdev(found), lowest=min(found), highest=max(found))
         own = [flag for result in results for flag in result.flags]
+        fits = [fit for result in results if (fit := result.details.get("train_accuracy")) is not None]
+        fitted = {"train_accuracy": statistics.mean(fits)} if fits else {}
         return cls(
-            attack=first.attack, arch=first.arch, epochs=first.epochs, details=first.details, recovered=recovered,
+            attack=first.attack, arch=first.arch, epochs=first.epochs, details=first.details | fitted,
+            recovered=recovered,
             accuracy=statistics.mean(found) if complete else None,
             best_accuracy=statistics.mean(best) if complete else None,
             seconds=sum(result.seconds for result in results), flags=tuple(dict.fromkeys((*own, *flags))),

@@ -29,10 +29,12 @@ def clean_row(results: Sequence[AttackResult], chance: float) -> AuditRow:
     row = AuditRow.over(results)
     if row.accuracy is None:
         return row
-    passes, fitted = row.details.get("epoch_accuracy", ()), row.details.get("train_accuracy")
     found = flags.names_of({
         "weak-clean-line": flags.weak_clean_line(row.accuracy, chance),
-        "clean-line-not-converged": flags.not_converged(passes, fitted, chance),
+        "clean-line-not-converged": any(
+            flags.not_converged(details.get("epoch_accuracy", ()), details.get("train_accuracy"), chance)
+            for details in (result.details for result in results)
+        ),
     })  # fmt: skip
     return AuditRow.over(results, recovered_share(row.accuracy, chance, row.accuracy), found)
 
@@ -51,7 +53,9 @@ def judge(results: Sequence[AttackResult], clean: AuditRow | None, chance: float
     shares = [share for found in accuracies if (share := recovered_share(found, chance, top)) is not None]
     found = flags.names_of({
         "below-chance": row.accuracy < chance - 0.02,
-        "under-trained": flags.under_trained(row.details.get("train_accuracy"), fitted, chance),
+        "under-trained": any(
+            flags.under_trained(result.details.get("train_accuracy"), fitted, chance) for result in results
+        ),
         "seed-spread": flags.spread_exceeds_margin(accuracies, gates.accuracy)
         or flags.spread_exceeds_margin(shares, gates.recovered),
     })  # fmt: skip

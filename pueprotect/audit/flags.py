@@ -23,6 +23,10 @@ class Flag:
         return f"{self.cause} {self.remedy}"
 
 
+TEST_OVERLAP = Flag(
+    "Some test images nearly equal training images, so figures on them show memory.",
+    "Remove one of each pair (test_overlap in the JSON names the first), or give other images with --test.",
+)
 FLAGS = {
     "no-clean-line": Flag(
         "The clean originals are missing, so the recovered share is unknown.",
@@ -35,6 +39,7 @@ FLAGS = {
         "Training on the clean originals was still improving, so attacks may be cut short too.", "Use more --epochs."
     ),
     "small-test": Flag("Under 500 test images or 20 per class: figures are coarse.", "Give more with --test."),
+    "test-overlap": TEST_OVERLAP,
     "class-imbalance": Flag(
         "The largest class has over three times the images of the smallest, so accuracy hides the small classes.",
         "Audit a balanced part, or compare figures with chance, which is the largest class's share.",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 
 from pueprotect.audit.attacks import Target, find
-from pueprotect.audit.attacks.base import CLEAN_SHARE, KNOWLEDGE, clean_share
+from pueprotect.audit.attacks.base import CLEAN_SHARE, HELD_OUT, KNOWLEDGE, clean_share
 from pueprotect.audit.findings import Gates, clean_row, in_order, judge, worst_of
 from pueprotect.audit.flags import imbalanced, names_of
 from pueprotect.audit.suites import TRANSFER, applicable, suite
@@ -79,12 +80,16 @@ class AuditSettings:
 
 @dataclass(frozen=True)
 class Job:
-    """One training of an audit; `repeat` numbers the seeds from 0, `clean` is for the clean line, on the originals."""
+    """One training of an audit; `repeat` numbers the seeds from 0, `clean` is for the clean line, on the originals.
+
+    With `held_out` it is on the held-out files, or on their originals, and measured on the originals of the others.
+    """
 
     attack: str
     arch: str
     repeat: int = 0
     clean: bool = False
+    held_out: bool = False
 
     @property
     def name(self) -> str:
@@ -94,7 +99,8 @@ class Job:
     @property
     def place(self) -> str:
         """Its file in the vault."""
-        return f"audit/{f'seed-{self.repeat}/' if self.repeat else ''}{self.name}-{self.arch}.json"
+        name = f"holdout-{self.name}" if self.clean and self.held_out else self.name
+        return f"audit/{f'seed-{self.repeat}/' if self.repeat else ''}{name}-{self.arch}.json"
 
 
 def default_archs(suite: str | None, surrogate: str, size: int, device: str) -> tuple[str, ...]:
@@ -116,7 +122,8 @@ def audit(release: OpenedRelease, settings: AuditSettings, *, resume: bool = Fal
     With `resume`, results that the vault has for the same settings and the same bytes are kept.
 
     Raises:
-        InputError: an architecture does not fit, or an attack chosen by name lacks what it needs.
+        InputError: an architecture does not fit, an attack chosen by name lacks what it needs, or another run has the
+            vault.
     """
     if not settings.archs:
         archs = default_archs(settings.suite, release.default_arch, release.size, release.device)
@@ -127,11 +134,13 @@ def audit(release: OpenedRelease, settings: AuditSettings, *, resume: bool = Fal
     attacks, skipped = work.affordable()
     jobs = work.plan(attacks)
     done = {job: result for job in jobs if (result := work.kept(job)) is not None} if resume else {}
+    done = group.from_leader(done)  # one answer, although a process may already write
     missing = [job for job in jobs if job not in done]
-    if missing:
-        work.estimate(missing, group.size)
-    done |= {job: work.run(job) for job in group.share(missing)}
-    results = {job: result for part in group.gather(done) for job, result in part.items()}
+    with release.in_use() if missing else nullcontext():
+        if missing:
+            work.estimate(missing, group.size)
+        done |= {job: work.run(job) for job in group.share(missing)}
+        results = {job: result for part in group.gather(done) for job, result in part.items()}
     return work.report(attacks, skipped, results)
 
 
@@ -145,19 +154,28 @@ class _Audit:
 
     def __init__(self, release: OpenedRelease, settings: AuditSettings) -> None:
         self.release, self.settings, self.progress = release, settings, release.machine.progress
-        self.schedule = Schedule(epochs=settings.epochs or default_epochs(len(release.released)))
         try:
             self.originals = release.originals
         except StaleDataError:  # the audit goes on without a clean line and raises a flag
             self.originals = None
         self.scheme = methods.scheme_of(release.run)
 
+    def side(self, held_out: bool) -> OpenedRelease:
+        """The release for an attacker on the usual files, or on the held-out files."""
+        other = self.release.other_side if held_out and self.originals is not None else None
+        return other or self.release
+
+    def schedule(self, job: Job) -> Schedule:
+        """The schedule of plain training."""
+        return Schedule(epochs=self.settings.epochs or default_epochs(len(self.side(job.held_out).released)))
+
     def affordable(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Attacks that can be run, and those of a suite that lack clean images."""
         names = self.settings.attacks
         if self.settings.suite is not None:
             names = applicable(names, self.release.run.get("method"))
-        held = self.originals is not None, self.scheme is not None
+        known = self.originals is not None
+        held = known, self.scheme is not None, known and self.release.has_held_out
         lacking = {name: why for name in names if (why := find(name).lacks(*held))}
         for name, why in lacking.items():
             if self.settings.suite is None or find(name).needs == KNOWLEDGE:
@@ -167,8 +185,12 @@ class _Audit:
     def plan(self, attacks: Sequence[str]) -> list[Job]:
         """Clean lines first, then the attacks, cheapest first."""
         networks = [(arch, repeat) for repeat in range(self.settings.seeds) for arch in self.settings.archs]
-        lines = [Job("standard", *network, clean=True) for network in networks if self.originals is not None]
-        rest = [Job(name, *network) for network in networks for name in attacks]
+        sides = sorted({of_held_out(name) for name in attacks} | {False})
+        lines = [
+            Job("standard", *network, clean=True, held_out=held_out)
+            for network in networks if self.originals is not None for held_out in sides
+        ]  # fmt: skip
+        rest = [Job(name, *network, held_out=of_held_out(name)) for network in networks for name in attacks]
         return lines + sorted(rest, key=lambda job: (job.repeat, find(job.attack).cost))
 
     def estimate(self, jobs: Sequence[Job], processes: int) -> None:
@@ -177,79 +199,97 @@ class _Audit:
         self.progress.start("time a few steps", len(archs))
         speed = {}
         for arch in archs:
-            speed[arch] = seconds_per_step(arch, self.release.released, self.schedule)
+            speed[arch] = seconds_per_step(arch, self.release.released, Schedule())
             self.progress.advance()
-        steps = self.schedule.steps(len(self.release.released))
-        total = sum(find(job.attack).cost * speed[job.arch] * steps for job in jobs) / min(processes, len(jobs))
+
+        def seconds(job: Job) -> float:
+            steps = self.schedule(job).steps(len(self.side(job.held_out).released))
+            return find(job.attack).cost * speed[job.arch] * steps
+
+        total = sum(map(seconds, jobs)) / min(processes, len(jobs))
         self.progress.finish(f"{len(jobs)} trainings, about {duration(total)}")
 
     def target(self, job: Job) -> Target:
         """What the attacker of this training has."""
-        settings, seed = self.settings, self.settings.seed + job.repeat
+        settings, seed, schedule = self.settings, self.settings.seed + job.repeat, self.schedule(job)
+        side = self.side(job.held_out)
+        originals = side.originals if self.originals is not None else None
         if job.clean:
-            assert self.originals is not None
-            return Target(self.originals, job.arch, self.schedule, seed)
+            assert originals is not None
+            return Target(originals, job.arch, schedule, seed)
         share = None
         if find(job.attack).needs == CLEAN_SHARE:
-            share = clean_share(self.originals, settings.clean_fraction, seed)
+            share = clean_share(originals, settings.clean_fraction, seed)
         return Target(
-            self.release.released, job.arch, self.schedule, seed, share, settings.etas, self.originals, self.scheme,
-            self.release.places,
+            side.released, job.arch, schedule, seed, share, settings.etas, originals, self.scheme, side.places
         )  # fmt: skip
 
     def key(self, job: Job) -> dict[str, Any]:
         """Everything that a result depends on except the bytes."""
         return {
-            "attack": job.name, "arch": job.arch, "epochs": self.schedule.epochs,
-            "seed": self.settings.seed + job.repeat, "train": len(self.release.released),
+            "attack": job.name, "arch": job.arch, "epochs": self.schedule(job).epochs,
+            "seed": self.settings.seed + job.repeat, "train": len(self.side(job.held_out).released),
             "device": self.release.device.partition(":")[0], "clean_fraction": self.settings.clean_fraction,
             "etas": list(self.settings.etas), "pueprotect": VERSION,
         }  # fmt: skip
 
     def kept(self, job: Job) -> AttackResult | None:
         """The stored result for the same settings and bytes; a failed one is tried again."""
-        stored = self.release.results.kept(job.place, self.key(job))
+        stored = self.side(job.held_out).results.kept(job.place, self.key(job))
         found = AttackResult.model_validate(stored) if stored else None
         return found if found and not found.failed else None
 
     def run(self, job: Job) -> AttackResult:
         """Train and measure; stored as soon as it is known. A numerical failure is a result too."""
-        label = f"train on the clean originals ({job.arch})" if job.clean else f"attack {job.attack} ({job.arch})"
+        side, clean = self.side(job.held_out), "held-out" if job.held_out else "clean"
+        label = f"train on the {clean} originals ({job.arch})" if job.clean else f"attack {job.attack} ({job.arch})"
         if job.repeat:
             label += f", seed {self.settings.seed + job.repeat}"
         began = time.perf_counter()
         try:
-            result = find(job.attack).run(self.target(job), self.release.test, self.progress, label)
+            result = find(job.attack).run(self.target(job), side.test, self.progress, label)
         except (ArithmeticError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
             why = f"{type(error).__name__}: {' '.join(str(error).split())}"
             self.progress.finish(f"failed ({why})")
             result = AttackResult(
-                attack=job.attack, arch=job.arch, accuracy=None, best_accuracy=None, epochs=self.schedule.epochs,
+                attack=job.attack, arch=job.arch, accuracy=None, best_accuracy=None, epochs=self.schedule(job).epochs,
                 seconds=time.perf_counter() - began, flags=("failed",), details={"failure": why},
             )  # fmt: skip
-        self.release.results.keep(job.place, self.key(job), result.as_json())
+        side.results.keep(job.place, self.key(job), result.as_json())
         return result
 
     def report(self, attacks: Sequence[str], skipped: Sequence[str], results: dict[Job, AttackResult]) -> Audit:
         """All results in one record."""
-        settings, chance = self.settings, self.release.chance
+        settings, release = self.settings, self.release
 
-        def runs(name: str, arch: str, clean: bool) -> list[AttackResult]:
-            jobs = (Job(name, arch, repeat, clean) for repeat in range(settings.seeds))
+        def runs(name: str, arch: str, clean: bool, held_out: bool) -> list[AttackResult]:
+            jobs = (Job(name, arch, repeat, clean, held_out) for repeat in range(settings.seeds))
             return [results[job] for job in jobs if job in results]
 
-        lines = {arch: runs("standard", arch, True) for arch in settings.archs}
-        clean = {arch: clean_row(found, chance) for arch, found in lines.items() if found}
-        rows = in_order([
-            judge(runs(name, arch, False), clean.get(arch), chance, settings.gates)
-            for arch in settings.archs for name in attacks
-        ])  # fmt: skip
-        first = next(iter(clean.values()), None)
+        def lines(held_out: bool) -> dict[str, AuditRow]:
+            found = {arch: runs("standard", arch, True, held_out) for arch in settings.archs}
+            chance = self.side(held_out).chance if any(found.values()) else 0.0
+            return {arch: clean_row(made, chance) for arch, made in found.items() if made}
+
+        def row(name: str, arch: str) -> AuditRow:
+            held_out = of_held_out(name)
+            line, chance = clean[held_out].get(arch), self.side(held_out).chance
+            judged = judge(runs(name, arch, False, held_out), line, chance, settings.gates)
+            if not held_out:
+                return judged
+            flags = dict.fromkeys((*judged.flags, *(line.flags if line else ())))
+            return judged.model_copy(update={"held_out": True, "chance": chance, "flags": tuple(flags)})
+
+        clean = {held_out: lines(held_out) for held_out in (False, True)}
+        rows = in_order([row(name, arch) for arch in settings.archs for name in attacks])
+        first = next(iter(clean[False].values()), None)
+        everything = (*rows, *clean[False].values(), *clean[True].values())
         return Audit(
-            suite=settings.suite, chance=chance, clean_accuracy=first.accuracy if first else None, clean_lines=clean,
-            results=rows, worst=worst_of(rows),
-            complete=not skipped and not any(row.failed for row in (*rows, *clean.values())), skipped=list(skipped),
-            flags=self.flags(clean, skipped), data_digest=self.release.digest,
+            suite=settings.suite, chance=release.chance, clean_accuracy=first.accuracy if first else None,
+            clean_lines=clean[False], held_out_lines=clean[True], attacked_images=len(release.released),
+            attacked_share=release.attacked_share, results=rows, worst=worst_of(rows),
+            complete=not skipped and not any(found.failed for found in everything), skipped=list(skipped),
+            flags=self.flags(clean[False], skipped), data_digest=release.digest, test_overlap=release.overlap,
         )  # fmt: skip
 
     def flags(self, clean: dict[str, AuditRow], skipped: Sequence[str]) -> list[str]:
@@ -258,6 +298,7 @@ class _Audit:
         own = names_of({
             "no-clean-line": not clean,
             "small-test": release.few_test_images,
+            "test-overlap": release.overlap is not None,
             "class-imbalance": imbalanced(torch.bincount(data.labels, minlength=data.classes).tolist()),
             "coverage-unknown": not release.own,
             "partly-protected": release.own
@@ -265,6 +306,11 @@ class _Audit:
             "suite-incomplete": bool(skipped),
         })  # fmt: skip
         return list(dict.fromkeys([*(flag for line in clean.values() for flag in line.flags), *own]))
+
+
+def of_held_out(name: str) -> bool:
+    """Whether an attack trains on the held-out files."""
+    return find(name).needs == HELD_OUT
 
 
 def seconds_per_step(arch: str, data: ImageSet, schedule: Schedule) -> float:

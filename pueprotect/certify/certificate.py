@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
 
 from pueprotect.certify import bounds
 from pueprotect.certify.draws import DrawLog, calibration_images, draw
@@ -153,7 +152,7 @@ def certify(
     shares, edges = np.histogram(np.array(counts) / images, bins=HISTOGRAM_BINS, range=(0, 1))
     return RecipeFigures(
         recipe=recipe, draws=settings.draws, surrogate_clean_accuracy=accuracy(model, test),
-        surrogate_fit=accuracy(model, data.subset(torch.arange(min(FIT_IMAGES, len(data)), device=data.device))),
+        surrogate_fit=accuracy(model, data.drawn(FIT_IMAGES, settings.seed, "fit")),
         noisy_accuracy=NoisyAccuracy(
             mean=float(np.mean(counts)) / images, median=float(np.median(counts)) / images, max=max(counts) / images,
             quantile=float(np.quantile(counts, settings.q)) / images,

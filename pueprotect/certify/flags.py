@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pueprotect.audit.flags import FITTED, WEAK, Flag, names_of, way_from_chance
+from pueprotect.audit.flags import FITTED, TEST_OVERLAP, WEAK, Flag, names_of, way_from_chance
 from pueprotect.release.records import RecipeFigures
 
 FLAGS = {
@@ -11,6 +11,7 @@ FLAGS = {
         "The clean baseline itself is near chance, so the bound proves little.", "Use --sigma auto, or more --epochs."
     ),
     "small-holdout": Flag("Under 500 clean images or 20 per class: the bound is coarse.", "Give more with --test."),
+    "test-overlap": TEST_OVERLAP,
     "online-unknown": Flag(
         "Another tool made this release, so the surrogate of its optimisation is unknown.",
         "Nothing to do: the other recipes replace it.",
@@ -25,13 +26,14 @@ UNFITTED = ("weight-noise-early", "pst")  # recipes whose purpose is not to fit 
 
 
 def raised(
-    found: RecipeFigures, baseline: RecipeFigures | None, *, chance: float, images: int, few_images: bool, own: bool
-) -> list[str]:
+    found: RecipeFigures, baseline: RecipeFigures | None, *, chance: float, images: int, few_images: bool, own: bool,
+    overlap: bool = False,
+) -> list[str]:  # fmt: skip
     """The flags of a certificate.
 
     `found` is the certified surrogate, and `baseline` the same recipe on the clean originals, if certified. `chance` is
     the accuracy of the constant answer, `images` the clean images behind each accuracy, and `own` is for a release made
-    by pueprotect.
+    by pueprotect. `overlap` says that some of the clean images are near training images.
     """
     from pueprotect.certify import bounds  # here, so that reading the flags alone loads no scipy
 
@@ -43,6 +45,7 @@ def raised(
         "informative-baseline-missing": baseline is None,
         "weak-baseline": baseline is not None and baseline.noisy_accuracy.median < way_from_chance(chance, WEAK),
         "small-holdout": few_images,
+        "test-overlap": overlap,
         "online-unknown": not own,
         "surrogate-unfitted": unfitted,
         "bound-at-chance": smallest <= bounds.upper_limit(round(chance * images), images, 0.05),

@@ -167,13 +167,23 @@ def certify_release(
     `stress` the bound is cross-checked on the sphere, see `stress_test`.
 
     Raises:
-        InputError: a baseline is asked for and the originals are unknown; the vault holds parts of other settings.
+        InputError: a baseline is asked for and the originals are unknown; the vault holds parts of other settings, or
+            another run has it.
         CertificateError: the cross-check contradicts the bound.
     """
-    began = time.perf_counter()
-    release = certification.release
     if baseline:
         certification.data(clean=True)  # refused before any work
+    with certification.release.in_use():
+        return _certified(certification, settings, recipes, baseline=baseline, stress=stress)
+
+
+def _certified(
+    certification: Certification, settings: CertificateSettings, recipes: tuple[str, ...], *, baseline: bool,
+    stress: bool,
+) -> Certificate:  # fmt: skip
+    """See `certify_release`; this run has the vault."""
+    began = time.perf_counter()
+    release = certification.release
     screenings = [certification.screen(recipe, settings) for recipe in recipes] if len(recipes) > 1 else []
     figures = [(one.noisy_accuracy.quantile or 0.0, one.noisy_accuracy.median) for one in screenings]
     chosen = recipes[figures.index(max(figures))] if screenings else recipes[0]
@@ -183,7 +193,7 @@ def certify_release(
     checked = stress_test(model, found, settings, release, certification.epochs) if stress else None
     flags = raised(
         found, clean, chance=release.chance, images=len(release.test), few_images=release.few_test_images,
-        own=release.own,
+        own=release.own, overlap=release.overlap is not None,
     )  # fmt: skip
     whole = Certificate(
         **dict(found),
@@ -194,6 +204,7 @@ def certify_release(
         baseline=clean, stress=checked,
         batch_norm=f"re-estimated for every draw from {CALIBRATION_IMAGES} protected training images",
         flags=flags, seconds=round(time.perf_counter() - began, 2), data_digest=release.digest,
+        test_overlap=release.overlap,
     )  # fmt: skip
     if certification.machine.group.leads:
         release.results.write(CERTIFICATE, whole.as_json())
@@ -210,7 +221,9 @@ def informative_sigma(certification: Certification) -> float:
         InputError: the originals are unknown.
     """
     release, machine = certification.release, certification.machine
-    model = certification.surrogate("plain", 0.0, clean=True)
+    certification.data(clean=True)  # refused before any work
+    with release.in_use():
+        model = certification.surrogate("plain", 0.0, clean=True)
     own = accuracy(model, release.test) - release.chance
     low, high = (math.log(edge) for edge in SIGMA_RANGE)
     machine.progress.start("find sigma", SIGMA_HALVINGS)

@@ -107,14 +107,18 @@ def _show(report: Audit, images: int, test_images: int) -> None:
     from pueprotect.audit.flags import FLAGS
 
     of_suite = f", suite {report.suite}" if report.suite else ""
-    out.print(f"[bold]Audit[/bold] of {images} released images, measured on {test_images} clean test images{of_suite}")
+    share = f" ({percent(report.attacked_share)} of all)" if report.attacked_share != 1 else ""
+    out.print(
+        f"[bold]Audit[/bold] of {images} released images{share}, measured on {test_images} clean test images{of_suite}"
+    )
     out.print(_figures(report))
     for row in report.results:
         _show_details(row)
     worst = report.worst_row
-    line = report.clean_lines.get(worst.arch) if worst else None
+    line, chance = (report.clean_line(worst), worst.chance) if worst else (None, None)
     about = find(worst.attack).about if worst else ""
-    out.print(f"\n{escape(verdict(worst, line.accuracy if line else None, report.chance, about))}")
+    chance = report.chance if chance is None else chance
+    out.print(f"\n{escape(verdict(worst, line.accuracy if line else None, chance, about))}")
     if report.skipped:
         warn("left out", f"{', '.join(report.skipped)}: no clean training images are available.")
     for flag in dict.fromkeys([*report.flags, *(flag for row in report.results for flag in row.flags)]):
@@ -141,13 +145,15 @@ def _figures(report: Audit) -> Table:
         add(row.attack, row, "bold" if row is report.worst_row else None, "red")
     for line in report.clean_lines.values():
         add("clean originals", line, "dim", "green")
+    for line in report.held_out_lines.values():
+        add("clean held-out", line, "dim", "green")
     rows.add_row("chance", "", percent(report.chance), "", "", "", "", style="dim")
     return rows
 
 
 def _show_details(row: AuditRow) -> None:
-    """The networks that recovery compares, and the alarms of PST."""
-    details, name = row.details, f"[bold]{row.attack}[/bold] ({row.arch})"
+    """The networks that recovery compares, and the alarms of PST; of the first seed."""
+    details, name = row.details, f"[bold]{row.attack}[/bold] ({row.arch}{', first seed' if row.seeds else ''})"
     if len(points := details.get("points", {})) > 1:
         out.print(f"\n{name}, clean test accuracy")
         shown = table("network", "accuracy")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pueprotect.learning.distributed import Group
+from pueprotect.runtime import generator
 
 PIECE = 16384  # images in one message between ranks
 
@@ -68,6 +69,14 @@ class ImageSet:
     def subset(self, index: Tensor | slice) -> ImageSet:
         """The images chosen by an index, mask or slice, in its order."""
         return ImageSet(self.images[index], self.labels[index], self.classes)
+
+    def drawn(self, count: int, seed: int, purpose: str) -> ImageSet:
+        """`count` images drawn without replacement by (seed, purpose), or all if fewer, in random order.
+
+        Folders are read class by class, so the first images of a set are not a sample of it.
+        """
+        order = torch.randperm(len(self), generator=generator(seed, purpose))
+        return self.subset(order[:count].to(self.images.device))
 
 
 @dataclass(frozen=True)

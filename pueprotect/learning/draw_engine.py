@@ -50,7 +50,7 @@ class DrawEngine:
         self.model, self.calibration, self.sigma, self.seed, self.bf16 = model, calibration, sigma, seed, bf16
         self.centre = trainable(model)
         self.device = images.device
-        batch_size = batch_size or evaluation_batch(str(images.device))
+        batch_size = batch_size or evaluation_batch(str(images.device), images.shape[-1])
         self.batches = list(zip(images.split(batch_size), labels.split(batch_size), strict=True))
         self._prepare()
 

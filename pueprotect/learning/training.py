@@ -69,6 +69,11 @@ def batches(
             yield index, draw_crops(len(index), size, stream, device, augment)
 
 
+def autocast(device: torch.device) -> torch.autocast:
+    """The precision of forward passes in training: bfloat16 where the device multiplies it in hardware."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=native_bf16(str(device)))
+
+
 class Trainer:
     """Trains one model in place, one optimiser step at a time, over the `total_steps` of a schedule.
 
@@ -78,8 +83,7 @@ class Trainer:
 
     def __init__(self, model: Classifier, schedule: Schedule, total_steps: int, group: Group = ALONE) -> None:
         self.model, self.schedule, self.total_steps, self.group = model, schedule, total_steps, group
-        device = next(model.parameters()).device
-        self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=native_bf16(str(device)))
+        self.autocast = autocast(next(model.parameters()).device)
         self.position = 0
         self.parameters = trainable(model)
         known = ARCHITECTURES[model.arch]
@@ -196,8 +200,8 @@ def average_statistics(model: Classifier, group: Group) -> None:
 def count_correct(model: nn.Module, data: Labelled, batch_size: int | None = None) -> Tensor:
     """Number of correctly classified images, an int64 scalar on the device; non-finite logits count as wrong."""
     model.eval()
-    labels, counts = data.labels, []
-    for index in torch.arange(len(data), device=data.device).split(batch_size or evaluation_batch(data.device)):
+    labels, counts, batch = data.labels, [], batch_size or evaluation_batch(data.device, data.size)
+    for index in torch.arange(len(data), device=data.device).split(batch):
         logits = model(to_float(data.frames(index).permute(0, 3, 1, 2)))
         counts.append(((logits.argmax(1) == labels[index]) & logits.isfinite().all(1)).sum())
     return torch.stack(counts).sum()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pueprotect.learning.device import at_once
 from pueprotect.learning.models import Classifier
 
 
@@ -57,10 +59,12 @@ def batch_norms(model: nn.Module) -> list[_BatchNorm]:
 
 
 @torch.no_grad()
-def reestimate_batch_norm(model: nn.Module, images: Tensor, batch_size: int = 512) -> None:
-    """Set running statistics to those of `images` (N, 3, H, W) uint8, an average over equal batches.
+def reestimate_batch_norm(model: nn.Module, images: Tensor, batch_size: int | None = None) -> None:
+    """Set running statistics to the mean and variance over all of `images` (N, 3, H, W) uint8.
 
-    The model ends in evaluation mode.
+    The images pass in batches of nearly equal size, at most `batch_size`: by default 512, fewer above 64 x 64 pixels.
+    Pass them in mixed order, because a layer sees its input as the layers before it normalise that batch. The model
+    ends in evaluation mode.
     """
     norms = batch_norms(model)
     model.eval()
@@ -69,13 +73,47 @@ def reestimate_batch_norm(model: nn.Module, images: Tensor, batch_size: int = 51
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None
+        norm.momentum = 1.0  # running statistics are those of the last batch
         norm.train()
-    for batch in images.split(batch_size):
-        model(batch.float().div_(255))
+    batch_size = batch_size or min(512, max(64, at_once(2048, images.shape[-1])))
+    parts = images.tensor_split(math.ceil(len(images) / batch_size))
+    with _pooled(norms) if len(parts) > 1 else nullcontext():
+        for part in parts:
+            model(part.float().div_(255))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
         norm.eval()
+
+
+@contextmanager
+def _pooled(norms: list[_BatchNorm]) -> Iterator[None]:
+    """At the end of the block running statistics are those over all batches in it, in float64 about the common mean."""
+    batches: dict[nn.Module, list[tuple[int, Tensor, Tensor]]] = {norm: [] for norm in norms}
+
+    def record(norm: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> None:
+        mean, variance = _running(norm)
+        batches[norm].append((inputs[0].numel() // inputs[0].shape[1], mean.double(), variance.double()))
+
+    handles = [norm.register_forward_hook(record) for norm in norms]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+    for norm, found in batches.items():
+        total = sum(values for values, _, _ in found)
+        mean = torch.stack([values * own for values, own, _ in found]).sum(0) / total
+        squares = [(values - 1) * variance + values * (own - mean) ** 2 for values, own, variance in found]
+        for kept, pooled in zip(_running(norm), (mean, torch.stack(squares).sum(0) / (total - 1)), strict=True):
+            kept.copy_(pooled)
+
+
+def _running(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """Running mean and variance of a BatchNorm layer."""
+    mean, variance = norm.running_mean, norm.running_var
+    assert isinstance(mean, Tensor)
+    assert isinstance(variance, Tensor)
+    return mean, variance
 
 
 def clone(model: Classifier) -> dict[str, Tensor]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,10 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pueprotect.errors import InputError, VaultError
 from pueprotect.release.records import ManifestRow
-from pueprotect.release.vault import DRAFT, Vault, json_line
-
-if sys.platform != "win32":
-    import fcntl
+from pueprotect.release.vault import DRAFT, Vault, json_line, locked
 
 JOURNAL = f"{DRAFT}/written.jsonl"
 
@@ -64,35 +60,6 @@ def emptied(folder: Path) -> None:
     """Remove everything below `folder`."""
     for path in folder.iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-@contextmanager
-def locked(folder: Path, option: str) -> Iterator[None]:
-    """Hold `folder` against other processes (not on Windows, nor where the file system has no locks).
-
-    Raises:
-        InputError: another run holds it.
-    """
-    if sys.platform == "win32":
-        yield
-        return
-    taken = InputError(f"{option} is in use by another run; wait for it to end, or stop it first.")
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except FileNotFoundError as error:
-        raise taken from error
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise taken from error
-        except OSError:
-            pass
-        if not folder.exists() or not os.path.samestat(os.fstat(handle), folder.stat()):
-            raise taken  # renamed or removed by a run that ended in between
-        yield
-    finally:
-        os.close(handle)
 
 
 class Written(BaseModel):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pueprotect.learning.device import HERE, Machine
-from pueprotect.protect.draft import JOURNAL, Journal, emptied, locked, partial_folder
+from pueprotect.protect.draft import JOURNAL, Journal, emptied, partial_folder
 from pueprotect.protect.job import Job, read_job
 from pueprotect.protect.noise import NoiseDraft, kept_key
 from pueprotect.protect.options import Options
@@ -23,7 +23,7 @@ from pueprotect.protect.report import Report, recorded_result, report, run_recor
 from pueprotect.protect.writer import realised, worst
 from pueprotect.release.digests import data_digest, verify
 from pueprotect.release.records import ManifestRow
-from pueprotect.release.vault import Vault, default_vault
+from pueprotect.release.vault import Vault, default_vault, locked
 
 
 class _Written(NamedTuple):

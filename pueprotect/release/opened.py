@@ -2,19 +2,22 @@
 
 A release made by pueprotect has a vault, whose digests are checked first. The test images are the originals of the
 holdout, and the attacker trains on the files of the training split. With `--test`, the test images are those given and
-the attacker trains on all files. Any other folder of labelled images can be opened with `--test`.
+the attacker trains on all files. Any other folder of labelled images can be opened with `--test`. Test images that the
+attacker trains on are refused when they were given, and counted when they only come near.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pueprotect.errors import InputError, StaleDataError, VaultError
 from pueprotect.images.folders import ImageEntry, ImageFolder, scan
@@ -22,10 +25,14 @@ from pueprotect.images.working_copies import load, working_size
 from pueprotect.learning.data import ImageSet, image_set
 from pueprotect.learning.device import HERE, Machine
 from pueprotect.learning.models import Classifier, build
-from pueprotect.release.digests import data_digest, describe, digest_files, first_of, verify
-from pueprotect.release.records import ManifestRow
+from pueprotect.release.digests import NAMED, data_digest, describe, digest_files, first_of, verify
+from pueprotect.release.overlap import differences, near_pairs
+from pueprotect.release.records import ManifestRow, TestOverlap
 from pueprotect.release.results import Results, tensors
-from pueprotect.release.vault import SURROGATE, Vault, default_vault
+from pueprotect.release.vault import SURROGATE, Vault, default_vault, locked
+
+USUAL_LEVELS = 8  # the budget of other tools
+ROUNDING_LEVELS = 1  # what rounding and lossy files add to the budget
 
 
 @dataclass(frozen=True)
@@ -81,6 +88,8 @@ class OpenedRelease:
         digest: of the released files.
         released: what the attacker trains on, as decoded from disk.
         test: clean test images that no training sees.
+        published: number of released files; `released` may leave out the holdout.
+        overlap: test images that nearly equal a training image; None where there are none.
     """
 
     out: Path
@@ -92,8 +101,11 @@ class OpenedRelease:
     digest: str
     released: ImageSet
     test: ImageSet
+    published: int
     reader: Reader = field(repr=False)
+    overlap: TestOverlap | None = None
     _train_rows: tuple[ManifestRow, ...] = field(repr=False, default=())
+    _held_rows: tuple[ManifestRow, ...] = field(repr=False, default=())
 
     @property
     def machine(self) -> Machine:
@@ -141,6 +153,33 @@ class OpenedRelease:
         number = {row.path: place for place, row in enumerate(self.vault.read_manifest())}
         return tuple(number[row.path] for row in self._train_rows)
 
+    @property
+    def attacked_share(self) -> float:
+        """The share of the released files that the attacker trains on."""
+        return len(self.released) / self.published
+
+    @property
+    def has_held_out(self) -> bool:
+        """Whether there are released files that the attacker does not train on."""
+        return bool(self._held_rows)
+
+    @cached_property
+    def other_side(self) -> OpenedRelease | None:
+        """The same release for an attacker with the held-out files, measured on the originals of the others.
+
+        None where the attacker has all files already.
+
+        Raises:
+            StaleDataError: an original is missing or changed.
+        """
+        if not self._held_rows or self.originals is None:
+            return None
+        files = _folder_of(self.out, self._held_rows, self.run, released=True)
+        released = self.reader.read(files, self.size, "read held-out files")
+        return replace(
+            self, released=released, test=self.originals, _train_rows=self._held_rows, _held_rows=self._train_rows
+        )
+
     def online_surrogate(self) -> Classifier | None:
         """The surrogate at the end of the optimisation; None for a foreign folder.
 
@@ -164,6 +203,21 @@ class OpenedRelease:
         test = hashlib.sha256(self.test.images.cpu().numpy().tobytes())
         test.update(self.test.labels.cpu().numpy().tobytes())
         return {"data_digest": self.digest, "test_digest": f"sha256:{test.hexdigest()}"}
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Hold the vault against other runs, whose results would mix with these; the processes of one run share it.
+
+        Raises:
+            InputError: another run holds the vault.
+            VaultError: it cannot be made.
+        """
+        if not self.machine.group.leads:
+            yield
+            return
+        place = Vault.create(self.vault.path).path
+        with locked(place, f"--vault {place}"):
+            yield
 
     @cached_property
     def results(self) -> Results:
@@ -214,10 +268,16 @@ def open_release(
     working = size or working_size(folder)[0]
     digests = digest_files(out, [entry.path for entry in folder.entries], workers)
     released = reader.read(folder, working, "read released files")
-    clean = reader.read(_test_folder(test, folder.classes), working, "read test images")
+    given = _test_folder(test, folder.classes)
+    _refuse_equal_files(given, {digest: name for name, digest in digests.items()}, workers)
+    clean = reader.read(given, working, "read test images")
+    names = [entry.path for entry in given.entries], [entry.path for entry in folder.entries]
+    pairs = near_pairs(clean.images, released.images, USUAL_LEVELS + ROUNDING_LEVELS)
+    _refuse_equal(test, pairs[differences(clean.images, released.images, pairs) == 0], *names)
     return OpenedRelease(
         out=out, vault=Vault(place), own=False, run={}, classes=folder.classes, size=working,
-        digest=data_digest(digests), released=released, test=clean, reader=reader,
+        digest=data_digest(digests), released=released, test=clean, published=len(folder.entries),
+        reader=reader, overlap=_overlap(pairs, *names),
     )  # fmt: skip
 
 
@@ -230,18 +290,72 @@ def _open_own(out: Path, vault: Vault, test: Path | None, reader: Reader) -> Ope
         )
     size, classes = int(run["size"]), tuple(run["classes"])
     if test is not None:
-        train_rows = tuple(rows)
-        clean = reader.read(_test_folder(test, classes), size, "read test images")
+        train_rows, held_rows, given = tuple(rows), [], _test_folder(test, classes)
+        known = {sha256: row.path for row in rows for sha256 in (row.source_sha256, row.released_sha256)}
+        _refuse_equal_files(given, known, reader.workers)
+        clean = reader.read(given, size, "read test images")
+        tested = [entry.path for entry in given.entries]
     else:
         train_rows = tuple(row for row in rows if row.split == "train")
-        holdout = [row for row in rows if row.split == "holdout"]
-        clean = reader.originals(run, holdout, "put them back, or give clean images with --test DIR")
+        held_rows = [row for row in rows if row.split == "holdout"]
+        clean = reader.originals(run, held_rows, "put them back, or give clean images with --test DIR")
+        tested = [row.source_path for row in held_rows]
     digest = data_digest({row.path: row.released_sha256 for row in rows})
     released = reader.read(_folder_of(out, train_rows, run, released=True), size, "read released files")
+    names = tested, [row.path for row in train_rows]
+    pairs = near_pairs(clean.images, released.images, round(255 * run["epsilon"]) + ROUNDING_LEVELS)
+    if test is not None:
+        equal = differences(clean.images, released.images, pairs) == 0
+        _refuse_equal(test, pairs[equal | _equal_originals(clean, pairs, run, train_rows, reader)], *names)
     return OpenedRelease(
         out=out, vault=vault, own=True, run=run, classes=classes, size=size, digest=digest, released=released,
-        test=clean, reader=reader, _train_rows=train_rows,
+        test=clean, published=len(rows), reader=reader, overlap=_overlap(pairs, *names), _train_rows=train_rows,
+        _held_rows=tuple(held_rows),
     )  # fmt: skip
+
+
+def _equal_originals(
+    clean: ImageSet, pairs: Tensor, run: dict[str, Any], rows: Sequence[ManifestRow], reader: Reader
+) -> Tensor:
+    """Which pairs are a test image and the original of a released file, pixel for pixel: (K,) bool."""
+    used, number = pairs[:, 1].unique(return_inverse=True)
+    if not len(used):
+        return pairs[:, 0] < 0
+    try:
+        found = reader.originals(run, [rows[index] for index in used.tolist()], "put them back")
+    except StaleDataError:  # without its originals a pair is near, which is told as well
+        return pairs[:, 0] < 0
+    return differences(clean.images, found.images, torch.stack((pairs[:, 0], number), 1)) == 0
+
+
+def _refuse_equal_files(given: ImageFolder, known: dict[str, str], workers: int) -> None:
+    """Refuse test files with the bytes of a training file; `known` are paths by digest."""
+    names = [entry.path for entry in given.entries]
+    equal = [(name, known[sha256]) for name, sha256 in digest_files(given.root, names, workers).items()
+             if sha256 in known]  # fmt: skip
+    _refuse(given.root, equal)
+
+
+def _refuse_equal(test: Path, pairs: Tensor, tested: Sequence[str], trained: Sequence[str]) -> None:
+    """Refuse test images that the pairs find in the training set."""
+    _refuse(test, [(tested[left], trained[right]) for left, right in pairs.tolist()])
+
+
+def _refuse(test: Path, equal: Sequence[tuple[str, str]]) -> None:
+    if equal:
+        count = len({name for name, _ in equal})
+        raise InputError(
+            f"--test {test}: {count} {'images are' if count > 1 else 'image is'} in the training set too "
+            f"({equal[0][0]} equals {equal[0][1]}). Give images that were never protected or released."
+        )
+
+
+def _overlap(pairs: Tensor, tested: Sequence[str], trained: Sequence[str]) -> TestOverlap | None:
+    """How many test images come near a training image, and the first of them."""
+    if not len(pairs):
+        return None
+    first = [(tested[left], trained[right]) for left, right in pairs[:NAMED].tolist()]
+    return TestOverlap(images=len(pairs[:, 0].unique()), first=first)
 
 
 def _folder_of(root: Path, rows: Sequence[ManifestRow], run: dict[str, Any], *, released: bool) -> ImageFolder:

@@ -244,6 +244,15 @@ class Stress(Record):
     limit: int
 
 
+class TestOverlap(Record):
+    """Test images that nearly equal a training image: how many, and the first pairs of (test, training) paths."""
+
+    __test__ = False  # no test class for pytest
+
+    images: int
+    first: list[tuple[str, str]]
+
+
 class Certificate(RecipeFigures):
     """`certificate.json` of a vault and output of `pueprotect certify --json`.
 
@@ -254,6 +263,7 @@ class Certificate(RecipeFigures):
         surrogate_recipe: the value of --surrogate-recipe: `worst` or one recipe.
         epochs: passes of each surrogate's training.
         looks: how many certifications of these released bytes were recorded, this one included.
+        test_overlap: test images that nearly equal training images, if there are any.
     """
 
     schema_version: Literal[1] = 1
@@ -278,6 +288,7 @@ class Certificate(RecipeFigures):
     surrogate_recipe: str | None = None
     epochs: float | None = None
     looks: int | None = None
+    test_overlap: TestOverlap | None = None
 
 
 class EvidenceKey(Record):
@@ -345,16 +356,21 @@ class Spread(Record):
 class AuditRow(AttackResult):
     """One attack with one network over all seeds, next to the clean line of the network.
 
-    Accuracies are means over the seeds and `seconds` their sum; `details` are the first seed's.
+    Accuracies are means over the seeds and `seconds` their sum; `details` are the first seed's, but for the mean
+    `train_accuracy`.
 
     Attributes:
         recovered: (accuracy - chance) / (clean accuracy - chance) within [0, 1]; null where unknown.
         clean_accuracy_same_filter: accuracy of training on clean images behind the attack's filter, where measured.
+        held_out: whether the attacker trained on the held-out files and was measured on the originals of the others.
+        chance: the accuracy of the constant answer on those originals; None for the audit's.
     """
 
     recovered: Share | None = None
     clean_accuracy_same_filter: Share | None = None
     seeds: Spread | None = None
+    held_out: bool = False
+    chance: Share | None = None
 
     @classmethod
     def over(cls, results: Sequence[AttackResult], recovered: float | None = None, flags: Sequence[str] = ()) -> Self:
@@ -367,8 +383,11 @@ class AuditRow(AttackResult):
         if complete and len(found) > 1:
             spread = Spread(accuracies=found, sd=statistics.stdev(found), lowest=min(found), highest=max(found))
         own = [flag for result in results for flag in result.flags]
+        fits = [fit for result in results if (fit := result.details.get("train_accuracy")) is not None]
+        fitted = {"train_accuracy": statistics.mean(fits)} if fits else {}
         return cls(
-            attack=first.attack, arch=first.arch, epochs=first.epochs, details=first.details, recovered=recovered,
+            attack=first.attack, arch=first.arch, epochs=first.epochs, details=first.details | fitted,
+            recovered=recovered,
             accuracy=statistics.mean(found) if complete else None,
             best_accuracy=statistics.mean(best) if complete else None,
             seconds=sum(result.seconds for result in results), flags=tuple(dict.fromkeys((*own, *flags))),
@@ -393,10 +412,14 @@ class Audit(Record):
         chance: accuracy of always answering the most frequent class.
         clean_accuracy: of the first network's clean line.
         clean_lines: plain training on the clean originals, by network.
+        held_out_lines: the same for attacks with `held_out`: trained on the originals of the held-out files.
+        attacked_images: released files that the attackers train on, but for `held_out`; `attacked_share` is their
+            share of all released files.
         results: sorted by recovered share, or by accuracy where that is unknown; failed attacks last.
         complete: whether every attack has a figure; otherwise the audit is inconclusive.
         skipped: attacks of the suite whose requirements are not met here.
         flags: reasons to doubt the whole audit.
+        test_overlap: test images that nearly equal training images, if there are any.
     """
 
     schema_version: Literal[1] = 1
@@ -404,18 +427,26 @@ class Audit(Record):
     chance: Share
     clean_accuracy: Share | None
     clean_lines: dict[str, AuditRow] = {}
+    held_out_lines: dict[str, AuditRow] = {}
+    attacked_images: int | None = None
+    attacked_share: Share | None = None
     results: list[AuditRow]
     worst: AuditWorst
     complete: bool = True
     skipped: list[str] = []
     flags: list[str]
     data_digest: Digest
+    test_overlap: TestOverlap | None = None
 
     @property
     def worst_row(self) -> AuditRow | None:
         """The row that `worst` names."""
         wanted = self.worst.attack, self.worst.arch
         return next((row for row in self.results if (row.attack, row.arch) == wanted), None)
+
+    def clean_line(self, row: AuditRow) -> AuditRow | None:
+        """The clean line that a row is compared with."""
+        return (self.held_out_lines if row.held_out else self.clean_lines).get(row.arch)
 
 
 # Names of points in `details` that other modules look up.

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -21,6 +22,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from pueprotect.errors import InputError, VaultError
 from pueprotect.release.records import ManifestRow
+
+if sys.platform != "win32":
+    import fcntl
 
 # Imported by the functions that handle tensors: `check` and `verify` hash files and start without them.
 if TYPE_CHECKING:
@@ -226,6 +230,38 @@ def _replacing(path: Path) -> Iterator[Path]:
         raise VaultError(f"{path} cannot be written ({why}); check its folder and the space on it.") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Path, option: str) -> Iterator[None]:
+    """Hold `folder` against other processes (not on Windows, nor where it cannot be opened or has no locks).
+
+    Raises:
+        InputError: another run holds it.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    taken = InputError(f"{option} is in use by another run; wait for it to end, or stop it first.")
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError as error:
+        raise taken from error
+    except OSError:
+        yield
+        return
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise taken from error
+        except OSError:
+            pass
+        if not folder.exists() or not os.path.samestat(os.fstat(handle), folder.stat()):
+            raise taken  # renamed or removed by a run that ended in between
+        yield
+    finally:
+        os.close(handle)
 
 
 def json_line(obj: Mapping[str, Any], indent: int | None = None) -> bytes:

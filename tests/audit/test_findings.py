@@ -70,6 +70,17 @@ def test_seeds_are_averaged_and_their_spread_is_shown() -> None:
     assert judge((result(0.2),), line(0.6), 0.1).as_json()["seeds"] is None
 
 
+def test_flags_look_at_every_seed() -> None:
+    """The second seed alone did not fit, or was cut short."""
+    fitted, unfitted = (result(0.3, train_accuracy=fit) for fit in (0.9, 0.2))
+    assert judge((fitted, unfitted), line(0.6, train_accuracy=0.7), 0.1).flags == ("under-trained",)
+    assert judge((fitted, fitted), line(0.6, train_accuracy=0.7), 0.1).flags == ()
+    rising = result(0.6, epoch_accuracy=[0.3, 0.4, 0.5, 0.6])
+    assert clean_row((result(0.6, epoch_accuracy=[0.3, 0.59, 0.6]), rising), 0.1).flags == ("clean-line-not-converged",)
+    row = clean_row((result(0.6, train_accuracy=0.7), result(0.6, train_accuracy=0.9)), 0.1)
+    assert row.details["train_accuracy"] == pytest.approx(0.8)
+
+
 def test_a_gate_within_the_spread_of_the_seeds_is_flagged() -> None:
     runs = tuple(result(value) for value in (0.2, 0.3, 0.4))
     assert judge(runs, line(0.6), 0.1, Gates(accuracy=0.35)).flags == ("seed-spread",)

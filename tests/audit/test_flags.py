@@ -6,7 +6,7 @@ from pueprotect.certify.flags import FLAGS as CERTIFICATE_FLAGS
 
 def test_each_flag_names_a_cause_and_a_remedy() -> None:
     assert set(flags.FLAGS) >= {
-        "weak-clean-line", "clean-line-not-converged", "under-trained", "small-test", "class-imbalance",
+        "weak-clean-line", "clean-line-not-converged", "under-trained", "small-test", "test-overlap", "class-imbalance",
         "partly-protected", "below-chance", "seed-spread", "diverged", "failed", "suite-incomplete", "no-clean-line",
     }  # fmt: skip
     for name, flag in [*flags.FLAGS.items(), *CERTIFICATE_FLAGS.items()]:

@@ -4,17 +4,20 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import Release, stripes
+from helpers import Release, stripes, tree, unix, write_photos
 
-from pueprotect.audit.attacks import REGISTRY
+from pueprotect.audit.attacks import REGISTRY, Attack
+from pueprotect.audit.findings import recovered_share
 from pueprotect.audit.pipeline import AuditSettings, Job, _Audit, audit, default_archs, duration, seconds_per_step
+from pueprotect.check.evidence import read_evidence
 from pueprotect.errors import InputError
+from pueprotect.images.folders import scan
 from pueprotect.learning.device import Machine
 from pueprotect.learning.distributed import Group
 from pueprotect.learning.training import Schedule
 from pueprotect.release.opened import OpenedRelease, Reader, open_release
-from pueprotect.release.records import AttackResult
-from pueprotect.release.vault import Vault
+from pueprotect.release.records import AttackResult, TestOverlap
+from pueprotect.release.vault import Vault, locked
 
 
 def on(opened: OpenedRelease, **machine: Any) -> OpenedRelease:
@@ -59,7 +62,8 @@ def test_each_job_has_its_own_file() -> None:
         Job("pst", arch, repeat, clean)
         for arch in ("resnet8", "cnn") for repeat in (0, 1) for clean in (False, True)
     ]  # fmt: skip
-    assert len({job.place for job in jobs}) == 8
+    jobs.append(Job("standard", "cnn", clean=True, held_out=True))
+    assert len({job.place for job in jobs}) == 9
     assert Job("pst", "cnn").place == "audit/pst-cnn.json"
     assert Job("standard", "cnn", clean=True).place == "audit/clean-line-cnn.json"
     assert Job("pst", "cnn", 2).place == "audit/seed-2/pst-cnn.json"
@@ -190,6 +194,105 @@ def test_a_suite_leaves_out_what_needs_originals_and_an_attack_by_name_is_refuse
     assert not report.complete
 
 
+def test_test_images_that_come_near_training_images_are_flagged(release: Release, tmp_path: Path) -> None:
+    opened = open_release(release.copy(tmp_path).out)
+    settings = AuditSettings(attacks=("standard",), **QUICKLY)  # type: ignore[arg-type]
+    report = audit(opened, settings)
+    assert "test-overlap" not in report.flags
+    assert report.test_overlap is None
+    opened.overlap = TestOverlap(images=1, first=[("a.png", "b.png")])
+    report = audit(opened, settings)
+    assert "test-overlap" in report.flags
+    assert report.as_json()["test_overlap"] == {"images": 1, "first": [["a.png", "b.png"]]}
+
+
+def test_the_share_of_the_release_that_is_attacked_is_told(release: Release, tmp_path: Path) -> None:
+    mine = release.copy(tmp_path)
+    settings = AuditSettings(attacks=("standard",), **QUICKLY)  # type: ignore[arg-type]
+    report = audit(open_release(mine.out), settings)
+    assert (report.attacked_images, report.attacked_share) == (48, 0.8)
+    given = open_release(mine.out, test=write_photos(tmp_path / "test", 3, seed=9))
+    report = audit(given, settings)
+    assert (report.attacked_images, report.attacked_share) == (60, 1.0)
+    assert report.held_out_lines == {}
+
+
+def test_the_held_out_files_are_attacked_and_compared_with_their_own_originals(
+    release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = release.copy(tmp_path)
+    seen: dict[str, tuple[Any, Any]] = {}
+    original = REGISTRY["standard"].run.__func__  # type: ignore[attr-defined]
+
+    def spy(attack: Any, target: Any, test: Any, progress: Any, label: str) -> AttackResult:
+        seen[label] = target, test
+        return original(attack, target, test, progress, label)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(Attack, "run", spy)
+    opened = open_release(mine.out)
+    names = ("standard", "holdout-files")
+    report = audit(opened, AuditSettings(attacks=names, suite=None, archs=("cnn",), epochs=2, seeds=2))
+    target, test = seen["attack holdout-files (cnn)"]
+    files = opened.reader.read(scan(mine.out), 16, "read")
+    assert {bytes(image.numpy()) for image in (*target.released.images, *opened.released.images)} == {
+        bytes(image.numpy()) for image in files.images
+    }
+    assert len(target.released) == 12
+    assert opened.originals is not None
+    assert torch.equal(test.images, opened.originals.images)
+    line, test = seen["train on the held-out originals (cnn)"]
+    assert torch.equal(line.released.images, opened.test.images)
+    assert torch.equal(test.images, opened.originals.images)
+
+    (row,) = (found for found in report.results if found.attack == "holdout-files")
+    own = report.held_out_lines["cnn"]
+    assert report.clean_line(row) is own
+    assert row.held_out
+    assert row.chance == 16 / 48
+    assert own.accuracy != report.clean_lines["cnn"].accuracy
+    assert row.recovered == recovered_share(row.accuracy, 16 / 48, own.accuracy)
+    evidence = read_evidence(mine.out)
+    (record,) = (found for found in evidence.fresh if found.key.attack == "holdout-files")
+    assert evidence.clean_line(record).result.accuracy == own.seeds.accuracies[0]  # type: ignore[union-attr]
+    shown = Recorder()
+    again = audit(
+        on(opened, progress=shown), AuditSettings(attacks=names, suite=None, archs=("cnn",), epochs=2, seeds=2),
+        resume=True,
+    )  # fmt: skip
+    assert "time a few steps" not in shown.labels
+    assert again.results == report.results
+
+
+def test_the_held_out_files_are_known_only_for_own_releases_and_without_other_test_images(
+    release: Release, tmp_path: Path
+) -> None:
+    test = write_photos(tmp_path / "test", 3, seed=9)
+    mine = release.copy(tmp_path)
+    for opened in (
+        open_release(mine.out, test=test),
+        open_release(write_photos(tmp_path / "other", 3, seed=8), test=test),
+    ):
+        with pytest.raises(InputError, match="holdout-files needs held-out files"):
+            audit(opened, AuditSettings(attacks=("holdout-files",), **QUICKLY))  # type: ignore[arg-type]
+
+
+@unix
+def test_a_vault_in_use_by_another_run_is_refused_before_any_work(
+    release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, settings = release.copy(tmp_path), AuditSettings(attacks=("standard",), **QUICKLY)  # type: ignore[arg-type]
+    before = tree(mine.vault)
+    opened = open_release(mine.out)
+    with locked(mine.vault, "--vault"), monkeypatch.context() as patch:
+        patch.setattr(Attack, "run", lambda *_, **__: pytest.fail("trained"))
+        with pytest.raises(InputError, match=f"--vault {mine.vault} is in use by another run"):
+            audit(opened, settings)
+    assert tree(mine.vault) == before
+    report = audit(opened, settings)
+    with locked(mine.vault, "--vault"):
+        assert audit(opened, settings, resume=True).results == report.results, "nothing is written"
+
+
 def test_flags_of_the_data(release: Release, tmp_path: Path) -> None:
     mine = release.copy(tmp_path)
     opened = open_release(mine.out)
@@ -221,6 +324,9 @@ def test_processes_share_the_work_and_all_get_the_report(
         def gather(self, mine: Any) -> list[Any]:
             parts.append(mine)
             return parts if self.rank == 1 else [*parts, dict.fromkeys(())]
+
+        def from_leader(self, thing: Any) -> Any:
+            return thing
 
     with pytest.raises(IndexError):  # rank 0 alone does not hold every result
         audit(on(opened, group=Two(0, 2)), settings)

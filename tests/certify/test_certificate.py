@@ -2,9 +2,10 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 from helpers import noise_images
 
-from pueprotect.certify import bounds
+from pueprotect.certify import bounds, certificate
 from pueprotect.certify.certificate import CertificateSettings, certify, curve, plan
 from pueprotect.certify.draws import DrawLog
 from pueprotect.errors import InputError
@@ -74,3 +75,16 @@ def test_population_bound_lies_above_the_bound_on_the_images() -> None:
 def test_settings_out_of_range_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(InputError):
         CertificateSettings(**wrong)  # type: ignore[arg-type]
+
+
+def test_the_surrogates_fit_is_measured_on_all_classes_of_a_sorted_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(certificate, "FIT_IMAGES", 30)
+    data = noise_images(90)
+    data = data.subset(data.labels.argsort())
+    model = build("cnn", 3, 16, seed=1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        list(model.parameters())[-1][0] = 1.0  # the bias of class 0
+    found = certify(model, "plain", data, data, CertificateSettings(etas=(0.0,), draws=5, sigma=1e-6))
+    assert 0.1 < found.surrogate_fit < 0.7

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import Release, write_photos
+from helpers import Release, unix, write_photos
 
 from pueprotect.certify import pipeline
 from pueprotect.certify.certificate import CertificateSettings
@@ -12,6 +12,8 @@ from pueprotect.learning.data import ImageSet
 from pueprotect.learning.models import build
 from pueprotect.learning.training import Schedule, train
 from pueprotect.release.opened import OpenedRelease, open_release
+from pueprotect.release.records import TestOverlap
+from pueprotect.release.vault import locked
 
 SETTINGS = CertificateSettings(sigma=0.005, etas=(0.0,), draws=50)
 
@@ -66,6 +68,30 @@ def test_one_recipe_needs_no_screening(certification: Certification, trainer: Tr
     assert not report.recipes["good"].screened
     assert report.baseline is None
     assert "informative-baseline-missing" in report.flags
+
+
+def test_clean_images_that_come_near_training_images_are_flagged(
+    certification: Certification, trainer: Trainer
+) -> None:
+    certification.release.overlap = TestOverlap(images=2, first=[("a.png", "b.png")])
+    report = certify_release(certification, SETTINGS, ("good",))
+    assert "test-overlap" in report.flags
+    assert report.test_overlap == certification.release.overlap
+    certification.release.overlap = None
+    assert "test-overlap" not in certify_release(certification, SETTINGS, ("good",)).flags
+
+
+@unix
+def test_a_vault_in_use_by_another_run_is_refused_before_any_training(
+    certification: Certification, trainer: Trainer
+) -> None:
+    with locked(certification.release.vault.path, "--vault"):
+        with pytest.raises(InputError, match=r"--vault .* is in use by another run"):
+            certify_release(certification, SETTINGS, ("good",))
+        with pytest.raises(InputError, match=r"--vault .* is in use by another run"):
+            informative_sigma(certification)
+    assert trainer.asked == []
+    assert certify_release(certification, SETTINGS, ("good",)).recipe == "good"
 
 
 def test_screening_uses_other_draws_than_certifying(certification: Certification, trainer: Trainer) -> None:

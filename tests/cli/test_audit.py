@@ -45,9 +45,10 @@ def test_audit_with_seeds_shows_mean_and_spread_within_80_columns(
     release: Release, tmp_path: Path, command: Command
 ) -> None:
     mine = release.copy(tmp_path)
-    words = ("audit", mine.out, "--attack", "weight-noise-short", "--attack", "jpeg-10", "--seeds", 2, *AUDIT)
+    words = ("audit", mine.out, "--attack", "weight-noise-short", "--attack", "denoise", "--seeds", 2, *AUDIT)
     done = command(*words)
     assert done.code == 0, done.stderr
+    assert "denoise (resnet8, first seed)" in " ".join(done.stdout.split())
     assert max(map(len, done.stdout.splitlines())) <= 80
     assert "seeds" in done.stdout
     assert "mean of 2 seeds" in " ".join(done.stdout.split())
@@ -68,6 +69,7 @@ def test_audit_sorts_by_recovered_share_and_ends_with_a_conclusion(
     assert done.code == 0, done.stderr
     lines = done.stdout.splitlines()
     assert "suite quick" in " ".join(lines[:2])
+    assert "48 released images (80.0 % of all)" in " ".join(lines[:2])
     rows = [line.split() for line in lines if " resnet8 " in line and not line.startswith(("clean", "Worst"))]
     assert {row[0] for row in rows} == {"standard", "colour", "jpeg-10", "class-mean", "weight-noise", "pst"}
     shares = [float(row[6]) for row in rows if row[6] != "-"]

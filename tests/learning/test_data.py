@@ -25,6 +25,18 @@ def test_a_part_is_the_subset_without_a_copy_of_the_images() -> None:
     assert torch.equal(whole.images, random_images(20).images), "frames are a copy"
 
 
+def test_images_are_drawn_from_all_of_a_sorted_set() -> None:
+    data = random_images(90)
+    ordered = data.subset(data.labels.argsort())
+    drawn = ordered.drawn(30, 0, "here")
+    assert len(drawn) == 30
+    assert int(torch.bincount(drawn.labels, minlength=3).min()) >= 4
+    assert torch.equal(drawn.images, ordered.drawn(30, 0, "here").images)
+    assert not torch.equal(drawn.images, ordered.drawn(30, 0, "there").images)
+    everything = ordered.drawn(1000, 0, "here")
+    assert torch.equal(torch.bincount(everything.labels), torch.bincount(data.labels))
+
+
 def test_floats_keep_every_level() -> None:
     levels = torch.arange(256, dtype=torch.uint8)
     shown = to_float(levels)

@@ -6,7 +6,7 @@ import torch
 from pueprotect import __version__
 from pueprotect.errors import PlatformError
 from pueprotect.learning import device as module
-from pueprotect.learning.device import choose_device, device_name, environment, evaluation_batch, native_bf16
+from pueprotect.learning.device import at_once, choose_device, device_name, environment, evaluation_batch, native_bf16
 
 
 def gpus(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,6 +44,16 @@ def test_an_absent_device_is_refused(wanted: str, count: int, part: str, monkeyp
 
 def test_a_gpu_evaluates_larger_batches() -> None:
     assert evaluation_batch("cuda:1") > evaluation_batch("cpu") > 1
+
+
+@pytest.mark.parametrize("size", [16, 32, 64, 96, 224, 512])
+def test_batches_of_large_images_take_no_more_memory(size: int) -> None:
+    """One activation of 64 channels in float32 is within 512 MiB on a GPU, and all images in it are small on a CPU."""
+    assert evaluation_batch("cuda:0", size) * 64 * 4 * size**2 <= 2**29
+    assert 8 <= evaluation_batch("cpu", size) <= 128
+    assert evaluation_batch("cpu", size) * size**2 <= max(128 * 32**2, 8 * size**2)
+    assert evaluation_batch("cuda:0", 32) == 2048
+    assert at_once(4096, size) >= 1
 
 
 @pytest.mark.parametrize("found", [{}, {"_is_amx_tile_supported": False}, {"_is_avx512_bf16_supported": True}])

@@ -70,6 +70,14 @@ def test_same_seed_same_weights_and_another_seed_others() -> None:
     assert not torch.equal(weights(3), weights(4))
 
 
+def test_large_images_are_evaluated_in_small_batches() -> None:
+    passed: list[int] = []
+    model = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 2))
+    model.register_forward_pre_hook(lambda _, inputs: passed.append(len(inputs[0])))
+    count_correct(model, stripes(40, 224))
+    assert passed == [8] * 5
+
+
 def test_accuracy_counts_every_image_whatever_the_batch() -> None:
     data = stripes(61)
     model = build("resnet8", 2, 16, seed=0)

@@ -9,8 +9,8 @@ import pytest
 from helpers import TINY, Command, release_all, tree, unix
 
 from pueprotect.errors import VaultError
-from pueprotect.protect.draft import locked, partial_folder
-from pueprotect.release.vault import Vault
+from pueprotect.protect.draft import partial_folder
+from pueprotect.release.vault import Vault, locked
 
 
 @unix

@@ -4,13 +4,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import CLASSES, Release, tree, write_photos
+from helpers import CLASSES, Release, protected, tree, unix, write_photos
 from PIL import Image
 
 from pueprotect.errors import InputError, StaleDataError, VaultError
 from pueprotect.images.decode import decode_rgb
+from pueprotect.learning.device import Machine
+from pueprotect.learning.distributed import Group
 from pueprotect.release.digests import data_digest
-from pueprotect.release.opened import open_release
+from pueprotect.release.opened import Reader, open_release
 from pueprotect.release.vault import Vault
 
 
@@ -134,10 +136,95 @@ def test_folders_that_cannot_be_opened_are_refused(arguments: dict[str, str], pa
 
 
 def test_a_foreign_digest_depends_on_paths_and_bytes(tmp_path: Path) -> None:
-    foreign, test = write_photos(tmp_path / "foreign", 2), write_photos(tmp_path / "test", 2)
+    foreign, test = write_photos(tmp_path / "foreign", 2), write_photos(tmp_path / "test", 2, seed=4)
     first = open_release(foreign, test=test).digest
     assert first == open_release(foreign, test=test).digest
     (foreign / "cat/000.png").rename(foreign / "cat/009.png")
     assert open_release(foreign, test=test).digest != first
     assert first.startswith("sha256:")
     assert first != data_digest({})
+
+
+def squares(folder: Path) -> Path:
+    """The pictures of a folder cut to 20 x 20 pixels, so that nothing is resampled at that size."""
+    for path in folder.rglob("*.png"):
+        Image.fromarray(decode_rgb(path)[:20, :20]).save(path)
+    return folder
+
+
+def test_test_images_that_are_training_files_are_refused(release: Release, tmp_path: Path) -> None:
+    """Whether they are originals or released files, of the training split or the holdout, under whatever name."""
+    for kind, root in (("source", release.src), ("released", release.out)):
+        for split in ("train", "holdout"):
+            test = write_photos(tmp_path / f"{kind}-{split}", 3, seed=2)
+            taken = rows(release, split)[1]
+            shutil.copyfile(root / taken, test / "dog/009.png")
+            with pytest.raises(InputError, match=rf"1 image is in the training set too \(dog/009.png equals {taken}\)"):
+                open_release(release.out, test=test)
+    with pytest.raises(InputError, match="60 images are in the training set too"):
+        open_release(release.out, test=release.src)
+
+
+def test_the_same_pixels_in_another_file_are_refused(release: Release, tmp_path: Path) -> None:
+    test = write_photos(tmp_path / "test", 3, seed=2)
+    taken = rows(release, "train")[1]
+    Image.fromarray(decode_rgb(release.src / taken)).save(test / "dog/009.bmp")
+    with pytest.raises(InputError, match=f"dog/009.bmp equals {taken}"):
+        open_release(release.out, test=test)
+    foreign, test = write_photos(tmp_path / "foreign", 2), write_photos(tmp_path / "clean", 2, seed=4)
+    Image.fromarray(decode_rgb(foreign / "cat/001.png")).save(test / "owl/000.bmp")
+    with pytest.raises(InputError, match=r"owl/000.bmp equals cat/001.png"):
+        open_release(foreign, test=test)
+
+
+def test_pictures_within_the_budget_of_a_training_image_are_counted(release: Release, tmp_path: Path) -> None:
+    assert open_release(release.out).overlap is None
+    foreign, test = squares(write_photos(tmp_path / "foreign", 2)), squares(write_photos(tmp_path / "test", 2, seed=4))
+    assert open_release(foreign, test=test, size=20).overlap is None
+    for index in range(2):  # the tool's noise lies on two of the test pictures
+        noise = np.random.default_rng(index).choice([-8, 8], (20, 20, 3))
+        noisy = (decode_rgb(test / f"owl/{index:03d}.png").astype(int) + noise).clip(0, 255)
+        Image.fromarray(noisy.astype(np.uint8)).save(foreign / f"owl/01{index}.png")
+    overlap = open_release(foreign, test=test, size=20).overlap
+    assert overlap is not None
+    assert overlap.images == 2
+    assert overlap.first == [("owl/000.png", "owl/010.png"), ("owl/001.png", "owl/011.png")]
+
+
+def test_a_changed_test_image_is_counted_where_the_originals_are_gone(release: Release, tmp_path: Path) -> None:
+    mine = movable(release, tmp_path)
+    test = write_photos(tmp_path / "test", 3, seed=2)
+    Image.fromarray(decode_rgb(mine.src / "cat/003.png")).save(test / "cat/003.bmp")
+    shutil.rmtree(mine.src)
+    overlap = open_release(mine.out, test=test).overlap
+    assert overlap is not None
+    assert overlap.first == [("cat/003.bmp", "cat/003.png")]
+
+
+def test_a_picture_that_is_twice_in_the_source_is_counted_when_it_was_split(tmp_path: Path) -> None:
+    src = write_photos(tmp_path / "src", 10)
+    for number in range(0, 10, 2):
+        shutil.copyfile(src / f"cat/{number:03d}.png", src / f"cat/{number + 1:03d}.png")
+    protected(src, tmp_path / "out")
+    held = {row.path for row in Vault(tmp_path / "out.vault").read_manifest() if row.split == "holdout"}
+    split = {
+        number for number in range(10) if f"cat/{number:03d}.png" in held and f"cat/{number ^ 1:03d}.png" not in held
+    }
+    assert split
+    overlap = open_release(tmp_path / "out").overlap
+    assert overlap is not None
+    assert overlap.images == len(split)
+
+
+@unix
+def test_the_vault_is_held_by_the_first_process_of_a_run(release: Release, tmp_path: Path) -> None:
+    mine = release.copy(tmp_path)
+    first, second = open_release(mine.out), open_release(mine.out)
+    with first.in_use():
+        with pytest.raises(InputError, match=f"--vault {mine.vault} is in use by another run"), second.in_use():
+            pass
+        second.reader = Reader(Machine(group=Group(1, 2)))
+        with second.in_use():
+            pass
+    with open_release(mine.out).in_use():
+        pass

@@ -1,16 +1,17 @@
 import json
+import os
 import stat
 
 import numpy as np
 import pytest
-from helpers import row
+from helpers import row, unix
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pueprotect.errors import VaultError
+from pueprotect.errors import InputError, VaultError
 from pueprotect.release import vault as vault_module
 from pueprotect.release.digests import sha256_of
-from pueprotect.release.vault import SCHEMA_VERSION, Vault, default_vault
+from pueprotect.release.vault import SCHEMA_VERSION, Vault, default_vault, locked
 
 
 def sealed(vault):
@@ -185,3 +186,32 @@ def test_damaged_tensors_are_named(vault, damage):
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(VaultError, match=r"t\.safetensors"):
         vault.read_tensors("t.safetensors")
+
+
+@unix
+def test_a_folder_is_held_against_other_runs_until_the_end(tmp_path):
+    refused = pytest.raises(InputError, match="--vault here is in use by another run")
+    with locked(tmp_path, "--vault here"), refused, locked(tmp_path, "--vault here"):
+        pass
+    with locked(tmp_path, "--vault here"):
+        pass
+    tmp_path.chmod(0o500)
+    with locked(tmp_path, "--vault here"):
+        pass
+    tmp_path.chmod(0o700)
+
+
+@unix
+def test_a_folder_that_cannot_be_locked_is_used_without(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    def lacks_locks(*_):
+        raise OSError(95, "Operation not supported")
+
+    for module, name, function in ((os, "open", refuse), (vault_module.fcntl, "flock", lacks_locks)):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, function)
+            with locked(tmp_path, "--vault"), locked(tmp_path, "--vault"):
+                used = True
+    assert used

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from helpers import Release
+from helpers import Release, write_photos
 
 import pueprotect
 from pueprotect.images.folders import scan
@@ -232,9 +232,9 @@ def test_a_certificate_is_a_cell(store: tuple[Path, Path]) -> None:
     assert 0 <= found["points"]["eta 0.03"] <= 1
 
 
-def test_notches_from_none_to_all(release: Release) -> None:
+def test_notches_from_none_to_all(release: Release, tmp_path: Path) -> None:
     """A row for each number of indices, each next to clean images; more than there are is refused."""
-    command = [RESULTS / "notches.py", release.out, "--test", release.src]
+    command = [RESULTS / "notches.py", release.out, "--test", write_photos(tmp_path / "test", seed=9)]
     command += ["--epochs", "1", "--arch", "cnn", "--indices"]
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in printed(*command, "0", "63")[-2:]]
     assert [row[0] for row in rows] == ["0", "63"]

@@ -29,14 +29,16 @@ from torch.nn import functional
 from pueprotect.audit.attacks.linear import fine_patterns
 from pueprotect.learning.augment import blur3
 from pueprotect.learning.data import ImageSet, to_float
+from pueprotect.learning.device import at_once
 from pueprotect.learning.models import Classifier
+from pueprotect.learning.training import autocast
 from pueprotect.learning.weights import batch_statistics
 from pueprotect.release.records import PST_ALARM
 from pueprotect.runtime import generator
 
 RISE = 1.25
 HISTORY = 20
-PROBES_PER_CLASS, PROBES = 50, 1000
+PROBES_PER_CLASS, PROBES = 50, 1000  # above 64 x 64 pixels fewer, as they pass at once
 PATTERN_PROBES = 25
 PATTERN_IMAGES = 50  # of each class; the average of fewer images shows the images themselves
 
@@ -104,7 +106,7 @@ class Probe:
 
     def __init__(self, model: Classifier, data: ImageSet, seed: int) -> None:
         order = torch.randperm(len(data), generator=generator(seed, "pst-probe")).to(data.images.device)
-        each = max(2, min(PROBES_PER_CLASS, PROBES // data.classes))
+        each = max(2, min(PROBES_PER_CLASS, min(PROBES, at_once(4 * PROBES, data.size)) // data.classes))
         members = [order[data.labels[order] == label] for label in range(data.classes)]
         chosen = torch.cat([found[:each] for found in members])
         self.model, self.labels, self.classes = model, data.labels[chosen], data.classes
@@ -126,14 +128,14 @@ class Probe:
         features: list[Tensor] = []
 
         def record(_module: object, _inputs: object, output: Tensor) -> None:
-            features.append(output.mean((2, 3)) if output.dim() == 4 else output.mean(1))
+            features.append(output.float().mean((2, 3) if output.dim() == 4 else 1))
 
         shown: list[tuple[Tensor, list[Tensor]]] = [(view, [self.labels]) for view in self.views]
         if pattern and self.exchanged is not None:
             shown.append((self.exchanged, [self.donors, self.pictures]))
         handles = [stage.register_forward_hook(record) for stage in self.model.stage_modules()]
         readings = []
-        with batch_statistics(self.model):
+        with autocast(self.labels.device), batch_statistics(self.model):
             for view, groupings in shown:
                 features.clear()
                 self.model(view)

@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 from pueprotect.audit.attacks.base import Attack, Run, Target, register
 from pueprotect.learning.augment import Grouped, plasma
 from pueprotect.learning.models import Classifier
-from pueprotect.learning.training import Schedule, Transform, train
+from pueprotect.learning.training import Schedule, Transform, autocast, train
 from pueprotect.learning.weights import batch_statistics
 from pueprotect.runtime import generator
 
@@ -37,9 +37,9 @@ def fast_perturbed(
     """
     start = epsilon * (2 * torch.rand(inputs.shape, generator=stream, device=inputs.device) - 1)
     delta = start.contiguous(memory_format=torch.channels_last).requires_grad_()
-    with batch_statistics(model):
+    with autocast(inputs.device), batch_statistics(model):
         loss = functional.cross_entropy(model((inputs + delta).clamp(0, 1)), labels)
-        (slope,) = torch.autograd.grad(loss, delta)
+    (slope,) = torch.autograd.grad(loss, delta)
     moved = (delta.detach() + STEP * epsilon * slope.sign()).clamp_(-epsilon, epsilon)
     return (inputs + moved).clamp_(0, 1)
 
@@ -79,7 +79,7 @@ def hardest(model: Classifier, inputs: Tensor, labels: Tensor, candidates: list[
     The candidates are versions of the batch `inputs`, each (B, 3, H, W) float in [0, 1]. BatchNorm uses the batch and
     records nothing.
     """
-    with torch.no_grad(), batch_statistics(model):
+    with torch.no_grad(), autocast(inputs.device), batch_statistics(model):
         losses = torch.stack([functional.cross_entropy(model(seen), labels, reduction="none") for seen in candidates])
     chosen = torch.stack(candidates)[losses.argmax(0), torch.arange(len(inputs), device=inputs.device)]
     return chosen.contiguous(memory_format=torch.channels_last)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from pueprotect.errors import InputError, did_you_mean
 from pueprotect.learning.data import ImageSet
+from pueprotect.learning.device import at_once
 from pueprotect.learning.models import Classifier, build
 from pueprotect.learning.training import Schedule, accuracy, count_correct
 from pueprotect.protect.methods.texture import Scheme
@@ -27,13 +28,15 @@ from pueprotect.runtime import SILENT, Progress, generator, load_plugin, plugins
 
 NOTHING = "nothing"
 CLEAN_SHARE = "a clean share"
+HELD_OUT = "the held-out files"
 KNOWLEDGE = "knowledge of the protection"
 MISSING = {
     CLEAN_SHARE: "clean training images: run it on a release made by pueprotect with its originals in place",
+    HELD_OUT: "held-out files: run it without --test on a release made by pueprotect with its originals in place",
     KNOWLEDGE: "a code book: run it on a release of --method hardened that has its vault",
 }
 TRAINING_SAMPLE = 1000
-CHUNK = 4096  # images filtered at once
+CHUNK = 4096  # images of 32 x 32 pixels filtered at once
 
 Filter = Callable[[Tensor], Tensor]  # a few images, (N, 3, H, W) uint8 -> the same shape and type
 
@@ -109,7 +112,7 @@ def behind(found: Filter | None, data: ImageSet) -> ImageSet:
     """The images behind a filter, a few at a time, so that no float copy of a whole set is made."""
     if found is None:
         return data
-    parts = torch.cat([found(part) for part in data.images.split(CHUNK)])
+    parts = torch.cat([found(part) for part in data.images.split(at_once(CHUNK, data.size))])
     return replace(data, images=parts.contiguous(memory_format=torch.channels_last))
 
 
@@ -119,7 +122,8 @@ class Attack(ABC):
     Attributes:
         name: as used on the command line.
         about: what the attack does; continues a sentence that starts with its name.
-        needs: `nothing`, `a clean share` or `knowledge of the protection`.
+        needs: `nothing`, `a clean share`, `the held-out files` or `knowledge of the protection`. An attack that needs
+            the held-out files gets them as `Target.released`, and is measured on the originals of the others.
         cost: time relative to `standard`, measured by examples/benchmarks/audit.py; an audit uses it for its time
             estimate and the order of its attacks.
     """
@@ -146,9 +150,9 @@ class Attack(ABC):
         """The filter of all training and test images before the network; None for no filter."""
         return None
 
-    def lacks(self, clean_share: bool, scheme: bool) -> str:
+    def lacks(self, clean_share: bool, scheme: bool, held_out: bool = True) -> str:
         """What this attack needs and does not get, as one sentence; empty when it can run."""
-        if {CLEAN_SHARE: clean_share, KNOWLEDGE: scheme}.get(self.needs, True):
+        if {CLEAN_SHARE: clean_share, KNOWLEDGE: scheme, HELD_OUT: held_out}.get(self.needs, True):
             return ""
         return f"The attack {self.name} needs {MISSING[self.needs]}, or leave it out."
 
@@ -174,8 +178,8 @@ class Attack(ABC):
         points = {name: int(count) / len(test) for name, count in run._points.items()}
         diverged = not all(bool(parameter.isfinite().all()) for parameter in model.parameters())
         data = run.trained_on or target.released
-        every = max(1, len(data) // TRAINING_SAMPLE)
-        run.details["train_accuracy"] = accuracy(model, data.subset(slice(None, None, every)))
+        sample = data.drawn(TRAINING_SAMPLE, target.seed, "train-accuracy")
+        run.details["train_accuracy"] = accuracy(model, sample)
         progress.finish(f"{final:.1%} on clean test images")
         return AttackResult(
             attack=self.name, arch=target.arch, accuracy=None if diverged else final,
@@ -229,10 +233,12 @@ def find(name: str) -> Attack:
 
 
 def clean_share(originals: ImageSet | None, fraction: float, seed: int) -> ImageSet | None:
-    """A stratified share of the clean training images, at least one for each class."""
+    """A stratified share of the clean training images in random order, at least one for each class."""
     if originals is None:
         return None
     order = torch.randperm(len(originals), generator=generator(seed, "clean-share")).to(originals.images.device)
     ordered = originals.labels[order]
     classes = [order[ordered == label] for label in range(originals.classes)]
-    return originals.subset(torch.cat([members[: max(1, round(fraction * len(members)))] for members in classes]))
+    chosen = torch.cat([members[: max(1, round(fraction * len(members)))] for members in classes])
+    mixed = torch.randperm(len(chosen), generator=generator(seed, "clean-share-order")).to(chosen.device)
+    return originals.subset(chosen[mixed])

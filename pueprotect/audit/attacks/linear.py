@@ -18,19 +18,23 @@ from pueprotect.audit.attacks.base import Target, register
 from pueprotect.audit.attacks.standard import Plain
 from pueprotect.learning.augment import box_blur
 from pueprotect.learning.data import ImageSet
+from pueprotect.learning.device import at_once
 from pueprotect.runtime import generator
 
-CHUNK = 4096
+CHUNK = 4096  # images of 32 x 32 pixels at once
 FINE = 5
 LINEAR_EPOCHS, LINEAR_BATCH, LINEAR_RATE = 20, 128, 1e-3
 
 
 def class_means(data: ImageSet) -> Tensor:
     """Average image of each class: (classes, 3, H, W) float in 0..255; zeros for a class without images."""
-    sums = torch.zeros((data.classes, *data.images.shape[1:]), device=data.device)
-    for images, labels in zip(data.images.split(CHUNK), data.labels.split(CHUNK), strict=True):
-        sums.index_add_(0, labels, images.float())
-    return sums / torch.bincount(data.labels, minlength=data.classes).clamp_min(1).view(-1, 1, 1, 1)
+    members = functional.one_hot(data.labels, data.classes).float()
+    sums = torch.zeros((data.classes, data.images[0].numel()), dtype=torch.float64, device=data.device)
+    count = at_once(CHUNK, data.size)
+    for images, mine in zip(data.images.split(count), members.split(count), strict=True):
+        sums += mine.T @ images.flatten(1).float()  # whole numbers below 2^24, so exact in any order
+    means = sums.float().view(data.classes, *data.images.shape[1:])
+    return means / torch.bincount(data.labels, minlength=data.classes).clamp_min(1).view(-1, 1, 1, 1)
 
 
 def class_patterns(data: ImageSet) -> Tensor:
@@ -52,7 +56,8 @@ def without(data: ImageSet, patterns: Tensor, seed: int) -> ImageSet:
     class, which would leave a pattern of half a level.
     """
     stream, parts = generator(seed, "without-pattern", device=data.device), []
-    for images, labels in zip(data.images.split(CHUNK), data.labels.split(CHUNK), strict=True):
+    count = at_once(CHUNK, data.size)
+    for images, labels in zip(data.images.split(count), data.labels.split(count), strict=True):
         left = images.float() - patterns[labels]
         left += torch.rand(left.shape, generator=stream, device=data.device)
         parts.append(left.floor_().clamp_(0, 255).to(torch.uint8))
@@ -65,7 +70,7 @@ def linear_directions(data: ImageSet, seed: int) -> tuple[Tensor, Tensor]:
     Both are float: (3 * H * W, classes) with orthonormal columns, and (3 * H * W,) in 0..255.
     """
     flat = data.images.flatten(1)
-    mean = torch.stack([part.float().sum(0) for part in flat.split(CHUNK)]).sum(0) / len(data)
+    mean = torch.stack([part.float().sum(0) for part in flat.split(at_once(CHUNK, data.size))]).sum(0) / len(data)
     weight = torch.zeros((flat.shape[1], data.classes), device=flat.device, requires_grad=True)
     bias = torch.zeros(data.classes, device=flat.device, requires_grad=True)
     optimizer = torch.optim.Adam([weight, bias], lr=LINEAR_RATE)
@@ -82,7 +87,7 @@ def linear_directions(data: ImageSet, seed: int) -> tuple[Tensor, Tensor]:
 def project_out(images: Tensor, basis: Tensor, mean: Tensor) -> Tensor:
     """Remove the directions of `basis` around `mean` from images (N, 3, H, W) uint8; returns 8-bit images."""
     parts = []
-    for part in images.split(CHUNK):
+    for part in images.split(at_once(CHUNK, images.shape[-1])):
         centred = part.flatten(1).float() - mean
         kept = centred - (centred @ basis) @ basis.T + mean
         parts.append(kept.round_().clamp_(0, 255).to(torch.uint8).view(part.shape))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from pueprotect.audit.attacks.base import NOTHING, Attack, Filter, Run, Target, register
+from pueprotect.audit.attacks.base import HELD_OUT, NOTHING, Attack, Filter, Run, Target, register
 from pueprotect.learning.data import ImageSet
 from pueprotect.learning.models import Classifier
 from pueprotect.learning.training import Prepare, Transform, train
@@ -96,4 +96,10 @@ class Variation(Plain):
 register(Variation(
     "standard", "trains plainly on the released files with random crop and flip",
     "the baseline of every paper in the field",
+))  # fmt: skip
+
+# Noise of the held-out files is often made in another way, and no other attack trains on them.
+register(Variation(
+    "holdout-files", "trains plainly on the released held-out files and is measured on the training originals",
+    "this project: all released files are published, so each of them must be protected", needs=HELD_OUT,
 ))  # fmt: skip

@@ -54,10 +54,10 @@ class WeightNoise(Attack):
         parameters, shares = trainable(model), self.shares(model)
         train(
             model, released, self.schedule(target), seed=target.seed, progress=run.progress,
-            on_epoch=lambda trained: run.epoch(settled(trained, released)),
+            on_epoch=lambda trained: run.epoch(settled(trained, released, target.seed)),
             deviations=lambda done: relative_deviations(parameters, shares, self.level(done)),
         )  # fmt: skip
-        return settled(model, released)
+        return settled(model, released, target.seed)
 
 
 @register
@@ -88,10 +88,10 @@ class ShallowNoise(WeightNoise):
         return noise_shares(model)
 
 
-def settled(model: nn.Module, data: ImageSet) -> Classifier:
-    """A copy with the BatchNorm statistics that `data` gives under the present weights."""
+def settled(model: nn.Module, data: ImageSet, seed: int) -> Classifier:
+    """A copy with the BatchNorm statistics that images drawn from `data` give under the present weights."""
     quiet = copy.deepcopy(model)
-    reestimate_batch_norm(quiet, data.images[:: max(1, len(data) // CALIBRATION)])
+    reestimate_batch_norm(quiet, data.drawn(CALIBRATION, seed, "calibration").images)
     assert isinstance(quiet, Classifier)
     return quiet
 

@@ -3,6 +3,7 @@ import torch
 from helpers import image_set, lsp, noise, one_pixel_shortcut
 
 from pueprotect.audit.attacks.acm import Alarm, Probe, acm, fine_class_patterns, trap_quotient
+from pueprotect.learning import training
 from pueprotect.learning.data import ImageSet
 from pueprotect.learning.models import ARCHITECTURES, build
 from pueprotect.learning.training import Schedule, train
@@ -127,3 +128,24 @@ def test_acm_rises_with_training_on_separable_images() -> None:
     before = Probe(model, data, seed=0).measure().raw[-1]
     train(model, data, Schedule(epochs=4, batch_size=16), seed=0)
     assert Probe(model, data, seed=0).measure().raw[-1] > 3 * before
+
+
+def test_readings_run_in_the_precision_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = lsp(noise(120, 16, classes=2))
+    model = train(build("resnet8", 2, 16, seed=0), data, Schedule(epochs=2), seed=0)
+    seen: list[torch.dtype] = []
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            layer.register_forward_hook(lambda _module, _inputs, output: seen.append(output.dtype))
+    exact = Probe(model, data, 0).measure()
+    monkeypatch.setattr(training, "native_bf16", lambda device: True)
+    seen.clear()
+    rounded = Probe(model, data, 0).measure()
+    assert set(seen) == {torch.bfloat16}
+    assert rounded.fine == pytest.approx(exact.fine, rel=0.1)
+
+
+def test_large_images_are_probed_in_small_numbers() -> None:
+    for size, count in ((32, 100), (224, 80)):
+        data = ImageSet(torch.zeros((200, 3, size, size), dtype=torch.uint8), torch.arange(200) % 2, 2)
+        assert len(Probe(build("cnn", 2, size, seed=0), data, 0).labels) == count

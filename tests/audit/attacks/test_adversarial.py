@@ -1,3 +1,4 @@
+import copy
 from dataclasses import replace
 
 import pytest
@@ -7,6 +8,7 @@ from torch.nn import functional
 
 from pueprotect.audit.attacks import adversarial, find
 from pueprotect.audit.attacks.adversarial import CANDIDATES, fast_perturbed, hardest, strong_augmentation
+from pueprotect.learning import training
 from pueprotect.learning.data import to_float
 from pueprotect.learning.models import Classifier, build
 from pueprotect.learning.training import train
@@ -135,3 +137,21 @@ def test_batch_statistics_use_the_batch_and_are_undone() -> None:
         seen = model(inputs)
     assert torch.equal(seen, wanted)
     assert all(norm.track_running_stats for norm in model.modules() if hasattr(norm, "track_running_stats"))
+
+
+def test_the_inner_steps_run_in_the_precision_of_training(trained: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs, labels = batch()
+    seen: list[torch.dtype] = []
+    model = copy.deepcopy(trained)
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            layer.register_forward_hook(lambda _module, _inputs, output: seen.append(output.dtype))
+    exact = fast_perturbed(model, inputs, labels, 4 / 255, torch.Generator().manual_seed(0))
+    assert set(seen) == {torch.float32}
+    monkeypatch.setattr(training, "native_bf16", lambda device: True)
+    seen.clear()
+    rounded = fast_perturbed(model, inputs, labels, 4 / 255, torch.Generator().manual_seed(0))
+    assert rounded.dtype == torch.float32
+    assert float(((exact - rounded).abs() < 1e-6).float().mean()) > 0.8, "nearly the same signs"
+    assert hardest(model, inputs, labels, [inputs, rounded]).dtype == torch.float32
+    assert set(seen) == {torch.bfloat16}

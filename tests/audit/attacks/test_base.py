@@ -4,8 +4,8 @@ import pytest
 import torch
 from helpers import shades, stripes, target
 
-from pueprotect.audit.attacks import REGISTRY, denoise, find, known_seed
-from pueprotect.audit.attacks.base import KNOWLEDGE, Attack, Run, clean_share, register
+from pueprotect.audit.attacks import REGISTRY, base, denoise, find, known_seed
+from pueprotect.audit.attacks.base import KNOWLEDGE, Attack, Run, behind, clean_share, register
 from pueprotect.errors import InputError
 from pueprotect.learning.data import ImageSet
 from pueprotect.learning.models import Classifier
@@ -33,7 +33,7 @@ def test_every_attack(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert attack.about.split()[0].endswith("s"), "it continues a sentence that starts with the name"
     assert len(attack.about) < 100
     assert attack.source
-    assert attack.needs in ("nothing", "a clean share", "knowledge of the protection")
+    assert attack.needs in ("nothing", "a clean share", "the held-out files", "knowledge of the protection")
     assert 0 < attack.cost < 10
     steps: list[int] = []
 
@@ -72,6 +72,18 @@ def test_attacks_do_not_grade_themselves() -> None:
     assert result.accuracy == accuracy(target().fresh(), test)
 
 
+def test_large_images_are_filtered_a_few_at_a_time() -> None:
+    passed: list[int] = []
+
+    def look(part: torch.Tensor) -> torch.Tensor:
+        passed.append(len(part))
+        return part
+
+    data = ImageSet(torch.zeros((200, 3, 224, 224), dtype=torch.uint8), torch.zeros(200, dtype=torch.int64), 2)
+    assert len(behind(look, data)) == 200
+    assert max(passed) == 83
+
+
 def test_clean_share_is_stratified_and_a_part_of_the_originals() -> None:
     labels = torch.tensor([0] * 50 + [1] * 10 + [2] * 3)
     images = torch.arange(63).view(-1, 1, 1, 1).expand(-1, 3, 4, 4).to(torch.uint8)
@@ -80,4 +92,35 @@ def test_clean_share_is_stratified_and_a_part_of_the_originals() -> None:
     assert torch.bincount(share.labels).tolist() == [10, 2, 1]
     numbers = share.images[:, 0, 0, 0].long()  # each image holds its own index
     assert torch.equal(labels[numbers], share.labels)
+    assert torch.equal(share.images, clean_share(ImageSet(images, labels, 3), 0.2, 0).images)  # type: ignore[union-attr]
     assert clean_share(None, 0.2, 0) is None
+
+
+def test_any_part_of_the_clean_share_is_mixed() -> None:
+    """Attacks calibrate on its first images, so it must not be sorted by class."""
+    labels = torch.arange(1000) // 100
+    share = clean_share(ImageSet(torch.zeros(1000, 3, 4, 4, dtype=torch.uint8), labels, 10), 0.4, 0)
+    assert share is not None
+    for start in range(0, 400, 100):
+        assert int(torch.bincount(share.labels[start : start + 100], minlength=10).min()) >= 2
+
+
+def test_the_training_accuracy_is_of_all_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a set whose classes alternate, every second image is of one class."""
+    monkeypatch.setattr(base, "TRAINING_SAMPLE", 32)
+
+    class Constant(Attack):
+        name = "constant"
+        about = source = "-"
+
+        def train(self, run: Run) -> Classifier:
+            model = run.target.fresh()
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.zero_()
+                list(model.parameters())[-1][0] = 1.0  # the bias of class 0
+            return model
+
+    assert target().released.labels[:4].tolist() == [0, 1, 0, 1]
+    found = Constant().run(target(), stripes(8, seed=1)).details["train_accuracy"]
+    assert 0.2 < found < 0.8

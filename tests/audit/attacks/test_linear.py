@@ -1,7 +1,8 @@
+import pytest
 import torch
 from helpers import image_set, noise
 
-from pueprotect.audit.attacks import find
+from pueprotect.audit.attacks import find, linear
 from pueprotect.audit.attacks.linear import (
     ClassMean,
     Projection,
@@ -27,6 +28,18 @@ def test_class_means_equal_a_plain_loop() -> None:
     found = class_means(data)
     for label in range(3):
         torch.testing.assert_close(found[label], data.images[data.labels == label].float().mean(0))
+
+
+def test_class_means_are_sums_in_a_fixed_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same bits as sums by index, which a GPU adds up in any order; also over several parts and empty classes."""
+    data, _ = patterned()
+    data = ImageSet(data.images, data.labels * 2, 6)
+    expected = torch.zeros(6, 3, 8, 8).index_add_(0, data.labels, data.images.float())
+    expected /= torch.bincount(data.labels, minlength=6).clamp_min(1).view(-1, 1, 1, 1)
+    monkeypatch.setattr(torch.Tensor, "index_add_", lambda *_: pytest.fail("in any order"))
+    assert torch.equal(class_means(data), expected)
+    monkeypatch.setattr(linear, "CHUNK", 2)
+    assert torch.equal(class_means(data), expected)
 
 
 def test_whole_class_mean_makes_class_averages_equal_and_keeps_the_common_one() -> None:

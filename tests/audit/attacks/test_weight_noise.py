@@ -6,7 +6,8 @@ from helpers import stripes, target
 
 from pueprotect.audit.attacks import find, weight_noise
 from pueprotect.audit.attacks.base import Run
-from pueprotect.audit.attacks.weight_noise import noise_shares, relative_deviations
+from pueprotect.audit.attacks.weight_noise import CALIBRATION, noise_shares, relative_deviations, settled
+from pueprotect.learning.data import ImageSet
 from pueprotect.learning.models import ARCHITECTURES, build
 from pueprotect.learning.weights import batch_norms, reestimate_batch_norm, trainable
 
@@ -83,3 +84,30 @@ def test_networks_are_measured_with_the_statistics_of_their_own_weights(name: st
             torch.testing.assert_close(kept.running_mean, fresh.running_mean)
             torch.testing.assert_close(kept.running_var, fresh.running_var)
     assert all(torch.equal(a, b) for a, b in zip(trainable(shown[-1]), trainable(result), strict=True))
+
+
+@pytest.mark.parametrize("count", [513, 1023])
+def test_every_class_of_a_sorted_folder_counts_in_the_statistics_as_often_as_it_is_there(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Class 0 is dark and the last, a thirtieth of the images, bright; the batch that is passed has both, mixed."""
+    labels = (torch.arange(count) >= count - count // 30).long()
+    images = (20 + 200 * labels).to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 16, 16)
+    passed: list[torch.Tensor] = []
+    original = weight_noise.reestimate_batch_norm
+
+    def spy(model: torch.nn.Module, batch: torch.Tensor) -> None:
+        passed.append(batch)
+        original(model, batch)
+
+    monkeypatch.setattr(weight_noise, "reestimate_batch_norm", spy)
+    model = build("resnet8", 2, 16, seed=0)
+    quiet = settled(model, ImageSet(images, labels, 2), 0)
+    assert len(passed[0]) == CALIBRATION
+    bright = (passed[0][:, 0, 0, 0] > 100).float()
+    assert abs(float(bright.mean()) - 1 / 30) < 0.02
+    assert not torch.equal(bright, bright.sort().values)
+    once = build("resnet8", 2, 16, seed=0)
+    reestimate_batch_norm(once, passed[0], batch_size=count)
+    for kept, fresh in zip(batch_norms(quiet), batch_norms(once), strict=True):
+        torch.testing.assert_close(kept.running_mean, fresh.running_mean)

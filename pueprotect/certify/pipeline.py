@@ -13,16 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
-
 from pueprotect.certify.certificate import CertificateSettings, certify, draw_engine
 from pueprotect.certify.draws import CALIBRATION_IMAGES, DrawLog, draw
 from pueprotect.certify.flags import raised
+from pueprotect.certify.stored import Stored, check_online, keep, lowpass, restore
 from pueprotect.certify.stress import stress_test
 from pueprotect.certify.surrogates import candidates, choose_recipes, needs_sigma, starts_from, train_surrogates
 from pueprotect.errors import InputError
 from pueprotect.learning.data import ImageSet
-from pueprotect.learning.device import Machine, this_machine
+from pueprotect.learning.device import Machine, this_machine, versions
 from pueprotect.learning.models import Classifier, build
 from pueprotect.learning.training import Schedule, accuracy, default_epochs
 from pueprotect.learning.weights import weights_digest
@@ -76,15 +75,22 @@ class Certification:
         """The surrogate of a recipe: from the optimisation, from the vault, or trained by rank 0."""
         name = _name(recipe, clean)
         if name not in self._models:
-            known = self.release.online_surrogate() if recipe == "online" and not clean else None
+            known = self._online() if recipe == "online" and not clean else None
             self._models[name] = known or self._shared(recipe, sigma, clean)
         return self._models[name]
+
+    def _online(self) -> Classifier | None:
+        """The surrogate of the optimisation, on every rank; rank 0 compares it with its first use."""
+        model = self.release.online_surrogate()
+        if model is not None and self.machine.group.leads:
+            check_online(self.release.results, model, self.release.test)
+        return model
 
     def _shared(self, recipe: str, sigma: float, clean: bool) -> Classifier:
         """The weights that rank 0 has stored or trains, on every rank."""
         before, group, release = starts_from(recipe), self.machine.group, self.release
         start = self.surrogate(before, sigma, clean=clean) if before else None
-        state, data = None, self.data(clean)
+        stored, data, name = None, self.data(clean), _name(recipe, clean)
         if group.leads:
             if self._kept(recipe, sigma, clean) is None:
                 schedule = Schedule(epochs=self.epochs or default_epochs(len(data)))
@@ -94,14 +100,13 @@ class Certification:
                         progress=self.machine.progress,
                     )  # fmt: skip
                 for other, model in trained.items():
-                    release.results.keep_weights(_name(other, clean), self._key(other, sigma), model)
+                    keep(release.results, _name(other, clean), self._key(other, sigma), model, release.test)
                     self._done.add(_name(other, clean))
-            state = self._kept(recipe, sigma, clean)
+            stored = self._kept(recipe, sigma, clean)
         model = build(release.default_arch, data.classes, data.size, seed=0, device=data.device)
-        model.load_state_dict(group.from_leader(state))
-        return model
+        return restore(model, group.from_leader(stored), release.test, name)
 
-    def _kept(self, recipe: str, sigma: float, clean: bool) -> dict[str, Tensor] | None:
+    def _kept(self, recipe: str, sigma: float, clean: bool) -> Stored | None:
         """Weights in the vault that this run may use: its own, or with `resume` any of the same settings."""
         name = _name(recipe, clean)
         usable = self.resume or name in self._done
@@ -110,6 +115,7 @@ class Certification:
     def _key(self, recipe: str, sigma: float) -> dict[str, Any]:
         """Everything that the weights of a recipe depend on."""
         key = {"epochs": self.epochs, "seed": self.seed, "recipe": recipe, "arch": self.release.default_arch}
+        key |= versions(self.release.device)
         return key | ({"sigma": sigma} if needs_sigma(recipe) else {})
 
     def screen(self, recipe: str, settings: CertificateSettings) -> RecipeFigures:
@@ -131,11 +137,12 @@ class Certification:
         model = self.surrogate(recipe, settings.sigma, clean=clean)
         key = {
             "sigma": settings.sigma, "seed": settings.seed, "precision": settings.precision, "device": release.device,
-            "surrogate": weights_digest(model), **release.digests,
+            "surrogate": weights_digest(model), "lowpass": lowpass(model), **versions(release.device),
+            **release.digests,
         }  # fmt: skip
         name = _name(recipe, clean) + ("" if purpose == "certify" else f"-{purpose}")
         path = release.results.path(f"certify/{name}.draws") if self.machine.group.leads else None
-        log = DrawLog(path, key, resume=self.resume)
+        log = DrawLog(path, key, images=len(release.test), resume=self.resume)
         verb, what = ("draw around" if purpose == "certify" else purpose), "clean baseline" if clean else recipe
         progress.start(f"{verb} the {what} surrogate", settings.draws)
         found = certify(

@@ -4,12 +4,13 @@ import pytest
 import torch
 from helpers import Release, write_photos
 
+from pueprotect.audit.attacks.pst import LowPass
 from pueprotect.certify import pipeline
 from pueprotect.certify.certificate import CertificateSettings
 from pueprotect.certify.pipeline import Certification, certify_release, informative_sigma
-from pueprotect.errors import InputError
+from pueprotect.errors import InputError, VaultError
 from pueprotect.learning.data import ImageSet
-from pueprotect.learning.models import build
+from pueprotect.learning.models import build, state_of
 from pueprotect.learning.training import Schedule, train
 from pueprotect.release.opened import OpenedRelease, open_release
 
@@ -97,3 +98,65 @@ def test_stored_weights_are_used_only_with_resume_and_for_the_same_settings(
         assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
     with pytest.raises(InputError, match=r"weak\.json .*epochs None instead of 9.*--resume"):
         Certification(certification.release, epochs=9, resume=True).surrogate("weak", 0.01)
+
+
+def test_the_low_pass_stage_of_pst_is_certified_with_its_weights(
+    certification: Certification, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = build("cnn", 3, 16, seed=0)
+    made.prefilter = LowPass(3)
+
+    def trained(recipe: str, arch: str, data: ImageSet, *_: Any, **__: Any) -> Any:
+        made.arch = arch
+        return {recipe: made}
+
+    certification.release.run["surrogate"]["name"] = "cnn"
+    monkeypatch.setattr(pipeline, "train_surrogates", trained)
+    images = certification.release.test.images.float() / 255
+    first = certification.surrogate("pst", 0.01)
+    again = Certification(certification.release, resume=True).surrogate("pst", 0.01)
+    for model in (first, again):
+        torch.testing.assert_close(model.eval()(images), made.eval()(images))
+        assert not torch.allclose(model(images), model.body((images - 0.5) * 4)), "the stage matters"
+    certification.certify("pst", SETTINGS)
+    made.prefilter = LowPass(1)
+    same_weights = Certification(certification.release, resume=True)
+    same_weights._models["pst"] = made
+    with pytest.raises(InputError, match=r"pst\.draws .*lowpass 3 instead of 1"):
+        same_weights.certify("pst", SETTINGS)
+
+
+def test_a_surrogate_that_answers_otherwise_than_stored_is_refused(
+    certification: Certification, trainer: Trainer
+) -> None:
+    certification.surrogate("weak", 0.01)
+    results = certification.release.results
+    about = results.vault.read_json("certify/weak.json")
+    about["network"]["lowpass"] = 2
+    results.vault.write_json("certify/weak.json", about)
+    with pytest.raises(VaultError, match=r"certify/weak\.safetensors .*--resume"):
+        Certification(certification.release, resume=True).surrogate("weak", 0.01)
+
+
+def test_the_network_of_the_optimisation_must_stay_the_one_first_certified(certification: Certification) -> None:
+    release = certification.release
+    first = certification.surrogate("online", 0.01)
+    again = Certification(release).surrogate("online", 0.01)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
+    other = build(first.arch, 3, release.size, seed=5)
+    release.results.vault.write_tensors(
+        "surrogate.safetensors", {name: value.numpy() for name, value in state_of(other).items()}
+    )
+    with pytest.raises(VaultError, match=r"surrogate\.safetensors has changed"):
+        Certification(release).surrogate("online", 0.01)
+
+
+def test_weights_and_draws_of_another_torch_are_not_used_again(
+    certification: Certification, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certification.certify("weak", SETTINGS)
+    monkeypatch.setattr(torch, "__version__", "9.9")
+    for again in (Certification(certification.release, resume=True), certification):
+        again.resume = True
+        with pytest.raises(InputError, match=r"weak\.(json|draws) .*torch .* instead of '9\.9'"):
+            again.certify("weak", SETTINGS)

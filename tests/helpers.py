@@ -38,7 +38,7 @@ CLASSES = ("cat", "dog", "owl")
 PER_CLASS = 20
 TINY = ("--preset", "quick", "--rounds", "1", "--size", "16", "--device", "cpu", "--workers", "2")
 
-CERTIFY = ("--device", "cpu", "--draws", 50, "--epochs", 1, "--eta", "0,0.003", "--surrogate-recipe", "plain")
+CERTIFY = ("--device", "cpu", "--draws", 60, "--epochs", 1, "--eta", "0,0.003", "--surrogate-recipe", "plain")
 AUDIT = ("--device", "cpu", "--epochs", 1)
 
 GOOD = """version: 1

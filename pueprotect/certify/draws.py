@@ -22,7 +22,7 @@ import torch
 from pueprotect.errors import VaultError
 from pueprotect.learning.data import ImageSet
 from pueprotect.learning.device import HERE, Machine
-from pueprotect.learning.draw_engine import DrawEngine
+from pueprotect.learning.draw_engine import DrawEngine, repeatable
 from pueprotect.release.vault import json_line, refuse_other
 from pueprotect.runtime import child_seed
 
@@ -162,7 +162,8 @@ class Workers:
             return torch.stack([self.engines[0].draw(index) for index in indices]).tolist()
         threads = torch.get_num_threads()
         try:
-            with ThreadPoolExecutor(len(self.engines), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            pool = ThreadPoolExecutor(len(self.engines), initializer=torch.set_num_threads, initargs=(1,))
+            with repeatable(), pool:
                 parts = [indices[start :: len(self.engines)] for start in range(len(self.engines))]
                 found = {index: count for part in pool.map(_one_by_one, self.engines, parts) for index, count in part}
         finally:

@@ -154,7 +154,7 @@ class Certification:
         """
         key = self.draws_key(settings) | {
             "q": settings.q, "etas": list(settings.etas), "draws": settings.draws, "alpha": settings.alpha,
-            "joint": settings.joint, "epochs": self.epochs, "surrogate_recipe": _wanted(recipes),
+            "joint": settings.joint, "epochs": self.passes(), "surrogate_recipe": _wanted(recipes),
             "candidates": self.candidates(recipes),
         }  # fmt: skip
         if chosen is not None:

@@ -206,13 +206,13 @@ def _meaning(found: Certificate) -> str:
     if all(point.certified_learnability is None for point in found.curve):
         return f"Every bound abstains: {found.draws} draws are too few. Use more --draws, or a smaller --eta."
     level = f"{100 * (1 - found.alpha):.4g}% confidence for {'all radii together' if found.joint else 'each radius'}"
-    unit = ", in root mean squares of each weight tensor," if found.relative else ""
+    unit = " Here eta and sigma are in root mean squares of each weight tensor." if found.relative else ""
     return (
-        f"With {level}: around any weights within eta of the {found.recipe} surrogate{unit} at least {found.q:.0%} of "
+        f"With {level}: around any weights within eta of the {found.recipe} surrogate, at least {found.q:.0%} of "
         f"the classifiers drawn with sigma {found.sigma:g} have at most this accuracy on these {found.holdout_images} "
         f"clean images (population: on their distribution). It is a quantile over {found.draws} random draws near "
         "this surrogate, not a maximum over attackers, which the audit measures. BatchNorm statistics are "
-        "re-estimated for every draw and are not part of the ball."
+        f"re-estimated for every draw and are not part of the ball.{unit}"
     )
 
 

@@ -64,9 +64,7 @@ class Results:
         self.vault.write_tensors(f"certify/{name}.safetensors", state)
         self.write(f"certify/{name}.json", key | self.digests | {ABOUT: about})
 
-    def kept_weights(
-        self, name: str, key: dict[str, Any]
-    ) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
+    def kept_weights(self, name: str, key: dict[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
         """The weights that `keep_weights` stored, and what it was told about them; None when there are none.
 
         Raises:

@@ -175,7 +175,12 @@ def test_every_certification_of_the_same_bytes_is_a_look(certification: Certific
     assert (first.look, first.looks, first.alpha_each, first.alpha_spent) == (1, 1, 0.005, 0.005)
     assert first.max_eta == replace(SETTINGS, draws=80, look=1).max_eta
     assert (first.surrogate_recipe, first.epochs) == ("good", certification.passes())
+    assert first.recovery_distance is None
+    results = certification.release.results
+    moved = {"key": results.digests, "result": {"details": {"distance": {"eta 5": 1.5}}}}
+    results.write("audit/recovery-cnn.json", moved)
     other = certified(q=0.8)
+    assert other.recovery_distance == 1.5
     assert (other.look, other.looks, other.alpha_each) == (2, 2, 0.01 / 6)
     repeat = certified()
     assert (repeat.look, repeat.looks) == (1, 2), "without --resume too: the same result, and the count stays"

@@ -137,7 +137,7 @@ def test_a_relative_sigma_is_told_from_an_absolute_one(release: Release, tmp_pat
     assert found.data["draw_distance"] == pytest.approx(0.1 * found.data["weights_norm"])
     assert set(found.data["stress"]["above"]) == {f"random {number}" for number in (1, 2, 3, 4)}
     shown = command("certify", mine.out, *words, "--relative-sigma", 0.1, "--eta", "0,0.005", "--resume")
-    assert "in root mean squares of each weight tensor" in " ".join(shown.stdout.split())
+    assert "Here eta and sigma are in root mean squares of each weight tensor." in " ".join(shown.stdout.split())
     found = command("certify", mine.out, *words, "--relative-sigma", "auto", "--eta", "0", "--draws", 90, "--json")
     assert found.code == 0, found.stderr
     assert found.data["relative"]

@@ -93,7 +93,7 @@ def release(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Release:
 def recorded(release: Release, tmp_path_factory: pytest.TempPathFactory) -> Recorded:
     mine = release.copy(tmp_path_factory.mktemp("recorded"))
     short = ("--device", "cpu", "--epochs", 1, "--json")
-    recipe = ("--draws", 50, "--eta", "0,0.003", "--surrogate-recipe", "plain", "--baseline")
+    recipe = ("--draws", 60, "--eta", "0,0.003", "--surrogate-recipe", "plain", "--baseline")
     certificate = run_command("certify", mine.out, *recipe, *short)
     assert certificate.code == 0, certificate.stderr
     attacks = [word for name in FIGURES for word in ("--attack", name)]

@@ -44,7 +44,7 @@ KEY, OTHER_KEY = "5ca1ab1e" * 4, "0ddba11c" * 4  # fixed, so that releases repea
 UNKEYED = ("--preset", "quick", "--rounds", "1", "--size", "16", "--device", "cpu", "--workers", "2")
 TINY = (*UNKEYED, "--key", KEY)
 
-CERTIFY = ("--device", "cpu", "--draws", 50, "--epochs", 1, "--eta", "0,0.003", "--surrogate-recipe", "plain")
+CERTIFY = ("--device", "cpu", "--draws", 60, "--epochs", 1, "--eta", "0,0.003", "--surrogate-recipe", "plain")
 AUDIT = ("--device", "cpu", "--epochs", 1)
 
 GOOD = """version: 1

@@ -8,23 +8,29 @@ of the classifiers drawn around them (Gaussian, sigma) have at most the certifie
 (`population`: on their distribution). It is a quantile over random draws, not a maximum over attackers, and holds only
 for weights near the surrogate. BatchNorm's running statistics are not weights: they are re-estimated for every draw
 from one fixed batch of protected training images, and are part of neither the noise nor the ball.
+
+A relative sigma gives every weight tensor noise in proportion to its size: sigma times the root mean square of its
+weights in the surrogate. The ball is then the set of weights whose L2 distance from the surrogate, with every weight
+divided by that root mean square, is at most eta. Certificates say which of the two they are (`relative`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from pueprotect.certify import bounds
 from pueprotect.certify.draws import DrawLog, calibration_images, draw
+from pueprotect.certify.reach import lengths
 from pueprotect.learning.data import ImageSet
 from pueprotect.learning.device import HERE, Machine, native_bf16
-from pueprotect.learning.draw_engine import DrawEngine
+from pueprotect.learning.draw_engine import DrawEngine, deviations
 from pueprotect.learning.models import Classifier
 from pueprotect.learning.training import accuracy
+from pueprotect.learning.weights import trainable
 from pueprotect.release.records import Histogram, NoisyAccuracy, Point, RecipeFigures
 from pueprotect.runtime import child_seed
 
@@ -52,9 +58,11 @@ class CertificateSettings:
     Attributes:
         q: share of classifiers that the bound covers, in (0, 1).
         sigma: standard deviation of the weight noise.
+        relative: whether sigma and the radii are in root mean squares of each weight tensor, or absolute.
         etas: radii, ascending.
         draws: classifiers drawn around each surrogate.
-        alpha: failure probability in (0, 0.5).
+        alpha: failure probability in (0, 0.5), of all certifications of one release together.
+        look: the number of this certification of the release, from 1 (`looks`); 0 for one that stands alone.
         joint: all radii hold together at alpha (each gets alpha divided by their number), instead of each alone.
         seed: draws are functions of (seed, index).
         precision: of the forward passes; with bf16 the certified classifier is the one rounded to bfloat16.
@@ -62,9 +70,11 @@ class CertificateSettings:
 
     q: float = 0.9
     sigma: float = 0.05
+    relative: bool = False
     etas: tuple[float, ...] = (0.0, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06)
     draws: int = 1000
     alpha: float = 0.01
+    look: int = 0
     joint: bool = False
     seed: int = 0
     precision: Precision = "fp32"
@@ -75,8 +85,14 @@ class CertificateSettings:
 
     @property
     def alpha_each(self) -> float:
-        """Failure probability of each radius alone."""
-        return self.alpha / max(1, len(self.etas)) if self.joint else self.alpha
+        """Failure probability of each radius alone, in this look."""
+        alpha = bounds.spent(self.alpha, self.look)
+        return alpha / max(1, len(self.etas)) if self.joint else alpha
+
+    @property
+    def next_look(self) -> CertificateSettings:
+        """The same settings for the look after this one."""
+        return replace(self, look=self.look + 1) if self.look else self
 
     @property
     def max_eta(self) -> float | None:
@@ -111,16 +127,28 @@ def curve(counts: Sequence[int], images: int, settings: CertificateSettings, can
         rank = bounds.order_statistic_rank(settings.draws, wider_tail, level)
         learnability = ordered[point.rank - 1] / images if point.rank else None
         population = bounds.upper_limit(ordered[rank - 1], images, limit) if rank else None
-        points.append(point.model_copy(update={"certified_learnability": learnability, "population": population}))
+        found = {"certified_learnability": learnability, "population": population}
+        if learnability is None:  # more draws will be another look
+            found["draws_needed"] = bounds.draws_needed(tail, settings.next_look.alpha_each)
+        points.append(point.model_copy(update=found))
     return points
 
 
 def draw_engine(
-    model: Classifier, data: ImageSet, test: ImageSet, settings: CertificateSettings, purpose: str = "certify"
+    model: Classifier,
+    data: ImageSet,
+    test: ImageSet,
+    settings: CertificateSettings,
+    purpose: str = "certify",
+    surrogate: Classifier | None = None,
 ) -> DrawEngine:
-    """Draws around a surrogate trained on `data`, on clean `test` images; those of other purposes are independent."""
+    """Draws around a surrogate trained on `data`, on clean `test` images; those of other purposes are independent.
+
+    Where `model` is another centre in the ball, `surrogate` is the centre of the ball, which decides a relative sigma.
+    """
+    sigma = deviations(trainable(surrogate or model), settings.sigma, settings.relative)
     return DrawEngine(
-        model, test.images, test.labels, calibration_images(data, settings.seed), sigma=settings.sigma,
+        model, test.images, test.labels, calibration_images(data, settings.seed), sigma=sigma,
         seed=child_seed(settings.seed, purpose), bf16=settings.precision == "bf16",
     )  # fmt: skip
 
@@ -159,4 +187,5 @@ def certify(
             histogram=Histogram(edges=[round(float(edge), 6) for edge in edges], draws=shares.tolist()),
         ),
         unanswered=sum(lost for _, lost in answers), curve=curve(counts, images, settings, candidates),
+        **lengths(model, settings.sigma, settings.relative),
     )  # fmt: skip

@@ -1,12 +1,15 @@
 """Stores draws around a surrogate as they are made: killed runs continue, draws can be added, processes share them.
 
-A log is a text file: a JSON line with everything that the draws depend on, then `index correct unanswered` for each
-draw. It is only appended to, and flushed to disk after each chunk. A line that a killed process left unfinished is
-dropped.
+A log is a text file: a JSON line with everything that the draws depend on, then `index correct unanswered digest` for
+each draw; the digest is that of the first line, so that draws of two runs cannot mix. A log is only appended to, and
+flushed to disk after each chunk. A line that a killed process left unfinished is dropped. A log that is replaced stays
+under another name.
 """
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 import os
 from collections.abc import Sequence
@@ -19,12 +22,13 @@ import torch
 from pueprotect.errors import VaultError
 from pueprotect.learning.data import ImageSet
 from pueprotect.learning.device import HERE, Machine
-from pueprotect.learning.draw_engine import DrawEngine
-from pueprotect.release.vault import refuse_other
+from pueprotect.learning.draw_engine import DrawEngine, repeatable
+from pueprotect.release.vault import json_line, refuse_other
 from pueprotect.runtime import child_seed
 
 CALIBRATION_IMAGES = 128
 CHUNK = 10
+DIGITS = 12
 
 Count = tuple[int, int]
 
@@ -33,22 +37,25 @@ class DrawLog:
     """The finished draws of one surrogate.
 
     They are in the file `path`, or only in memory without one. `key` is everything that a draw depends on except its
-    index, as plain JSON values. With `resume` an existing file is continued, otherwise it is replaced.
+    index, as plain JSON values, and `images` the number of images that each draw answers. With `resume` an existing
+    file is continued. Otherwise a new one is begun, and the old one is renamed to `PATH.1`, or the next free number.
 
     Raises:
         InputError: the file holds draws of other settings or data; the message names the differences.
-        VaultError: the file is damaged or cannot be written.
+        VaultError: the file is damaged, holds impossible draws or draws of another run, or cannot be written.
     """
 
-    def __init__(self, path: Path | None, key: dict[str, Any], *, resume: bool = False) -> None:
-        self.path = path
+    def __init__(self, path: Path | None, key: dict[str, Any], *, images: int = 0, resume: bool = False) -> None:
+        self.path, self.images = path, images
         self.counts: dict[int, Count] = {}
+        self.digest = hashlib.sha256(json_line(dict(sorted(key.items())))).hexdigest()[:DIGITS]
         if path is None:
             return
         if resume and path.exists():
             self._read(path, key)
         else:
-            self._write(path, "w", json.dumps(key) + "\n")
+            _set_aside(path)
+            append_text(path, json.dumps(key) + "\n")
 
     def _read(self, path: Path, key: dict[str, Any]) -> None:
         try:
@@ -64,14 +71,26 @@ class DrawLog:
                 raise VaultError(f"{path}: the first line is not JSON. Remove the file and draw again.") from error
             refuse_other(path, found if isinstance(found, dict) else {}, key)
         for line in lines:
-            try:
-                index, correct, unanswered = map(int, line.split())
-            except ValueError as error:
-                raise VaultError(f"{path}: {line!r} is not a draw. Remove the file and draw again.") from error
-            self.counts[index] = correct, unanswered
-        if whole != text or not header:
-            kept = "".join(f"{index} {a} {b}\n" for index, (a, b) in self.counts.items())
-            self._write(path, "w", json.dumps(key) + "\n" + kept)
+            index, count = self._parsed(path, line)
+            if self.counts.setdefault(index, count) != count:
+                raise VaultError(f"{path} has two results of draw {index}. Remove the file and draw again.")
+        if whole != text:
+            append_text(path, "", keep=len(whole.encode()))
+        if not header:
+            append_text(path, json.dumps(key) + "\n")
+
+    def _parsed(self, path: Path, line: str) -> tuple[int, Count]:
+        """The index and the count of one line."""
+        try:
+            *numbers, digest = line.split()
+            index, correct, unanswered = map(int, numbers)
+        except ValueError as error:
+            raise VaultError(f"{path}: {line!r} is not a draw. Remove the file and draw again.") from error
+        if digest != self.digest:
+            raise VaultError(f"{path}: {line!r} is from a run with other settings. Remove the file and draw again.")
+        if min(index, correct, unanswered) < 0 or correct + unanswered > self.images:
+            raise VaultError(f"{path}: {line!r} is impossible for {self.images} images. Remove it and draw again.")
+        return index, (correct, unanswered)
 
     def missing(self, draws: int) -> list[int]:
         """Indices below `draws` without a draw."""
@@ -81,23 +100,42 @@ class DrawLog:
         """Append (index, correct, unanswered) and flush them to disk."""
         self.counts.update((index, (correct, unanswered)) for index, correct, unanswered in rows)
         if self.path is not None:
-            self._write(self.path, "a", "".join(f"{index} {a} {b}\n" for index, a, b in rows))
+            append_text(self.path, "".join(f"{index} {a} {b} {self.digest}\n" for index, a, b in rows))
 
     def first(self, draws: int) -> list[Count]:
         """The draws 0 .. draws - 1 in order."""
         return [self.counts[index] for index in range(draws)]
 
-    @staticmethod
-    def _write(path: Path, mode: str, text: str) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if mode == "a" else os.O_TRUNC)
-        try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with os.fdopen(os.open(path, flags, 0o600), mode, encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise VaultError(f"{path} cannot be written ({error.strerror}). Check the space on its disk.") from error
+
+def _set_aside(path: Path) -> None:
+    """Rename an older log with finished draws; remove one without."""
+    try:
+        if path.exists() and path.read_bytes().count(b"\n") > 1:
+            names = (path.with_name(f"{path.name}.{number}") for number in itertools.count(1))
+            path.rename(next(name for name in names if not name.exists()))
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise VaultError(f"{path} cannot be renamed ({error.strerror}). Check its folder.") from error
+
+
+def append_text(path: Path, text: str, keep: int | None = None) -> None:
+    """Append to a file of mode 0600, made with its folder if needed, and flush it to disk.
+
+    `keep` first cuts the file to so many bytes, after a line that a killed process did not finish.
+
+    Raises:
+        VaultError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a", encoding="utf-8") as file:
+            if keep is not None:
+                file.truncate(keep)
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise VaultError(f"{path} cannot be written ({error.strerror}). Check the space on its disk.") from error
 
 
 def calibration_images(data: ImageSet, seed: int) -> torch.Tensor:
@@ -124,7 +162,8 @@ class Workers:
             return torch.stack([self.engines[0].draw(index) for index in indices]).tolist()
         threads = torch.get_num_threads()
         try:
-            with ThreadPoolExecutor(len(self.engines), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            pool = ThreadPoolExecutor(len(self.engines), initializer=torch.set_num_threads, initargs=(1,))
+            with repeatable(), pool:
                 parts = [indices[start :: len(self.engines)] for start in range(len(self.engines))]
                 found = {index: count for part in pool.map(_one_by_one, self.engines, parts) for index, count in part}
         finally:

@@ -1,7 +1,8 @@
 """Cross-checks a certificate empirically: draws around centres on the sphere that it covers.
 
 The bound says that around any centre within eta at most a share 1 - q of the classifiers is above it. Random directions
-are an easy test; the direction of the recovery attack is the one that an attacker would take.
+are an easy test; the direction of the recovery attack is the one that an attacker would take. With a relative sigma the
+sphere is that of the rescaled weights, and the recovery attack, which stays within a plain L2 ball, is left out.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from pueprotect.audit.attacks.recovery import fine_tuned_within
 from pueprotect.certify.certificate import CertificateSettings, draw_engine
 from pueprotect.certify.draws import DrawLog, draw
 from pueprotect.errors import CertificateError
+from pueprotect.learning.draw_engine import deviations
 from pueprotect.learning.models import Classifier
 from pueprotect.learning.training import Schedule, default_epochs
-from pueprotect.learning.weights import trainable
+from pueprotect.learning.weights import distance, trainable
 from pueprotect.release.opened import OpenedRelease
 from pueprotect.release.records import RecipeFigures, Stress
 from pueprotect.runtime import generator
@@ -54,14 +56,17 @@ def stress_test(
     eta, bound = certified[-1].eta, certified[-1].certified_learnability
     assert bound is not None
     centres = {f"random {number}": _direction(model, settings.seed, number) for number in range(1, DIRECTIONS + 1)}
-    if (reached := recovery(model, eta, release, settings.seed, epochs)) is not None:
+    gone: float | None = None
+    reached = None if settings.relative else recovery(model, eta, release, settings.seed, epochs)
+    if reached is not None:
         centres["recovery"] = [there - here.detach() for there, here in zip(reached, trainable(model), strict=True)]
+        gone = distance(reached, trainable(model))
     progress.start("cross-check on the sphere", len(centres) * draws)
     above = {}
     for number, (name, direction) in enumerate(centres.items()):
-        moved = _moved(model, direction, eta)
+        moved = _moved(model, direction, eta, relative=settings.relative)
         log = DrawLog(None, {})
-        engine = draw_engine(moved, release.released, release.test, settings, purpose=f"stress-{number}")
+        engine = draw_engine(moved, release.released, release.test, settings, f"stress-{number}", model)
         draw(engine, log, draws, release.machine)
         above[name] = sum(correct > round(bound * len(release.test)) for correct, _ in log.first(draws))
     limit = int(binom.isf(ALPHA / len(centres), draws, 1 - settings.q))
@@ -71,7 +76,7 @@ def stress_test(
             f"The cross-check contradicts the certificate: of {draws} draws around each centre, {above} are above the "
             f"bound {bound:.1%} at eta {eta:g}; more than {limit} have probability under {ALPHA:g}. Please report it."
         )
-    return Stress(eta=eta, bound=bound, draws=draws, above=above, limit=limit)
+    return Stress(eta=eta, bound=bound, draws=draws, above=above, limit=limit, recovery_distance=gone)
 
 
 def _direction(model: Classifier, seed: int, number: int) -> list[Tensor]:
@@ -80,12 +85,16 @@ def _direction(model: Classifier, seed: int, number: int) -> list[Tensor]:
 
 
 @torch.no_grad()
-def _moved(model: Classifier, direction: list[Tensor], eta: float) -> Classifier:
-    """A copy with weights at distance eta in a direction."""
+def _moved(model: Classifier, direction: list[Tensor], eta: float, *, relative: bool) -> Classifier:
+    """A copy with weights at distance eta in a direction; with `relative` both are of rescaled weights."""
     moved = copy.deepcopy(model)
+    units = deviations(trainable(model), 1.0, relative)
+    if isinstance(units, list):  # a tensor of zeros is not part of the ball
+        direction = [piece * (unit > 0) for piece, unit in zip(direction, units, strict=True)]
     length = torch.stack([piece.double().square().sum() for piece in direction]).sum().sqrt()
-    for parameter, piece in zip(trainable(moved), direction, strict=True):
-        parameter += (piece.double() * (eta / length)).to(parameter.dtype)
+    for number, (parameter, piece) in enumerate(zip(trainable(moved), direction, strict=True)):
+        unit = units[number] if isinstance(units, list) else units
+        parameter += (piece.double() * (eta / length) * unit).to(parameter.dtype)
     return moved
 
 

@@ -19,9 +19,10 @@ from pueprotect.audit.attacks.base import Run
 from pueprotect.certify.draws import Workers, calibration_images
 from pueprotect.errors import InputError
 from pueprotect.learning.data import ImageSet
-from pueprotect.learning.draw_engine import DrawEngine
+from pueprotect.learning.draw_engine import DrawEngine, deviations
 from pueprotect.learning.models import ARCHITECTURES, Classifier, build
-from pueprotect.learning.training import Schedule, train
+from pueprotect.learning.training import Schedule, Sigma, train
+from pueprotect.learning.weights import trainable
 from pueprotect.runtime import SILENT, Progress, child_seed
 
 RECIPES = {
@@ -60,8 +61,11 @@ def needs_sigma(recipe: str) -> bool:
 
 
 def candidates(recipes: tuple[str, ...]) -> int:
-    """The number of networks that are compared on the clean images, early stopping included."""
-    return sum(PROBES if recipe == "weight-noise-early" else 1 for recipe in recipes)
+    """The number of networks that are compared on the clean images.
+
+    Early stopping looks after the first pass and at most PROBES times more.
+    """
+    return sum(PROBES + 1 if recipe == "weight-noise-early" else 1 for recipe in recipes)
 
 
 def starts_from(recipe: str) -> str | None:
@@ -78,6 +82,7 @@ def train_surrogates(
     training: Schedule,
     *,
     seed: int,
+    relative: bool = False,
     start: Classifier | None = None,
     progress: Progress = SILENT,
 ) -> dict[str, Classifier]:
@@ -87,9 +92,10 @@ def train_surrogates(
     optimisation does: plainly first, then under the weight noise.
 
     `data` are released or clean training images. The clean images `test` only decide where `weight-noise-early` stops.
-    `sigma` is the certificate's weight noise. `start` is the surrogate of `starts_from(recipe)` and is not changed;
-    None trains it first. Everything random is a function of `seed`. Progress gets one piece of work for each training.
-    The result also holds surrogates of other recipes that the same training gave.
+    `sigma` is the certificate's weight noise, with `relative` in root mean squares of each tensor. `start` is the
+    surrogate of `starts_from(recipe)` and is not changed; None trains it first. Everything random is a function of
+    `seed`. Progress gets one piece of work for each training. The result also holds surrogates of other recipes that
+    the same training gave.
     """
     if recipe == "pst":
         attack, target = find("pst"), Target(data, arch, training, seed)
@@ -101,8 +107,9 @@ def train_surrogates(
     model = build(arch, data.classes, data.size, seed=seed, purpose=f"surrogate-{family}", device=data.device)
     best: Best | None = None
 
-    def noise(done: float) -> float:
-        return sigma if recipe != "online" or done > 0.3 else 0.0
+    def noise(done: float) -> Sigma:
+        wanted = recipe != "online" or done > 0.3
+        return deviations(trainable(model), sigma, relative) if wanted else 0.0
 
     if recipe == "weight-noise-tuned":
         if start is None:
@@ -111,7 +118,7 @@ def train_surrogates(
         rate = TUNED_RATE * (training.lr or ARCHITECTURES[arch].lr)
         training = replace(training, epochs=TUNED * training.epochs, lr=rate)
     elif family == "weight-noise":
-        best = Best(data, test, sigma, seed, every=max(1, math.ceil(training.epochs / PROBES)))
+        best = Best(data, test, sigma, seed, relative=relative, every=max(1, math.ceil(training.epochs / PROBES)))
     progress.start(f"train the {family} surrogate", training.steps(len(data)))
     train(
         model, data, training, seed=child_seed(seed, family), deviations=None if recipe == "plain" else noise,
@@ -132,7 +139,10 @@ class Best:
     for every network; a network is measured after every `every` passes.
     """
 
-    def __init__(self, data: ImageSet, test: ImageSet, sigma: float, seed: int, every: int) -> None:
+    def __init__(
+        self, data: ImageSet, test: ImageSet, sigma: float, seed: int, every: int, *, relative: bool = False
+    ) -> None:
+        self.relative = relative
         self.data, self.test, self.sigma, self.seed, self.every = data, test, sigma, seed, every
         self.passes, self.score = 0, -1
         self.state: dict[str, Tensor] = {}
@@ -143,8 +153,8 @@ class Best:
         if self.passes % self.every and self.state:
             return
         engine = DrawEngine(
-            model, self.test.images, self.test.labels, calibration_images(self.data, self.seed), sigma=self.sigma,
-            seed=child_seed(self.seed, "early"),
+            model, self.test.images, self.test.labels, calibration_images(self.data, self.seed),
+            sigma=deviations(trainable(model), self.sigma, self.relative), seed=child_seed(self.seed, "early"),
         )  # fmt: skip
         counts = Workers(engine, PROBE_DRAWS).counts(list(range(PROBE_DRAWS)))
         score = statistics.median_low(right for right, _ in counts)

@@ -25,11 +25,23 @@ def certify(
     test: TestImages = None,
     q: Annotated[float, typer.Option(help="Share of classifiers that the bound covers.")] = 0.9,
     sigma: Annotated[
-        str, typer.Option(help="Standard deviation of the weight noise; auto: the largest that informs.")
-    ] = "0.05",
+        str | None,
+        typer.Option(
+            help="Standard deviation of the weight noise; auto: the largest that informs.", show_default="0.05"
+        ),
+    ] = None,
+    relative_sigma: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead of --sigma: in root mean squares of each weight tensor, as is then --eta; auto likewise.",
+            show_default=False,
+        ),
+    ] = None,
     eta: Annotated[str | None, typer.Option(help="L2 radii, comma-separated.", show_default="0.2 .. 1.2 sigma")] = None,
     draws: Annotated[int, typer.Option(help="Classifiers drawn around each surrogate.")] = 1000,
-    alpha: Annotated[float, typer.Option(help="Failure probability of the bound.")] = 0.01,
+    alpha: Annotated[
+        float, typer.Option(help="Failure probability, shared by all certifications of these files.")
+    ] = 0.01,
     joint: Annotated[bool, typer.Option("--joint", help="All radii together hold at alpha, not each alone.")] = False,
     recipe: Annotated[
         str,
@@ -70,7 +82,8 @@ def certify(
     """
     gate(max_learnability, "--max-learnability")
     etas = None if eta is None else numbers(eta, "--eta")
-    wanted = _checked_sigma(sigma, q=q, alpha=alpha, draws=draws, etas=etas or (0.0,))
+    relative = relative_sigma is not None
+    wanted = _checked_sigma(sigma, relative_sigma, q=q, alpha=alpha, draws=draws, etas=etas or (0.0,))
     if epochs is not None and not 0 < epochs <= 10_000:
         raise InputError(f"--epochs {epochs:g} is outside (0, 10000].")
     with at_work(device) as machine:
@@ -83,11 +96,12 @@ def certify(
         release = open_release(folder, vault=vault, test=test, machine=machine)
         certification = Certification(release, seed, epochs, resume)
         recipes = choose_recipes(recipe, release.own)
-        used = informative_sigma(certification) if wanted is None else wanted
+        used = informative_sigma(certification, relative=relative) if wanted is None else wanted
         settings = CertificateSettings(
-            q=q, sigma=used, etas=etas or usual_radii(used), draws=draws, alpha=alpha, joint=joint, seed=seed,
-            precision=precision_on(machine.device.name) if precision == "auto" else precision,
+            q=q, sigma=used, relative=relative, etas=etas or usual_radii(used), draws=draws, alpha=alpha, joint=joint,
+            seed=seed, precision=precision_on(machine.device.name) if precision == "auto" else precision,
         )  # fmt: skip
+        settings, _ = certification.look(settings, recipes)
         if machine.group.leads:
             _announce(settings, automatic=wanted is None)
         found = certify_release(certification, settings, recipes, baseline=baseline, stress=stress)
@@ -100,14 +114,19 @@ def certify(
     return _outcome(found, max_learnability, asked=eta is not None, speak=machine.group.leads)
 
 
-def _checked_sigma(text: str, *, q: float, alpha: float, draws: int, etas: tuple[float, ...]) -> float | None:
-    """The value of --sigma, None for auto, after a check of all figures of the bound."""
+def _checked_sigma(
+    absolute: str | None, relative: str | None, *, q: float, alpha: float, draws: int, etas: tuple[float, ...]
+) -> float | None:
+    """The value of --sigma or --relative-sigma, None for auto, after a check of all figures of the bound."""
     from pueprotect.certify import bounds
 
+    if absolute is not None and relative is not None:
+        raise InputError("--sigma and --relative-sigma exclude each other; give one of them.")
+    option, text = ("--sigma", absolute or "0.05") if relative is None else ("--relative-sigma", relative)
     try:
         sigma = None if text == "auto" else float(text)
     except ValueError as error:
-        raise InputError(f"--sigma {text!r} is not a number; give one such as 0.05, or auto.") from error
+        raise InputError(f"{option} {text!r} is not a number; give one such as 0.05, or auto.") from error
     for eta in etas:
         bounds.check(q=q, sigma=1.0 if sigma is None else sigma, alpha=alpha, draws=draws, eta=eta)
     return sigma
@@ -133,14 +152,20 @@ def _announce(settings: CertificateSettings, *, automatic: bool) -> None:
     from pueprotect.certify.certificate import plan
     from pueprotect.certify.pipeline import SIGMA_KEEPS
 
+    kind = "relative sigma" if settings.relative else "sigma"
     if automatic:
         note(
-            f"sigma {settings.sigma:g}: the largest at which the clean baseline keeps {SIGMA_KEEPS:.0%} of its "
+            f"{kind} {settings.sigma:g}: the largest at which the clean baseline keeps {SIGMA_KEEPS:.0%} of its "
             "accuracy above chance."
+        )
+    if settings.look > 1:
+        note(
+            f"This is certification {settings.look} of these files: they share alpha {settings.alpha:g}, so this one "
+            f"gets {settings.alpha_each:.3g}{' for each radius' if settings.joint else ''}."
         )
     reach = settings.max_eta
     note(
-        f"{settings.draws} draws at sigma {settings.sigma:g}, q {settings.q:g}, alpha {settings.alpha_each:g} reach "
+        f"{settings.draws} draws at {kind} {settings.sigma:g}, q {settings.q:g}, alpha {settings.alpha_each:.3g} reach "
         + (f"eta {reach:.4g} at most." if reach is not None else "no radius; every bound will abstain.")
     )
     for point in plan(settings):
@@ -166,7 +191,7 @@ def _show(found: Certificate) -> None:
     out.print(rows)
     out.print()
     out.print(_surrogates(found))
-    out.print(f"\n{_meaning(found)}\n[dim]{found.data_digest}[/dim]")
+    out.print(f"\n{_meaning(found)}\n{_reach(found)}\n{_level(found)}\n[dim]{found.data_digest}[/dim]")
     if stress := found.stress:
         out.print(
             f"Cross-check: of {stress.draws} draws around each of {len(stress.above)} centres at eta {stress.eta:g}, "
@@ -180,14 +205,34 @@ def _meaning(found: Certificate) -> str:
     """What the bounds say, and what they do not."""
     if all(point.certified_learnability is None for point in found.curve):
         return f"Every bound abstains: {found.draws} draws are too few. Use more --draws, or a smaller --eta."
-    level = f"{1 - (found.alpha_each or found.alpha):.2%} confidence for each radius"
-    level = f"{1 - found.alpha:.0%} confidence for all radii together" if found.joint else level
+    level = f"{100 * (1 - found.alpha):.4g}% confidence for {'all radii together' if found.joint else 'each radius'}"
+    unit = " Here eta and sigma are in root mean squares of each weight tensor." if found.relative else ""
     return (
-        f"With {level}: around any weights within eta of the {found.recipe} surrogate, at least {found.q:.0%} of the "
-        f"classifiers drawn with sigma {found.sigma:g} have at most this accuracy on these {found.holdout_images} "
+        f"With {level}: around any weights within eta of the {found.recipe} surrogate, at least {found.q:.0%} of "
+        f"the classifiers drawn with sigma {found.sigma:g} have at most this accuracy on these {found.holdout_images} "
         f"clean images (population: on their distribution). It is a quantile over {found.draws} random draws near "
         "this surrogate, not a maximum over attackers, which the audit measures. BatchNorm statistics are "
-        "re-estimated for every draw and are not part of the ball."
+        f"re-estimated for every draw and are not part of the ball.{unit}"
+    )
+
+
+def _reach(found: Certificate) -> str:
+    """How far the certificate speaks."""
+    told = (
+        f"How far it speaks: a typical draw lies {found.draw_distance:.3g} (L2) from the surrogate, whose "
+        f"{found.parameters:,} weights have norm {found.weights_norm:.3g}."
+    )
+    if found.recovery_distance is not None:
+        told += f" The recovery attack moved weights by {found.recovery_distance:.3g}."
+    return told
+
+
+def _level(found: Certificate) -> str:
+    """How alpha was shared among the looks."""
+    each = " for each radius" if found.joint else ""
+    return (
+        f"Certification {found.look} of {found.looks} of these files: its alpha is {found.alpha_each:.3g}{each}. All "
+        f"together have spent {found.alpha_spent:.3g}."
     )
 
 

@@ -125,6 +125,16 @@ def native_bf16(device: str) -> bool:
     return any(ask() for ask in asked if ask is not None)
 
 
+def versions(device: str) -> dict[str, str | int | None]:
+    """The software that decides how results round: torch, cuDNN (on a GPU, else None) and this package."""
+    import torch
+
+    from pueprotect.runtime import VERSION
+
+    cudnn = torch.backends.cudnn.version() if device.startswith("cuda") else None
+    return {"torch": torch.__version__, "cudnn": cudnn, "pueprotect": VERSION}
+
+
 def environment(device: Device) -> dict[str, str]:
     """Versions and device, recorded with every result."""
     import numpy

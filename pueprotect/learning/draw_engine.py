@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +13,27 @@ from pueprotect.learning.device import evaluation_batch
 from pueprotect.learning.folding import Folded
 from pueprotect.learning.weights import gaussian, reestimate_batch_norm, trainable
 from pueprotect.runtime import generator
+
+
+@contextmanager
+def repeatable() -> Iterator[None]:
+    """Inside the block results repeat on one device: float32 is not rounded to TF32, and cuDNN does not experiment.
+
+    The settings are those of the process: threads that draw at once are inside one block of the thread that waits.
+    """
+    before, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        with cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+
+
+@torch.no_grad()
+def deviations(parameters: list[Tensor], sigma: float, relative: bool) -> float | list[Tensor]:
+    """The standard deviation of weight noise: `sigma`, or with `relative` sigma root mean squares of each tensor."""
+    return [sigma * parameter.square().mean().sqrt() for parameter in parameters] if relative else sigma
 
 
 class DrawEngine:
@@ -22,14 +45,15 @@ class DrawEngine:
     Noise and sum are float32. With `bf16` the forward pass rounds weights and activations to bfloat16 (autocast), and
     the certificate is for the classifier so rounded. Batch size, threads and device change the rounding inside a
     forward pass, which can change a prediction where two logits nearly tie (see `examples/results/trials.md`).
-    Images are evaluated with BatchNorm folded into the convolutions before it.
+    Images are evaluated with BatchNorm folded into the convolutions before it. On a GPU draws repeat: float32 stays
+    float32 (no TF32), and cuDNN uses deterministic algorithms.
 
     Args:
         model: the centre of the Gaussian; never changed.
         images: (N, 3, H, W) uint8 evaluation images on the model's device.
         labels: (N,) int64.
         calibration: (M, 3, H, W) uint8, the fixed batch; None keeps the model's running statistics.
-        sigma: standard deviation of the weight noise.
+        sigma: standard deviation of the weight noise: one number, or a tensor for each parameter.
         seed: draws are functions of (seed, index).
         batch_size: images for each forward pass; None chooses.
         bf16: evaluate in bfloat16.
@@ -42,7 +66,7 @@ class DrawEngine:
         labels: Tensor,
         calibration: Tensor | None,
         *,
-        sigma: float,
+        sigma: float | list[Tensor],
         seed: int,
         batch_size: int | None = None,
         bf16: bool = False,
@@ -76,7 +100,7 @@ class DrawEngine:
         torch._foreach_add_(noise, self.centre)
         torch._foreach_copy_(self.scratch_parameters, noise)
         if self.calibration is not None:
-            with self.autocast:
+            with repeatable(), self.autocast:
                 reestimate_batch_norm(self.scratch, self.calibration)
         return self.scratch
 
@@ -86,9 +110,9 @@ class DrawEngine:
 
         An image whose logits are not finite has no answer and counts as wrong.
         """
-        self.network(index)
         counts = []
-        with self.autocast:
+        with repeatable(), self.autocast:
+            self.network(index)
             self.folded.refresh()
             for batch, truth in self.batches:
                 logits = self.folded.network(batch.float().div_(255))

@@ -168,7 +168,7 @@ class Point(Record):
         q_shifted: the quantile that the draws must bound, in (0, 1].
         rank: of the order statistic, 1-based; None where the certificate abstains.
         certified_learnability: accuracy on the given test images, in [0, 1]; None where it abstains.
-        draws_needed: the smallest number of draws that does not abstain.
+        draws_needed: the smallest number of draws that does not abstain; where this one abstains, in the next look.
         population: the bound for the distribution of the test images (`bounds.population_plan`), None likewise.
     """
 
@@ -205,6 +205,9 @@ class RecipeFigures(Record):
         surrogate_fit: its accuracy on (a sample of) its training images.
         unanswered: answers lost to logits that were not finite, over all draws.
         screened: whether these are the few draws that chose among recipes; they certify nothing.
+        parameters: number of weights; the dimension of the ball.
+        weights_norm: L2 norm of all weights of the surrogate.
+        draw_distance: L2 distance from the surrogate of a typical draw (root mean square).
     """
 
     recipe: str
@@ -215,6 +218,9 @@ class RecipeFigures(Record):
     unanswered: int = 0
     curve: list[Point]
     screened: bool | None = None
+    parameters: int | None = None
+    weights_norm: float | None = None
+    draw_distance: float | None = None
 
     def at(self, eta: float | None) -> Point | None:
         """The point of the smallest radius that is at least `eta`, as a larger ball contains a smaller one.
@@ -235,6 +241,7 @@ class Stress(Record):
         draws: around each centre.
         above: centre -> how many of its draws exceed the bound; on average at most a share 1 - q.
         limit: more than this many contradict the certificate (one-sided, 0.001 over all centres together).
+        recovery_distance: how far the recovery attack went within eta, in L2; null where it was left out.
     """
 
     eta: float
@@ -242,6 +249,7 @@ class Stress(Record):
     draws: int
     above: dict[str, int]
     limit: int
+    recovery_distance: float | None = None
 
 
 class TestOverlap(Record):
@@ -257,13 +265,20 @@ class Certificate(RecipeFigures):
     """`certificate.json` of a vault and output of `pueprotect certify --json`.
 
     The figures at the top level are those of the most learnable surrogate. `recipes` holds all surrogates and
-    `baseline` the same recipe on the clean originals. Of older certificates the last three are unknown.
+    `baseline` the same recipe on the clean originals. What older certificates lack is null.
 
     Attributes:
+        alpha: failure probability of all looks at these released bytes together; `alpha_each` that of one radius in
+            this look, and `alpha_spent` the sum over all recorded looks.
         surrogate_recipe: the value of --surrogate-recipe: `worst` or one recipe.
         epochs: passes of each surrogate's training.
         looks: how many certifications of these released bytes were recorded, this one included.
         test_overlap: test images that nearly equal training images, if there are any.
+        look: which of them this one is, from 1. A repeat with the same settings keeps its number.
+        relative: whether sigma and eta are in root mean squares of each weight tensor (see `certify.certificate`), or
+            absolute L2 lengths.
+        recovery_distance: how far the recovery attack moved weights in L2: in the cross-check, else the largest that
+            the audit has recorded for these files.
     """
 
     schema_version: Literal[1] = 1
@@ -289,6 +304,10 @@ class Certificate(RecipeFigures):
     epochs: float | None = None
     looks: int | None = None
     test_overlap: TestOverlap | None = None
+    look: int | None = None
+    alpha_spent: float | None = None
+    relative: bool = False
+    recovery_distance: float | None = None
 
 
 class EvidenceKey(Record):

@@ -14,6 +14,8 @@ from pueprotect.learning.models import state_of
 from pueprotect.release.vault import SCHEMA_VERSION, Vault, refuse_other
 from pueprotect.runtime import VERSION
 
+ABOUT = "network"
+
 
 @dataclass(frozen=True)
 class Results:
@@ -55,15 +57,15 @@ class Results:
         result = found.get("result") if found.get("key") == key | self.digests else None
         return result if isinstance(result, dict) else None
 
-    def keep_weights(self, name: str, key: dict[str, Any], model: nn.Module) -> None:
-        """Store a trained network and all that it depends on."""
+    def keep_weights(self, name: str, key: dict[str, Any], model: nn.Module, about: dict[str, Any]) -> None:
+        """Store a trained network, all that it depends on, and `about`: what else is known of it, as JSON."""
         self.path(f"certify/{name}.json").unlink(missing_ok=True)
         state = {key: value.numpy() for key, value in state_of(model).items()}
         self.vault.write_tensors(f"certify/{name}.safetensors", state)
-        self.write(f"certify/{name}.json", key | self.digests)
+        self.write(f"certify/{name}.json", key | self.digests | {ABOUT: about})
 
-    def kept_weights(self, name: str, key: dict[str, Any]) -> dict[str, torch.Tensor] | None:
-        """The weights that `keep_weights` stored; None when there are none.
+    def kept_weights(self, name: str, key: dict[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
+        """The weights that `keep_weights` stored, and what it was told about them; None when there are none.
 
         Raises:
             InputError: they were trained with other settings or data.
@@ -71,8 +73,10 @@ class Results:
         made_for = self.vault.path / f"certify/{name}.json"
         if not made_for.exists():
             return None
-        refuse_other(made_for, self.vault.read_json(f"certify/{name}.json"), key | self.digests)
-        return tensors(self.vault, f"certify/{name}.safetensors")
+        found = self.vault.read_json(f"certify/{name}.json")
+        about = found.pop(ABOUT, {})
+        refuse_other(made_for, found, key | self.digests)
+        return tensors(self.vault, f"certify/{name}.safetensors"), about
 
 
 def tensors(vault: Vault, name: str) -> dict[str, torch.Tensor]:

@@ -4,12 +4,14 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta, binom, norm
 
 from pueprotect.certify import bounds
 from pueprotect.errors import InputError
+from pueprotect.learning.draw_engine import deviations
 
 SIGMA = 0.25
 
@@ -64,6 +66,49 @@ def test_shift_is_an_equality_for_linear_functionals(q: float, ratio: float, sig
     worst_quantile = eta * length + sigma * length * norm.ppf(q)
     bound = sigma * length * norm.isf(bounds.shifted_tail(q, eta, sigma))
     assert bound == pytest.approx(worst_quantile, rel=1e-12, abs=1e-12 * length * sigma)
+
+
+@given(st.floats(0.05, 0.95), st.floats(0.01, 4), st.floats(0.01, 2), st.integers(0, 2**31))
+@settings(max_examples=60, deadline=None)
+def test_with_relative_deviations_the_ball_is_that_of_rescaled_weights(
+    q: float, ratio: float, sigma: float, seed: int
+) -> None:
+    """A(theta) = a.theta again; the three tensors have sizes and root mean squares far apart, the last is zero."""
+    stream = torch.Generator().manual_seed(seed)
+    tensors = [torch.randn(3, 2, generator=stream), 100 * torch.randn(5, generator=stream), torch.zeros(4)]
+    drawn = deviations(tensors, sigma, relative=True)
+    assert isinstance(drawn, list)
+    units = np.concatenate([np.full(t.numel(), float(t.square().mean().sqrt())) for t in tensors])
+    spread = np.concatenate([np.full(t.numel(), float(d)) for t, d in zip(tensors, drawn, strict=True)])
+    a, eta = np.random.default_rng(seed).normal(size=15), ratio * sigma
+    noise = float(np.linalg.norm(a * spread))  # of A over the draws
+    bound = noise * norm.isf(bounds.shifted_tail(q, eta, sigma))
+    # The worst centre of the ball sum_i (u_i / unit_i)^2 <= eta^2 moves along unit_i^2 a_i.
+    worst = eta * units**2 * a / np.linalg.norm(units * a)
+    inside = units > 0
+    assert np.linalg.norm(worst[inside] / units[inside]) == pytest.approx(eta)
+    assert bound == pytest.approx(a @ worst + noise * norm.ppf(q), rel=1e-5, abs=1e-6 * noise)
+    other = np.random.default_rng(seed + 1).normal(size=15)
+    other *= eta / np.linalg.norm(other[inside])
+    assert a @ (units * other) + noise * norm.ppf(q) <= bound * (1 + np.sign(bound) * 1e-5)
+
+
+@given(st.floats(1e-6, 0.9), st.floats(1e-6, 0.4), st.integers(1, 5000))
+@settings(max_examples=50, deadline=None)
+def test_the_parts_of_the_population_bound_add_up_to_alpha(tail: float, alpha: float, candidates: int) -> None:
+    """One part for the draws; by Markov's inequality b / UNLUCKY for the test images of each candidate."""
+    wider, level, limit = bounds.population_plan(tail, alpha, candidates)
+    assert level + candidates * limit / bounds.UNLUCKY == pytest.approx(alpha)
+    assert level == pytest.approx(alpha / 2)
+    assert wider == pytest.approx(tail * (1 - bounds.UNLUCKY))
+
+
+def test_all_looks_together_spend_at_most_alpha() -> None:
+    spent = [bounds.spent(0.05, look) for look in range(1, 10_000)]
+    assert spent == sorted(spent, reverse=True)
+    assert spent[0] == 0.025
+    assert 0.0499 < sum(spent) <= 0.05
+    assert bounds.spent(0.05, 0) == 0.05, "a bound that stands alone"
 
 
 @pytest.mark.parametrize("sampler", ["uniform", "two-valued", "binomial"])

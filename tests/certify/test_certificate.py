@@ -41,6 +41,27 @@ def test_joint_divides_alpha() -> None:
         assert bounds.order_statistic_rank(1000, bounds.shifted_tail(0.9, a.eta, 0.05), 0.0025) == b.rank
 
 
+def test_a_look_gets_its_share_of_alpha() -> None:
+    alone = CertificateSettings(etas=(0.0, 0.02), draws=1000)
+    for look, share in ((1, 2), (2, 6), (5, 30)):
+        looked = dataclasses.replace(alone, look=look)
+        assert looked.alpha_each == pytest.approx(0.01 / share)
+        assert dataclasses.replace(looked, joint=True).alpha_each == pytest.approx(0.01 / share / 2)
+        assert looked.max_eta == bounds.largest_eta(0.9, 0.05, 1000, looked.alpha_each)
+        ranks = [
+            bounds.order_statistic_rank(1000, bounds.shifted_tail(0.9, eta, 0.05), 0.01 / share) for eta in (0, 0.02)
+        ]
+        assert [point.rank for point in plan(looked)] == ranks
+        assert [point.rank for point in curve(range(1000), 1000, looked)] == ranks
+        assert looked.next_look.look == look + 1
+    assert alone.next_look == alone
+    short = dataclasses.replace(alone, draws=50, look=1)
+    needed = curve(range(50), 100, short)[0].draws_needed
+    assert needed is not None
+    assert plan(dataclasses.replace(short, draws=needed, look=2))[0].rank == needed
+    assert plan(dataclasses.replace(short, draws=needed - 1, look=2))[0].rank is None
+
+
 def test_certificate_repeats_and_describes_its_draws() -> None:
     data = noise_images()
     model = build("cnn", 3, 16, seed=1)

@@ -44,15 +44,15 @@ def test_more_draws_add_to_the_stored_ones(engine: DrawEngine, whole: list[tuple
     path = tmp_path / "vault" / "a.draws"
     draw(engine, DrawLog(path, KEY), 13)
     short = path.read_text()
-    again = DrawLog(path, KEY, resume=True)
+    again = DrawLog(path, KEY, images=50, resume=True)
     assert again.missing(34) == list(range(13, 34))
     draw(engine, again, 34)
     assert path.read_text().startswith(short)
-    assert DrawLog(path, KEY, resume=True).first(34) == whole
+    assert DrawLog(path, KEY, images=50, resume=True).first(34) == whole
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.parametrize("cut", [1, 2, 5, 60, 90])
+@pytest.mark.parametrize("cut", [1, 2, 15, 130, 200])
 def test_a_killed_writer_costs_at_most_the_last_line(
     cut: int, engine: DrawEngine, whole: list[tuple[int, int]], tmp_path: Path
 ) -> None:
@@ -60,33 +60,78 @@ def test_a_killed_writer_costs_at_most_the_last_line(
     draw(engine, DrawLog(path, KEY), 34)
     text = path.read_bytes()
     path.write_bytes(text[:-cut])
-    log = DrawLog(path, KEY, resume=True)
+    log = DrawLog(path, KEY, images=50, resume=True)
     assert len(log.missing(34)) == text[-cut - 1 :].count(b"\n") - (cut > 1 and text[-cut - 1 : -cut] == b"\n")
     draw(engine, log, 34)
-    assert DrawLog(path, KEY, resume=True).first(34) == whole
+    assert DrawLog(path, KEY, images=50, resume=True).first(34) == whole
 
 
 def test_a_log_cut_inside_its_header_starts_anew(engine: DrawEngine, tmp_path: Path) -> None:
     path = tmp_path / "a.draws"
     path.write_text(json.dumps(KEY)[:5])
-    draw(engine, DrawLog(path, KEY, resume=True), 3)
-    assert len(DrawLog(path, KEY, resume=True).first(3)) == 3
+    draw(engine, DrawLog(path, KEY, images=50, resume=True), 3)
+    assert len(DrawLog(path, KEY, images=50, resume=True).first(3)) == 3
 
 
 def test_a_log_of_other_settings_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "a.draws"
     DrawLog(path, KEY).add([(0, 1, 0)])
     with pytest.raises(InputError, match=r"a\.draws .*sigma 0\.1 instead of 0\.2.*--resume"):
-        DrawLog(path, KEY | {"sigma": 0.2}, resume=True)
-    assert DrawLog(path, KEY, resume=True).first(1) == [(1, 0)]
+        DrawLog(path, KEY | {"sigma": 0.2}, images=50, resume=True)
+    assert DrawLog(path, KEY, images=50, resume=True).first(1) == [(1, 0)]
     assert DrawLog(path, KEY | {"sigma": 0.2}).missing(1) == [0], "without --resume it is replaced"
 
 
-def test_a_damaged_line_is_named(tmp_path: Path) -> None:
+def written(path: Path, *rows: tuple[int, int, int]) -> None:
+    DrawLog(path, KEY, images=50).add(rows)
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [("1 x 0 {}", "is not a draw"), ("1 2 0", "is not a draw"), ("1 2 0 0123456789ab", "other settings"),
+     ("-1 2 0 {}", "impossible"), ("1 -2 0 {}", "impossible"), ("1 2 -1 {}", "impossible"),
+     ("1 40 11 {}", "impossible for 50"), ("0 2 0 {}", "two results of draw 0")],
+)  # fmt: skip
+def test_a_line_that_no_run_wrote_is_refused(row: str, why: str, tmp_path: Path) -> None:
     path = tmp_path / "a.draws"
-    path.write_text(json.dumps(KEY) + "\n0 1 0\n1 x 0\n")
-    with pytest.raises(VaultError, match="'1 x 0' is not a draw"):
-        DrawLog(path, KEY, resume=True)
+    written(path, (0, 1, 0))
+    line = row.format(DrawLog(None, KEY).digest)
+    with path.open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(VaultError, match=rf"a\.draws.*{why}.*draw again"):
+        DrawLog(path, KEY, images=50, resume=True)
+
+
+def test_the_same_draw_twice_is_one_draw(tmp_path: Path) -> None:
+    path = tmp_path / "a.draws"
+    written(path, (0, 1, 0), (1, 2, 3), (0, 1, 0))
+    assert DrawLog(path, KEY, images=50, resume=True).first(2) == [(1, 0), (2, 3)]
+
+
+def test_runs_that_share_a_file_cannot_mix_their_draws(engine: DrawEngine, tmp_path: Path) -> None:
+    """The second run begins anew while the first one is still drawing."""
+    path = tmp_path / "a.draws"
+    first = DrawLog(path, KEY, images=50)
+    draw(engine, first, 10)
+    second = DrawLog(path, KEY | {"sigma": 0.2}, images=50)
+    draw(engine, second, 10)
+    draw(engine, first, 20)
+    with pytest.raises(VaultError, match="other settings"):
+        DrawLog(path, KEY | {"sigma": 0.2}, images=50, resume=True)
+
+
+def test_a_new_run_leaves_finished_draws_under_another_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.draws"
+    for number in range(3):
+        written(path, (0, number, 0))
+        DrawLog(path, KEY, images=50)  # has no draws and is not kept
+        written(path, (1, number, 0))
+    texts = [(tmp_path / f"a.draws.{number}").read_text().splitlines() for number in range(1, 6)]
+    assert [text[1].split()[:2] for text in texts] == [
+        ["0", "0"], ["1", "0"], ["0", "1"], ["1", "1"], ["0", "2"]
+    ]  # fmt: skip
+    assert DrawLog(tmp_path / "a.draws.1", KEY, images=50, resume=True).first(1) == [(0, 0)]
+    assert len(list(tmp_path.iterdir())) == 6
 
 
 def test_ranks_share_the_draws_and_agree(engine: DrawEngine, whole: list[tuple[int, int]]) -> None:

@@ -1,18 +1,22 @@
+import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from helpers import Release, unix, write_photos
 
-from pueprotect.certify import pipeline
+from pueprotect.audit.attacks.pst import LowPass
+from pueprotect.certify import certificate, pipeline
 from pueprotect.certify.certificate import CertificateSettings
+from pueprotect.certify.looks import LOOKS
 from pueprotect.certify.pipeline import Certification, certify_release, informative_sigma
-from pueprotect.errors import InputError
+from pueprotect.errors import InputError, VaultError
 from pueprotect.learning.data import ImageSet
-from pueprotect.learning.models import build
+from pueprotect.learning.models import build, state_of
 from pueprotect.learning.training import Schedule, train
 from pueprotect.release.opened import OpenedRelease, open_release
-from pueprotect.release.records import TestOverlap
+from pueprotect.release.records import Certificate, TestOverlap
 from pueprotect.release.vault import locked
 
 SETTINGS = CertificateSettings(sigma=0.005, etas=(0.0,), draws=50)
@@ -123,3 +127,171 @@ def test_stored_weights_are_used_only_with_resume_and_for_the_same_settings(
         assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
     with pytest.raises(InputError, match=r"weak\.json .*epochs None instead of 9.*--resume"):
         Certification(certification.release, epochs=9, resume=True).surrogate("weak", 0.01)
+
+
+def test_the_low_pass_stage_of_pst_is_certified_with_its_weights(
+    certification: Certification, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = build("cnn", 3, 16, seed=0)
+    made.prefilter = LowPass(3)
+
+    def trained(recipe: str, arch: str, data: ImageSet, *_: Any, **__: Any) -> Any:
+        made.arch = arch
+        return {recipe: made}
+
+    certification.release.run["surrogate"]["name"] = "cnn"
+    monkeypatch.setattr(pipeline, "train_surrogates", trained)
+    images = certification.release.test.images.float() / 255
+    first = certification.surrogate("pst", 0.01)
+    again = Certification(certification.release, resume=True).surrogate("pst", 0.01)
+    for model in (first, again):
+        torch.testing.assert_close(model.eval()(images), made.eval()(images))
+        assert not torch.allclose(model(images), model.body((images - 0.5) * 4)), "the stage matters"
+    certification.certify("pst", SETTINGS)
+    made.prefilter = LowPass(1)
+    same_weights = Certification(certification.release, resume=True)
+    same_weights._models["pst"] = made
+    with pytest.raises(InputError, match=r"pst\.draws .*lowpass 3 instead of 1"):
+        same_weights.certify("pst", SETTINGS)
+
+
+def test_a_surrogate_that_answers_otherwise_than_stored_is_refused(
+    certification: Certification, trainer: Trainer
+) -> None:
+    certification.surrogate("weak", 0.01)
+    results = certification.release.results
+    about = results.vault.read_json("certify/weak.json")
+    about["network"]["lowpass"] = 2
+    results.vault.write_json("certify/weak.json", about)
+    with pytest.raises(VaultError, match=r"certify/weak\.safetensors .*--resume"):
+        Certification(certification.release, resume=True).surrogate("weak", 0.01)
+
+
+def test_the_network_of_the_optimisation_must_stay_the_one_first_certified(certification: Certification) -> None:
+    release = certification.release
+    first = certification.surrogate("online", 0.01)
+    again = Certification(release).surrogate("online", 0.01)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
+    other = build(first.arch, 3, release.size, seed=5)
+    release.results.vault.write_tensors(
+        "surrogate.safetensors", {name: value.numpy() for name, value in state_of(other).items()}
+    )
+    with pytest.raises(VaultError, match=r"surrogate\.safetensors has changed"):
+        Certification(release).surrogate("online", 0.01)
+
+
+def test_weights_and_draws_of_another_torch_are_not_used_again(
+    certification: Certification, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certification.certify("weak", SETTINGS)
+    monkeypatch.setattr(torch, "__version__", "9.9")
+    for again in (Certification(certification.release, resume=True), certification):
+        again.resume = True
+        with pytest.raises(InputError, match=r"weak\.(json|draws) .*torch .* instead of '9\.9'"):
+            again.certify("weak", SETTINGS)
+
+
+def test_every_certification_of_the_same_bytes_is_a_look(certification: Certification, trainer: Trainer) -> None:
+    def certified(**wanted: Any) -> Certificate:
+        again = Certification(certification.release, seed=wanted.get("seed", 0), resume=wanted.pop("resume", False))
+        return certify_release(again, replace(SETTINGS, draws=80, **wanted), ("good",))
+
+    first = certified()
+    assert (first.look, first.looks, first.alpha_each, first.alpha_spent) == (1, 1, 0.005, 0.005)
+    assert first.max_eta == replace(SETTINGS, draws=80, look=1).max_eta
+    assert (first.surrogate_recipe, first.epochs) == ("good", certification.passes())
+    assert first.recovery_distance is None
+    results = certification.release.results
+    moved = {"key": results.digests, "result": {"details": {"distance": {"eta 5": 1.5}}}}
+    results.write("audit/recovery-cnn.json", moved)
+    other = certified(q=0.8)
+    assert other.recovery_distance == 1.5
+    assert (other.look, other.looks, other.alpha_each) == (2, 2, 0.01 / 6)
+    repeat = certified()
+    assert (repeat.look, repeat.looks) == (1, 2), "without --resume too: the same result, and the count stays"
+    assert repeat.curve == first.curve
+    assert certified(seed=1).look == 3
+    assert certified(seed=1, resume=True, q=0.7).look == 4
+    expected, _ = certification.look(replace(SETTINGS, draws=80), ("good",))
+    assert expected.look == 1
+    expected, _ = certification.look(replace(SETTINGS, draws=90), ("good",))
+    assert expected.look == 5
+    rows = (certification.release.results.vault.path / LOOKS).read_text().splitlines()
+    assert len(rows) == 4
+    assert {json.loads(row)["data_digest"] for row in rows} == {certification.release.digest}
+
+
+def test_another_surrogate_under_the_same_settings_is_another_look(
+    certification: Certification, trainer: Trainer
+) -> None:
+    """Training need not repeat bit by bit on a GPU."""
+    assert certify_release(certification, SETTINGS, ("good",)).look == 1
+    changed = Certification(certification.release)
+    model = changed.surrogate("good", SETTINGS.sigma)
+    with torch.no_grad():
+        next(model.parameters()).add_(1e-4)
+    assert certify_release(changed, SETTINGS, ("good",)).look == 2
+
+
+def test_a_run_killed_before_its_draws_are_finished_is_no_look(
+    certification: Certification, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "certify", killed)
+        with pytest.raises(KeyboardInterrupt):
+            certify_release(certification, SETTINGS, ("good",))
+    assert certify_release(certification, SETTINGS, ("good",)).look == 1
+
+
+def test_all_that_was_chosen_on_the_clean_images_is_counted(
+    certification: Certification, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = certification.release.run["self_check"]
+    for attempts, factor in ((0, 1), (1, 2), (3, 12)):
+        run["attempts"] = [0.3] * attempts
+        assert certification.candidates(("good", "weak")) == 2 * factor
+    run["attempts"] = [0.3]
+    monkeypatch.setattr(pipeline, "SIGMA_HALVINGS", 3)
+    monkeypatch.setattr(certification, "surrogate", lambda *_, **__: build("resnet8", 3, 16, seed=0))
+    informative_sigma(certification, relative=True)
+    assert certification.candidates(("good",)) == 2 * 2**3
+    seen: list[int] = []
+
+    def counted(*_: Any, candidates: int, **__: Any) -> None:
+        seen.append(candidates)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "certify", counted)
+    with pytest.raises(KeyboardInterrupt):
+        certify_release(certification, SETTINGS, ("good",))
+    assert seen == [16]
+
+
+def test_screening_draws_are_none_of_those_that_certify(
+    certification: Certification, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds: dict[str, set[int]] = {}
+    whole = certificate.DrawEngine
+
+    def spy(*args: Any, seed: int, **more: Any) -> Any:
+        seeds.setdefault("screen" if "screening" in state else "certify", set()).add(seed)
+        return whole(*args, seed=seed, **more)
+
+    state: set[str] = set()
+    screen = Certification.screen
+
+    def screening(self: Certification, *args: Any) -> Any:
+        state.add("screening")
+        try:
+            return screen(self, *args)
+        finally:
+            state.clear()
+
+    monkeypatch.setattr(certificate, "DrawEngine", spy)
+    monkeypatch.setattr(Certification, "screen", screening)
+    certify_release(certification, SETTINGS, ("weak", "good"))
+    assert len(seeds["screen"]) == len(seeds["certify"]) == 1
+    assert seeds["screen"] != seeds["certify"]

@@ -1,3 +1,4 @@
+import copy
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,7 @@ from pueprotect.certify.stress import stress_test
 from pueprotect.errors import CertificateError
 from pueprotect.learning.data import ImageSet
 from pueprotect.learning.device import HERE
+from pueprotect.learning.draw_engine import DrawEngine, deviations
 from pueprotect.learning.models import Classifier, build
 from pueprotect.learning.training import Schedule, train
 from pueprotect.learning.weights import trainable, weights_digest
@@ -60,6 +62,8 @@ def test_an_honest_bound_holds_on_the_sphere(
     assert seen == [0.01]
     assert set(found.above) == {"random 1", "random 2", "random 3", "random 4", "recovery"}
     assert max(found.above.values()) <= found.limit < 60
+    moved = sum(parameter.numel() for parameter in trainable(model)) ** 0.5 * 1e-4
+    assert found.recovery_distance == pytest.approx(moved, rel=1e-2)
     assert weights_digest(model) == before
 
 
@@ -70,12 +74,49 @@ def test_a_false_bound_is_an_error(model: Classifier, opened: Any, certificate: 
 
 
 def test_centres_are_on_the_sphere(model: Classifier) -> None:
-    moved = stress._moved(model, stress._direction(model, 0, 1), 0.7)
+    moved = stress._moved(model, stress._direction(model, 0, 1), 0.7, relative=False)
     steps = [a - b for a, b in zip(trainable(moved), trainable(model), strict=True)]
     length = torch.cat([step.detach().flatten() for step in steps]).double().norm()
     assert float(length) == pytest.approx(0.7, rel=1e-5)
     other = stress._direction(model, 0, 2)
     assert not torch.equal(other[0], stress._direction(model, 0, 1)[0])
+
+
+def test_relative_centres_are_on_the_sphere_of_rescaled_weights(model: Classifier) -> None:
+    flat = copy.deepcopy(model)
+    with torch.no_grad():
+        trainable(flat)[1].zero_()
+    moved = stress._moved(flat, stress._direction(flat, 0, 1), 0.7, relative=True)
+    total = 0.0
+    for there, here in zip(trainable(moved), trainable(flat), strict=True):
+        unit = float(here.detach().square().mean().sqrt())
+        step = (there - here).detach().double()
+        assert unit > 0 or not step.any(), "a tensor of zeros is not part of the ball"
+        total += float((step / (unit or 1.0)).square().sum())
+    assert total**0.5 == pytest.approx(0.7, rel=1e-4)
+
+
+def test_a_relative_bound_is_checked_with_the_noise_of_the_certificate(
+    model: Classifier, data: ImageSet, opened: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Around another centre the deviations stay those of the surrogate, and the recovery attack is left out."""
+    relative = CertificateSettings(sigma=0.1, relative=True, etas=(0.0, 0.05), draws=300)
+    found = certify(model, "plain", data, data, relative)
+    monkeypatch.setattr(stress, "recovery", lambda *_: pytest.fail("within another ball"))
+    used: list[Any] = []
+
+    class Spy(DrawEngine):
+        def __init__(self, *args: Any, sigma: Any, **more: Any) -> None:
+            used.append(sigma)
+            super().__init__(*args, sigma=sigma, **more)
+
+    monkeypatch.setattr("pueprotect.certify.certificate.DrawEngine", Spy)
+    checked = stress_test(model, found, relative, opened, None, draws=40)
+    assert checked is not None
+    assert checked.recovery_distance is None
+    assert set(checked.above) == {"random 1", "random 2", "random 3", "random 4"}
+    wanted = [float(deviation) for deviation in deviations(trainable(model), 0.1, relative=True)]  # type: ignore[union-attr]
+    assert [[float(deviation) for deviation in sigma] for sigma in used] == [wanted] * 4
 
 
 def test_there_is_no_cross_check_where_every_radius_abstains(model: Classifier, data: ImageSet, opened: Any) -> None:

@@ -1,7 +1,11 @@
+from typing import Any
+
 import pytest
 import torch
 
+from pueprotect.certify.draws import Workers
 from pueprotect.certify.surrogates import (
+    PROBE_DRAWS,
     PROBES,
     RECIPES,
     WORST,
@@ -12,6 +16,7 @@ from pueprotect.certify.surrogates import (
     train_surrogates,
 )
 from pueprotect.errors import InputError
+from pueprotect.learning import training
 from pueprotect.learning.data import ImageSet
 from pueprotect.learning.models import build
 from pueprotect.learning.training import Schedule, train
@@ -108,7 +113,37 @@ def test_early_stopping_keeps_the_best_network_that_it_measured() -> None:
 
 def test_candidates_counts_every_network_that_was_compared() -> None:
     assert candidates(("plain",)) == 1
-    assert candidates(WORST) == len(WORST) - 1 + PROBES
+    assert candidates(WORST) == len(WORST) - 1 + PROBES + 1
+
+
+@pytest.mark.parametrize("passes", [1, 7, 9.5, 20, 20.5, 25])
+def test_early_stopping_looks_no_more_often_than_candidates_counts(
+    passes: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[int] = []
+    monkeypatch.setattr(Workers, "counts", lambda *_: measured.append(1) or [[len(measured), 0]] * PROBE_DRAWS)
+    data = images()
+    train_surrogates("weight-noise-early", "cnn", data, data, 0.05, Schedule(epochs=passes), seed=0)
+    assert 1 <= len(measured) <= candidates(("weight-noise-early",))
+    if passes == 20:
+        assert len(measured) == candidates(("weight-noise-early",))
+
+
+def test_relative_noise_follows_the_size_of_each_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    whole = training.noised
+
+    def spy(parameters: Any, noise: Any, stream: Any) -> Any:
+        seen.append(([float(p.detach().square().mean().sqrt()) for p in parameters], noise))
+        return whole(parameters, noise, stream)
+
+    monkeypatch.setattr(training, "noised", spy)
+    data = images()
+    for recipe in ("weight-noise", "weight-noise-tuned", "online"):
+        train_surrogates(recipe, "cnn", data, data, 0.2, Schedule(epochs=8), seed=0, relative=True)
+    assert len(seen) > 10
+    for sizes, noise in seen:
+        assert [float(deviation) for deviation in noise] == pytest.approx([0.2 * size for size in sizes])
 
 
 def test_worst_means_every_recipe_except_pst() -> None:

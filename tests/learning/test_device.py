@@ -6,7 +6,15 @@ import torch
 from pueprotect import __version__
 from pueprotect.errors import PlatformError
 from pueprotect.learning import device as module
-from pueprotect.learning.device import at_once, choose_device, device_name, environment, evaluation_batch, native_bf16
+from pueprotect.learning.device import (
+    at_once,
+    choose_device,
+    device_name,
+    environment,
+    evaluation_batch,
+    native_bf16,
+    versions,
+)  # fmt: skip
 
 
 def gpus(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,3 +82,9 @@ def test_the_environment_names_versions_and_the_device() -> None:
     assert found["device_name"] == device_name("cpu") != ""
     assert found["threads"] == str(torch.get_num_threads())
     assert all(isinstance(value, str) for value in found.values()), "plain values for JSON"
+
+
+def test_versions_name_cudnn_only_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91002)
+    assert versions("cpu") == {"torch": torch.__version__, "cudnn": None, "pueprotect": __version__}
+    assert versions("cuda:0")["cudnn"] == 91002

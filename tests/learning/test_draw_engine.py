@@ -4,8 +4,10 @@ import pytest
 import torch
 from helpers import random_batch
 
-from pueprotect.learning.draw_engine import DrawEngine
+from pueprotect.certify.draws import Workers
+from pueprotect.learning.draw_engine import DrawEngine, deviations
 from pueprotect.learning.models import build
+from pueprotect.learning.weights import trainable
 from pueprotect.runtime import generator
 
 
@@ -76,6 +78,65 @@ def test_batch_size_changes_at_most_one_prediction_in_ten_thousand() -> None:
         engine = DrawEngine(model, images, labels, None, sigma=0.1, seed=0, batch_size=batch_size)
         counts.append(torch.stack([engine.draw(index)[0] for index in range(50)]))
     assert all(int((counts[0] - other).abs().sum()) <= 1 for other in counts[1:])
+
+
+def test_each_tensor_can_have_a_deviation_of_its_own() -> None:
+    images, labels = random_batch()
+    model = build("cnn", 4, 16, seed=3)
+    parameters = trainable(model)
+    unit = deviations(parameters, 0.1, relative=True)
+    assert isinstance(unit, list)
+    engine = DrawEngine(model, images, labels, None, sigma=unit, seed=2)
+    one = DrawEngine(model, images, labels, None, sigma=1.0, seed=2)
+    network = engine.network(4)
+    for drawn, direction, centre in zip(
+        trainable(network),
+        trainable(one.network(4)),
+        parameters,
+        strict=True,  # type: ignore[arg-type]
+    ):
+        noise = direction - centre
+        torch.testing.assert_close(
+            drawn - centre, noise * 0.1 * centre.norm() / centre.numel() ** 0.5, atol=1e-6, rtol=1e-4
+        )
+        if float(centre.detach().norm()) == 0:
+            assert torch.equal(drawn, centre)
+    assert deviations(parameters, 0.1, relative=False) == 0.1
+
+
+def test_draws_are_not_rounded_to_tf32_and_the_settings_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read inside a draw, while BatchNorm is re-estimated and while images are answered."""
+    images, labels = random_batch()
+    model = build("resnet8", 4, 16, seed=3)
+    seen: list[tuple[bool, ...]] = []
+
+    class Spy(torch.nn.Module):
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            seen.append(flags())
+            return inputs
+
+    def flags() -> tuple[bool, ...]:
+        cudnn = torch.backends.cudnn
+        return torch.backends.cuda.matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, not cudnn.deterministic
+
+    model.prefilter = Spy()
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.benchmark = True
+    before = flags()
+    try:
+        assert before == (True,) * 4
+        for threads in (1, 3):
+            monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+            engine = DrawEngine(model, images, labels, images[:8], sigma=0.1, seed=0)
+            workers = Workers(engine, 6)
+            seen.clear()
+            engine.network(0)
+            engine.draw(0)
+            workers.counts(list(range(6)))
+            assert len(seen) >= 1 + 2 * 7
+            assert set(seen) == {(False,) * 4}
+            assert flags() == before
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.benchmark = False
 
 
 def test_non_finite_logits_count_as_wrong() -> None:

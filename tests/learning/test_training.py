@@ -7,6 +7,7 @@ from pueprotect.learning import training
 from pueprotect.learning.data import ImageSet
 from pueprotect.learning.models import build
 from pueprotect.learning.training import Schedule, Trainer, accuracy, batches, count_correct, default_epochs, train
+from pueprotect.learning.weights import clone
 
 
 def test_small_sets_are_trained_longer_up_to_a_limit() -> None:
@@ -91,6 +92,22 @@ def test_accuracy_counts_every_image_whatever_the_batch() -> None:
     assert accuracy(model, data) == plain / 61
 
 
+def test_accuracy_is_that_of_the_network_in_evaluation_mode() -> None:
+    """After a training step a network is in training mode, where BatchNorm mixes the images of a batch."""
+    data = stripes(61)
+    model = build("resnet8", 2, 16, seed=0)
+    train(model, data, Schedule(epochs=1), seed=0)
+    wanted, state = int(count_correct(model.eval(), data)), clone(model)
+    with torch.no_grad():
+        model.train()
+        mixed = int((model(data.images.float().div(255)).argmax(1) == data.labels).sum())
+    assert mixed != wanted, "the mode matters here"
+    model.load_state_dict(state)
+    assert int(count_correct(model.train(), data)) == wanted
+    assert accuracy(model.train(), data) == wanted / 61
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
 def test_every_pass_shows_every_image_once() -> None:
     plan = batches(10, 16, torch.Generator().manual_seed(0), "cpu", batch_size=4)
     for _ in range(3):
@@ -136,6 +153,27 @@ def test_noisy_gradients_are_averaged_and_applied_to_clean_weights(second: float
     for mine, start, gradient in zip(model.parameters(), before, total, strict=True):
         # Nesterov's first step moves by lr x gradient x (1 + momentum).
         torch.testing.assert_close(mine.detach(), start - 0.19 * gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_each_negative_deviation_mirrors_the_draw_before_it() -> None:
+    model = build("cnn", 2, 16, seed=0)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    seen: list[torch.Tensor] = []
+
+    def look(*_: object) -> None:
+        steps = [a.detach() - b for a, b in zip(model.parameters(), before, strict=True)]
+        seen.append(torch.cat([step.flatten() for step in steps]))
+
+    model.register_forward_pre_hook(look)
+    Trainer(model, Schedule(), 10).step(
+        torch.rand(4, 3, 16, 16), torch.arange(4) % 2, deviations=[0.02, -0.02, 0.03, -0.03], stream=stream(5)
+    )
+    first, mirrored, second, again = seen
+    torch.testing.assert_close(mirrored, -first, atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(again, -second, atol=1e-6, rtol=1e-4)
+    assert float(first.std()) == pytest.approx(0.02, rel=0.02)
+    assert float(second.std()) == pytest.approx(0.03, rel=0.02)
+    assert abs(float(torch.corrcoef(torch.stack([first, second]))[0, 1])) < 0.05, "a draw of its own"
 
 
 def test_learning_rate_rises_and_falls_to_zero() -> None:

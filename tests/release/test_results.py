@@ -32,9 +32,11 @@ def test_weights_are_kept_bit_by_bit_and_refused_for_other_settings(release: Rel
     key: dict[str, Any] = {"recipe": "plain", "seed": 0}
     assert results.kept_weights("plain", key) is None
     model = build("cnn", 3, 16, seed=1)
-    results.keep_weights("plain", key, model)
-    kept = results.kept_weights("plain", key)
-    assert kept is not None
+    results.keep_weights("plain", key, model, {"correct": 3})
+    found = results.kept_weights("plain", key)
+    assert found is not None
+    kept, about = found
+    assert about == {"correct": 3}
     assert kept.keys() == model.state_dict().keys()
     assert all(torch.equal(value, kept[name]) for name, value in model.state_dict().items())
     assert tensors(results.vault, "certify/plain.safetensors").keys() == kept.keys()

@@ -54,7 +54,7 @@ def test_protection_certificate_audit_and_gate_agree_on_real_photographs(photos:
     assert audit["clean_accuracy"] > 0.55  # type: ignore[operator]
     assert audit["worst"]["accuracy"] < audit["clean_accuracy"] - 0.2  # type: ignore[index,operator]
 
-    words = ("--draws", "50", "--eta", "0", "--surrogate-recipe", "online", "--baseline", "--epochs", "15")
+    words = ("--draws", "60", "--eta", "0", "--surrogate-recipe", "online", "--baseline", "--epochs", "15")
     certificate = call("certify", out, "--test", photos / "test", *words)
     protected = certificate["curve"][0]["certified_learnability"]  # type: ignore[index]
     baseline = certificate["baseline"]["curve"][0]["certified_learnability"]  # type: ignore[index]

@@ -55,7 +55,8 @@ def _curve_fault(figures: RecipeFigures, q: float, sigma: float) -> str | None:
 def record_fault(name: str, found: AuditRecord) -> str | None:
     """Why the file `name` cannot be the record of this attack; None where it can."""
     key, result = found.key, found.result
-    if name.rpartition("/")[2] != f"{key.attack}-{key.arch}.json":
+    usual = f"{key.attack}-{key.arch}.json"
+    if name.rpartition("/")[2] not in (usual, *([f"holdout-{usual}"] if key.attack == CLEAN_LINE else [])):
         return f"it holds the result of {key.attack} ({key.arch})"
     if key.attack != CLEAN_LINE and (result.attack, result.arch) != (key.attack, key.arch):
         return f"its key is for {key.attack} ({key.arch}), its result of {result.attack} ({result.arch})"

@@ -17,6 +17,8 @@ from pueprotect.release.digests import Verification, data_digest, digest_files, 
 from pueprotect.release.records import CLEAN_LINE, AuditRecord, AuditRow, Certificate, ManifestRow
 from pueprotect.release.vault import CERTIFICATE, MANIFEST, RUN, SCHEMA_VERSION, Vault, default_vault
 
+LOOKS = "looks.jsonl"  # where `certify` counts the certifications of a release
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -137,7 +139,7 @@ def evidence_files(vault: Path) -> list[str]:
 
     Networks and the noise are left out: no figure is read from them, and where a check runs they need not be.
     """
-    names = [name for name in (RUN, MANIFEST, CERTIFICATE) if (vault / name).is_file()]
+    names = [name for name in (RUN, MANIFEST, CERTIFICATE, LOOKS) if (vault / name).is_file()]
     behind = sorted(
         path.relative_to(vault).as_posix()
         for path in (vault / "certify").rglob("*")

@@ -47,6 +47,10 @@ class CertifyRules(_Section):
         description="L2 radius of the bound, by default the largest recorded, which must be at least a fifth of sigma: "
         "0 or more",
     )
+    relative: bool = Field(
+        default=False,
+        description="whether eta and sigma are in root mean squares of each weight tensor, or absolute: true or false",
+    )
     alpha: float = Field(
         default=0.01, gt=0, lt=0.5, description="largest failure probability that counts: a number between 0 and 0.5"
     )

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 SMALLEST_RADIUS = 0.2  # of sigma: the smallest radius that `certify` takes by itself
 FEW_IMAGES, FEW_PER_CLASS = 500, 20
 OTHER_TEST = ("--test", "CLEAN_IMAGES")
+LESS_NOISE = ("--sigma", "auto")
 OWN_FLAGS = {
     "test-overlap": Flag("Test images are among the released ones.", "Give others with --test."),
     "incomplete-record": Flag("Chance or the number of test images is not recorded.", "Run the audit again."),
@@ -31,11 +32,11 @@ OWN_FLAGS = {
 
 # Flags that void a figure, each with options of the command that cures it.
 OF_CERTIFICATE: dict[str, tuple[str, ...]] = {
-    "weak-baseline": ("--sigma", "auto"),
+    "weak-baseline": LESS_NOISE,
     "small-holdout": OTHER_TEST,
     "surrogate-unfitted": (),
     "bound-at-chance": OTHER_TEST,
-    "unanswered-draws": ("--sigma", "auto"),
+    "unanswered-draws": LESS_NOISE,
     "test-overlap": OTHER_TEST,
 }
 OF_AUDIT: dict[str, tuple[str, ...]] = {
@@ -108,7 +109,7 @@ def certificate_conditions(rules: CertifyRules, found: Certificate, *, own: bool
     if rules.min_draws is not None:
         yield reaches("certify.min_draws", found.draws, rules.min_draws, "draws behind the bound:")
     if rules.max_sigma is not None:
-        cure = ("--sigma", f"{rules.max_sigma:g}")
+        cure = (_sigma(rules), f"{rules.max_sigma:g}")
         yield stays_below("certify.max_sigma", found.sigma, rules.max_sigma, "sigma of the weight noise:", cure)
     if rules.min_test_images is not None:
         images = found.holdout_images
@@ -116,8 +117,14 @@ def certificate_conditions(rules: CertifyRules, found: Certificate, *, own: bool
     for flag, remedy in OF_CERTIFICATE.items():
         if flag in found.flags:
             again = ("--epochs", f"{2 * found.epochs:g}") if flag == "surrogate-unfitted" and found.epochs else remedy
+            again = (_sigma(rules), "auto") if remedy == LESS_NOISE else again
             text = _text(CERTIFICATE_FLAGS.get(flag) or OWN_FLAGS[flag])
             yield Condition(f"certify.flags.{flag}", False, text, cure=again)
+
+
+def _sigma(rules: CertifyRules) -> str:
+    """The option that sets the weight noise in the units of the policy."""
+    return "--relative-sigma" if rules.relative else "--sigma"
 
 
 def _baseline(rules: CertifyRules, found: Certificate, own: bool) -> Condition:
@@ -136,7 +143,7 @@ def _baseline(rules: CertifyRules, found: Certificate, own: bool) -> Condition:
     if bound > floor:
         return Condition(rule, True, reason + f"above {floor:.1%}", bound, floor, "at least")
     reason += f"not above {floor:.1%}, so unprotected images would pass too; use less weight noise or a lower limit"
-    return Condition(rule, False, reason, bound, floor, "at least", ("--sigma", "auto"))
+    return Condition(rule, False, reason, bound, floor, "at least", (_sigma(rules), "auto"))
 
 
 def audit_conditions(rules: AuditRules, evidence: Evidence) -> Iterator[Condition]:
@@ -162,13 +169,15 @@ def audit_conditions(rules: AuditRules, evidence: Evidence) -> Iterator[Conditio
 
 
 def _clean_line(rules: AuditRules, evidence: Evidence) -> Iterator[Condition]:
-    """Training on the clean originals must end above every limit on accuracy, or unprotected images would pass."""
-    given = (rules.limits_of(name).get("max_accuracy") for name in evidence.rows_by_attack)
-    limits = [limit for limit in given if limit is not None]
-    known = [line.result.accuracy for line in evidence.clean_lines if line.result.accuracy is not None]
-    if not limits or not known:  # without a clean line a flag is raised
+    """Training on the clean originals must end above the limit of each attack, or unprotected images would pass."""
+    pairs = []
+    for record in evidence.fresh:
+        limit, line = rules.limits_of(record.key.attack).get("max_accuracy"), evidence.clean_line(record)
+        if limit is not None and line is not None and line.result.accuracy is not None:
+            pairs.append((line.result.accuracy, limit))
+    if not pairs:  # without a clean line a flag is raised
         return
-    clean, limit = min(known), max(limits)
+    clean, limit = min(pairs, key=lambda pair: pair[0] - pair[1])
     reason = f"plain training on the clean originals reaches {clean:.1%}, "
     if clean > limit:
         yield Condition("audit.clean_line", True, reason + f"above {limit:.1%}", clean, limit, "at least")
@@ -185,8 +194,9 @@ class _Doubt:
 
 
 def _doubts(evidence: Evidence) -> dict[str, _Doubt]:
-    """The raised flags that void figures; those of one attack end in its name."""
+    """The raised flags that void figures by their rules; those that concern some attacks alone end in their names."""
     found: dict[str, _Doubt] = {}
+    concerned: dict[str, dict[str, tuple[str, ...] | None]] = {}  # flag -> attack -> cure
     classes = len(evidence.run.get("classes", ()))
     for (attack, _), runs in evidence.runs.items():
         lines = [line for record in runs if (line := evidence.clean_line(record)) and not line.result.failed]
@@ -196,13 +206,19 @@ def _doubts(evidence: Evidence) -> dict[str, _Doubt]:
         for flag in _of_figures(runs, clean, classes):
             cure = OF_AUDIT[flag] or (_longer(evidence.clean_lines) if clean else ())
             curable = evidence.own or flag != "no-clean-line"
-            found.setdefault(flag, _Doubt(flag, cure if curable else None, []))
+            concerned.setdefault(flag, {})[attack] = cure if curable else None
         failed = ["failed"] if row.failed and not {"failed", "diverged"} & set(row.flags) else []
         for flag in (*row.flags, *failed):
             if flag in OF_ATTACK:
                 again = _longer(runs) if flag == "under-trained" else ("--seed", str(runs[-1].key.seed + 1))
                 doubt = found.setdefault(f"{flag}.{attack}", _Doubt(flag, ("--attack", attack, *again), []))
                 doubt.concerned.append(_name(runs[0]))
+    for flag, cures in concerned.items():
+        everywhere = cures.keys() == evidence.rows_by_attack.keys()
+        rules = (
+            {"": next(iter(cures.values()))} if everywhere else {f".{attack}": cure for attack, cure in cures.items()}
+        )
+        found |= {flag + attack: _Doubt(flag, cure, []) for attack, cure in rules.items()}
     return found
 
 

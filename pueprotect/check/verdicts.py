@@ -201,6 +201,7 @@ def _certify_options(rules: CertifyRules, found: Certificate | None, own: bool) 
     options += ["--alpha", f"{rules.alpha:g}"] if rules.alpha != usual["alpha"].default else []
     options += ["--surrogate-recipe", rules.recipe] if rules.recipe != WORST else []
     options += ["--draws", str(draws)] if draws else []
+    options += ["--relative-sigma", "auto"] if rules.relative else []
     return options + (["--baseline"] if own else [])
 
 
@@ -214,6 +215,9 @@ def _not_counting(rules: CertifyRules, found: Certificate | None, digest: str) -
         return f"the certificate covers q {found.q:g} of the classifiers, the policy asks for {rules.q:g}"
     if found.alpha > rules.alpha:
         return f"the certificate may fail with probability {found.alpha:g}, the policy allows {rules.alpha:g}"
+    if (relative := bool(getattr(found, "relative", False))) != rules.relative:
+        kinds = {True: "relative to the weights", False: "absolute"}
+        return f"the certificate's radii are {kinds[relative]}, the policy's {kinds[rules.relative]}"
     if found.at(rules.eta) is None:
         return f"the certificate does not reach eta {rules.eta:g}"
     return None

@@ -255,6 +255,7 @@ TABLE: list[tuple[str, Callable[[Attempt], object], int, str]] = [
     ("larger alpha", lambda a: a.certified(alpha=0.4), 3, "may fail with probability 0.4"),
     ("smaller q", lambda a: a.certified(q=0.5), 3, "covers q 0.5 of the classifiers, the policy asks for 0.9"),
     ("smaller eta", lambda a: a.certified(etas=(0.0, 0.02)), 3, "does not reach eta 0.03"),
+    ("radius in other units", lambda a: a.certified(relative=True), 3, "radii are relative to the weights"),
     ("no radius at all", lambda a: (a.certified(etas=(0.0,)), a.says("eta: 0.03, ", "")), 3,
      "largest radius of the certificate: 0, at least 0.01"),
     ("too many looks", lambda a: a.certified(looks=11), 3, "may be luck): 11, the limit 10"),

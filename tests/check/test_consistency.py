@@ -45,6 +45,8 @@ def test_unusual_settings_are_possible(wanted: dict[str, Any], recorded: Recorde
         (NAME, audited(), None),
         ("audit/seed-3/pst-cnn.json", audited(), None),
         ("audit/clean-line-cnn.json", audited("clean-line", attack="standard"), None),
+        ("audit/holdout-clean-line-cnn.json", audited("clean-line", attack="standard"), None),
+        ("audit/holdout-pst-cnn.json", audited(), "it holds the result of pst (cnn)"),
         ("audit/pst-resnet8.json", audited(), "it holds the result of pst (cnn)"),
         (NAME, audited(arch="resnet8"), "its result of pst (resnet8)"),
         (NAME, audited(attack="standard"), "its result of standard (cnn)"),

@@ -58,8 +58,9 @@ def test_all_seeds_are_read_in_order(evidence: RecordedRelease) -> None:
     assert [record.key.seed for record in found.runs["pst", "resnet8"]] == [0, 1, 2, 10]
     assert [row.accuracy for row in found.rows_by_attack["pst"]] == [0.45, 0.4, 0.5, 0.6]
     assert len(found.runs["standard", "resnet8"]) == 1
+    (evidence.vault / "looks.jsonl").write_text("{}\n")
     names = evidence_files(evidence.vault)
-    assert names[:3] == ["run.json", "manifest.jsonl", "certificate.json"]
+    assert names[:4] == ["run.json", "manifest.jsonl", "certificate.json", "looks.jsonl"]
     assert [name for name in names if "/seed-" in name] == [f"audit/seed-{n}/pst-resnet8.json" for n in (1, 2, 10)]
 
 

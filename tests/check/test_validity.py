@@ -1,8 +1,9 @@
+import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from helpers import RecordedRelease
+from helpers import FIGURES, RecordedRelease
 
 from pueprotect.audit import flags as audit_flags
 from pueprotect.certify import flags as certify_flags
@@ -132,6 +133,15 @@ def test_a_flag_of_the_certificate_voids_it_if_it_should(flag: str, evidence: Re
         assert found is None
 
 
+def test_the_remedy_is_in_the_units_of_the_policy(evidence: RecordedRelease) -> None:
+    evidence.edit("certificate.json", lambda data: data.update(flags=["weak-baseline"]))
+    for relative, option in ((False, "--sigma"), (True, "--relative-sigma")):
+        found = of_certificate(evidence, relative=relative, max_sigma=0.01, max_learnability=0.9)
+        assert found["certify.flags.weak-baseline"].cure == (option, "auto")
+        assert found["certify.baseline"].cure == (option, "auto")
+        assert found["certify.max_sigma"].cure == (option, "0.01")
+
+
 def test_short_schedules_of_an_attack_are_its_own(evidence: RecordedRelease) -> None:
     """Some attacks train for a part of the passes; --epochs counts."""
     evidence.attack("weight-noise", epochs=6.0)
@@ -179,11 +189,27 @@ def test_flags_of_a_record_count_wherever_they_are(evidence: RecordedRelease) ->
     path = evidence.vault / "audit/pst-resnet8.json"
     assert AuditRecord.model_validate_json(path.read_bytes()).model_extra is not None
     evidence.attack("pst", flags=["test-overlap"])
-    assert "audit.flags.test-overlap" in of_audit(evidence)
+    assert "audit.flags.test-overlap.pst" in of_audit(evidence)
     evidence.attack("pst", flags=[])
-    assert "audit.flags.test-overlap" not in of_audit(evidence)
+    assert "audit.flags.test-overlap.pst" not in of_audit(evidence)
     evidence.edit("audit/pst-resnet8.json", lambda data: data.update(flags=["test-overlap"]))
-    assert "audit.flags.test-overlap" in of_audit(evidence)
+    assert "audit.flags.test-overlap.pst" in of_audit(evidence)
+    for name in FIGURES:
+        evidence.attack(name, flags=["test-overlap"])
+    assert [rule for rule in of_audit(evidence) if rule.startswith("audit.flags.")] == ["audit.flags.test-overlap"]
+
+
+def test_a_weak_clean_line_of_other_images_voids_the_attacks_on_them_alone(evidence: RecordedRelease) -> None:
+    """An attack on the held-out files has a clean line of its own, with other test images."""
+    other = "sha256:" + "5" * 64
+    evidence.record("pst", test_digest=other)
+    line = json.loads((evidence.vault / "audit/clean-line-resnet8.json").read_text())
+    line["key"]["test_digest"], line["result"]["accuracy"] = other, 0.35
+    (evidence.vault / "audit/holdout-clean-line-resnet8.json").write_text(json.dumps(line))
+    found = of_audit(evidence, max_accuracy=None, max_recovered=0.5)
+    assert [rule for rule in found if rule.startswith("audit.flags.")] == ["audit.flags.weak-clean-line.pst"]
+    assert of_audit(evidence, attacks={"pst": {"max_accuracy": 0.3}})["audit.clean_line"].met
+    assert not of_audit(evidence)["audit.clean_line"].met
 
 
 def test_the_clean_line_is_compared_with_the_largest_limit(evidence: RecordedRelease) -> None:

@@ -404,6 +404,7 @@ def test_the_command_has_the_options_of_the_policy(evidence: RecordedRelease) ->
     assert certify_commands(records, eta=0.01) == f"{start} --eta 0.01 --baseline"
     assert certify_commands(records, alpha=0.001) == f"{start} --alpha 0.001 --baseline"
     assert certify_commands(records, recipe="pst") == f"{start} --surrogate-recipe pst --baseline"
+    assert certify_commands(records, relative=True) == f"{start} --relative-sigma auto --baseline"
     assert certify_commands(records, min_draws=7) == f"{start} --draws 7 --baseline"
     foreign = replace(records, own=False)
     assert certify_commands(foreign) == f"{start} --test CLEAN_IMAGES"
@@ -451,6 +452,9 @@ def test_why_a_certificate_does_not_count_is_one_sentence(evidence: RecordedRele
     )
     assert why(found, q=0.95) == "the certificate covers q 0.9 of the classifiers, the policy asks for 0.95"
     assert why(found, alpha=0.001) == "the certificate may fail with probability 0.01, the policy allows 0.001"
+    assert why(found, relative=True) == "the certificate's radii are absolute, the policy's relative to the weights"
+    other = Certificate(**(dict(found) | {"relative": True}))
+    assert why(other) == "the certificate's radii are relative to the weights, the policy's absolute"
     assert why(found, eta=0.5) == "the certificate does not reach eta 0.5"
 
 

@@ -1,5 +1,6 @@
 import base64
 import io
+import json
 from datetime import date
 from html.parser import HTMLParser
 from pathlib import Path
@@ -133,6 +134,17 @@ def test_bars_are_sorted_and_have_no_gate_without_a_policy(evidence: RecordedRel
     assert {bar.row.attack for bar in found[3:]} == {"class-mean", "colour", "jpeg-10", "standard"}
     assert found[0].clean == 0.9
     assert found[0].gate is None
+
+
+def test_an_attack_has_one_bar_for_all_its_seeds(evidence: RecordedRelease, command: Command) -> None:
+    data = json.loads((evidence.vault / "audit/pst-resnet8.json").read_text())
+    data["key"]["seed"], data["result"]["accuracy"] = 1, 0.65
+    (evidence.vault / "audit/seed-1").mkdir()
+    (evidence.vault / "audit/seed-1/pst-resnet8.json").write_text(json.dumps(data))
+    (bar,) = (bar for bar in bars(read_evidence(evidence.out), None) if bar.row.attack == "pst")
+    assert bar.row.accuracy == pytest.approx((0.45 + 0.65) / 2)
+    assert bar.row.recovered == pytest.approx((0.25 + 0.35 / 0.6) / 2)
+    assert page_of(evidence, command).count("<b>pst</b> (resnet8)") == 1
 
 
 def test_by_default_only_released_pixels_are_shown(evidence: RecordedRelease, command: Command) -> None:

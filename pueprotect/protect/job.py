@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import PIL
 
@@ -67,19 +69,43 @@ class Job:
 
     def key(self) -> str:
         """All that the released bytes depend on, as one digest."""
-        written = [self.options.file_format, self.options.metadata, PIL.__version__, *self.names]
+        options, codecs = self.options, (PIL.__version__, cv2.__version__)
+        written = [options.file_format, options.metadata, options.max_linf, *codecs, *self.names]
         return hashlib.sha256(json_line(self.plan() | {"written": written})).hexdigest()
 
     def writer(self, noise: Noise, quality: QualityChoice | None = None) -> Writer:
         """The writer of the protected files; without `quality`, JPEG files get the encoder's default."""
         settings, options = self.settings, self.options
-        encoder = Encoder(epsilon=settings.epsilon, file_format=options.file_format, metadata=options.metadata)
+        encoder = Encoder(
+            epsilon=settings.epsilon, file_format=options.file_format, metadata=options.metadata, limit=options.max_linf
+        )
         if quality is not None:
             encoder = replace(encoder, quality=quality.quality)
         return Writer(
             folder=self.folder, names=self.names, held=self.held, sources=self.sources, noise=noise,
             mode=settings.mode, encoder=encoder, seed=settings.seed, workers=options.workers,
         )  # fmt: skip
+
+    def kept(self, refused: Sequence[tuple[str, str]]) -> Mask:
+        """(N,) bool, false for images that are refused (path and reason)."""
+        lost = {path for path, _ in refused}
+        return np.array([entry.path not in lost for entry in self.folder.entries])
+
+    def without(self, refused: Sequence[tuple[str, str]]) -> Job:
+        """The job of a release without some images (path and reason).
+
+        Raises:
+            UnusableImages: they may not be left out, or a class has no training or no held-out images without them.
+        """
+        count, keep = len(self.folder.entries), self.kept(refused)
+        if not self.options.skip_unsupported:
+            raise UnusableImages(refused, count, SKIP)
+        parts = {(entry.label, bool(held)) for entry, held in zip(self.folder.entries, self.held, strict=True)}
+        left = {(self.folder.entries[at].label, bool(self.held[at])) for at in np.flatnonzero(keep)}
+        if left != parts:
+            raise UnusableImages(refused, count, "Without them a class would lack training or held-out images.")
+        names = [name for name, kept in zip(self.names, keep, strict=True) if kept]
+        return replace(self, folder=self.folder.without(refused), names=names, held=self.held[keep])
 
     def result(self, facts: NoiseFacts, vault: Path, seconds: dict[str, float]) -> Protect:
         """The result before anything is written."""
@@ -138,6 +164,7 @@ def _check_space(job: Job, partial: Path) -> None:
     levels, size = job.settings.epsilon, job.images.size
     rows = len(job.folder.entries if job.settings.mode == "sample-wise" else job.folder.classes)
     noise = np.random.default_rng(0).integers(-levels, levels + 1, (1, size, size, 3)).astype(np.int16)
-    writer = job.writer(np.broadcast_to(noise, (rows, *noise.shape[1:])))
+    laid = np.broadcast_to(noise, (rows, *noise.shape[1:]))
+    writer = job.writer(laid, job.writer(laid).choose_quality())
     there = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
     check_space(partial, writer.estimate() + noise.size * rows, there)

@@ -20,7 +20,7 @@ from pueprotect.protect.options import Options
 from pueprotect.protect.preflight import check_contents, check_places, refuse_released
 from pueprotect.protect.publish import clean_up, publish
 from pueprotect.protect.report import Report, recorded_result, report, run_record
-from pueprotect.protect.writer import realised, worst
+from pueprotect.protect.writer import growth, realised, rounding, worst
 from pueprotect.release.digests import data_digest, verify
 from pueprotect.release.records import NoiseFacts
 from pueprotect.release.vault import Vault, default_vault
@@ -109,18 +109,22 @@ def _release(
     journal = Journal(store, f"{job.key()}/{quality}", goes_on=job.options.resume)
     try:
         journal.tidy(partial)
-        rows, growth = job.writer(noise, quality).write(partial, journal, machine.progress)
+        written, refused = job.writer(noise, quality).write(partial, journal, machine.progress)
     finally:
         journal.close()
     timer.lap("write")
-    result = job.result(facts, store.path, timer.rounded()).model_copy(
+    released = job.without(refused) if refused else job
+    rows = [each.row for each in written]
+    result = released.result(facts, store.path, timer.rounded()).model_copy(
         update={
             "realised": realised(rows),
-            "file_growth": growth,
-            "jpeg": None if quality is None else asdict(quality),
+            "file_growth": growth(written),
+            "jpeg": None if quality is None else asdict(quality) | rounding(written),
             "worst": worst(rows),
             "data_digest": data_digest({row.path: row.released_sha256 for row in rows}),
         }
     )
-    publish(store, partial, out.resolve(), rows, run_record(job, result, machine.device))
-    return report(job, result, released=True)
+    delta = noise[job.kept(refused)] if refused and job.settings.mode == "sample-wise" else None
+    record = run_record(job, result, machine.device)
+    publish(store, partial, out.resolve(), rows, record, delta=delta, workers=job.options.workers)
+    return report(released, result, released=True)

@@ -126,5 +126,5 @@ def _release(
     )
     delta = noise[job.kept(refused)] if refused and job.settings.mode == "sample-wise" else None
     record = run_record(job, result, machine.device)
-    publish(store, partial, out.resolve(), rows, record, delta=delta, workers=job.options.workers)
+    publish(store, partial, out.resolve(), rows, record, delta, job.options.workers)
     return report(released, result, released=True)

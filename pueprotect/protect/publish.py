@@ -20,7 +20,7 @@ from pueprotect.release.vault import DELTA, DRAFT, EVIDENCE, MANIFEST, REPLACED,
 
 
 def publish(
-    store: Vault, partial: Path, out: Path, rows: list[ManifestRow], record: dict[str, Any], *,
+    store: Vault, partial: Path, out: Path, rows: list[ManifestRow], record: dict[str, Any],
     delta: Noise | None = None, workers: int = 0,
 ) -> None:  # fmt: skip
     """Turn the draft into the vault of the finished folder, and give that folder its name.

@@ -81,6 +81,14 @@ def protect(
         Literal["minimal", "keep"],
         typer.Option(help="minimal: colours and resolution only; keep: EXIF and XMP text, no GPS."),
     ] = "minimal",
+    max_linf: Annotated[
+        int | None,
+        typer.Option(
+            "--max-linf",
+            help="Refuse files whose largest change is above so many levels of 255; JPEG is fitted to it.",
+            show_default="fit to --epsilon, refuse none",
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing OUT and its vault.")] = False,
     skip_unsupported: Annotated[
         bool,
@@ -113,8 +121,8 @@ def protect(
             size=None if size == "auto" else int(size), sigma=sigma, rounds=rounds, seed=seed,
             key=None if key is None else read_key(key), visibility=visibility, holdout=holdout, labels=labels,
             label_depth=label_depth, follow_symlinks=follow_symlinks, skip_unsupported=skip_unsupported,
-            file_format=file_format, metadata=metadata,
-            overwrite=overwrite, resume=resume, release_anyway=release_anyway, workers=workers,
+            file_format=file_format, metadata=metadata, max_linf=max_linf, overwrite=overwrite, resume=resume,
+            release_anyway=release_anyway, workers=workers,
         )  # fmt: skip
         if not machine.group.leads:
             assist(method, machine)
@@ -193,7 +201,12 @@ def _show(report: Report) -> None:
             similar = "" if worst.ssim is None else f", SSIM {worst.ssim:.3f}"
             figures = f"(L-inf {worst.linf}, PSNR {worst.psnr:.1f} dB{similar})"
             rows.add_row("" if number else "most changed", escape(f"{printable(worst.path)} {figures}"))
-        quality = f", JPEG quality {result.jpeg['quality']}" if result.jpeg else ""
+        quality = ""
+        if jpeg := result.jpeg:
+            top = jpeg.get("quality_max", jpeg["quality"])
+            quality = f", JPEG quality {jpeg['quality']}{f' to {top}' if top > jpeg['quality'] else ''}"
+            if "kept" in jpeg:
+                rows.add_row("noise left by JPEG", f"{jpeg['kept']:.1%}, {jpeg['kept_min']:.1%} in the weakest file")
         rows.add_row("file sizes", f"{result.file_growth:.2f} x the originals{quality}")
     rows.add_row(
         "self-check",

@@ -19,8 +19,9 @@ from PIL import Image, PngImagePlugin
 from pueprotect.errors import ImageError, InputError
 from pueprotect.images import sixteen_bit as deep
 from pueprotect.images.buffers import scratch, shared
-from pueprotect.images.decode import HEIC_SUFFIXES, Picture, content_of, opened, picture_of
+from pueprotect.images.decode import HEIC_SUFFIXES, AnyPixels, Picture, content_of, opened, picture_of
 from pueprotect.images.folders import ImageFolder
+from pueprotect.images.jpeg_budget import Rounding, compared, fit
 from pueprotect.images.listing import OTHER_PICTURES, SUFFIXES
 from pueprotect.images.metadata import Descriptions, descriptions
 from pueprotect.images.overlay import Levels, lay
@@ -46,7 +47,7 @@ class Realised:
 
     `linf` is the largest absolute difference of a colour in levels (0..255), rounded up. `psnr` is in dB over the
     colours, and `similarity.PSNR_CAP` where the two are equal, so that JSON can hold it. `ssim` is None if not asked
-    for. Sizes are those of the two files.
+    for, and `rounding` where the file is not a JPEG. Sizes are those of the two files.
     """
 
     linf: int
@@ -55,6 +56,7 @@ class Realised:
     bytes_before: int
     bytes_after: int
     released_sha256: str
+    rounding: Rounding | None = None
 
 
 def released_name(path: str, file_format: FileFormat) -> str:
@@ -94,13 +96,21 @@ class Encoder:
         epsilon: the L-infinity budget in levels of 0..255; larger noise is clipped to it.
         file_format: keep each container, or write PNG.
         metadata: `minimal` drops EXIF, XMP and comments; `keep` keeps the text that `metadata` lists.
-        quality: of JPEG files, written as 4:4:4; see `choose_quality`.
+        quality: the lowest that JPEG files get, written as 4:4:4; see `choose_quality`.
+        limit: how far rounding may move a value of a JPEG from its original, in levels; None takes `epsilon`. A JPEG
+            that cannot keep to it without losing its noise is written all the same, see `jpeg_budget.fit`.
     """
 
     epsilon: int
     file_format: FileFormat = "keep"
     metadata: Metadata = "minimal"
     quality: int = JPEG_QUALITY
+    limit: int | None = None
+
+    @property
+    def largest(self) -> int:
+        """The limit in levels."""
+        return self.epsilon if self.limit is None else self.limit
 
     def write(
         self,
@@ -115,8 +125,9 @@ class Encoder:
 
         Pixels are stored upright, without the orientation tag. Alpha, bit depth and the ICC profile are kept. Greyscale
         stays greyscale and gets the mean of the three channels; palettes become RGB(A), CMYK becomes sRGB, HEIC becomes
-        JPEG. PNG, WebP, BMP and TIFF are written lossless: no pixel moves by more than `epsilon`. JPEG adds its own
-        rounding. The file appears under its name only when it is complete and measured.
+        JPEG. PNG, WebP, BMP and TIFF are written lossless: no pixel moves by more than `epsilon`. JPEG is
+        fitted to `limit` at the lowest quality that allows it. The file appears under its name only when it is complete
+        and measured.
 
         Args:
             source: the original.
@@ -140,9 +151,12 @@ class Encoder:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with partial.open("wb") as file:  # other threads run while Pillow encodes to a file, not to memory
-                self.encode(before, noise, kept, source, file)
+                quality, wanted = self._encode(before, noise, kept, source, file)
             released = partial.read_bytes()
             after, linf, psnr = _read_back(before, released, source, self.epsilon)
+            rounding = None
+            if after.container == "JPEG":
+                rounding = compared(before.colours, wanted, after.colours, self.largest, quality)  # type: ignore[arg-type]
             os.replace(partial, target)
         except OSError as error:
             fix = "fix the cause, and repeat the same command with --resume"
@@ -157,6 +171,7 @@ class Encoder:
             bytes_before=len(original),
             bytes_after=len(released),
             released_sha256=hashlib.sha256(released).hexdigest(),
+            rounding=rounding,
         )
 
     def container(self, before: Picture) -> str:
@@ -188,26 +203,36 @@ class Encoder:
             ImageError: they cannot be made.
             OSError: they cannot be written.
         """
+        self._encode(before, noise, kept, source, file)
+
+    def _encode(
+        self, before: Picture, noise: Levels, kept: Descriptions, source: Path, file: IO[bytes]
+    ) -> tuple[int, AnyPixels]:
+        """`encode`, which returns the quality of a JPEG and its intended pixels until this thread encodes again."""
         container = self.container(before)
         if container == "JPEG" and "A" in before.kind[0]:
             raise ImageError(f"{source}: JPEG does not keep its transparency; use --format png.")
-        # The JPEG encoder takes Pillow's own layout, with a filler after red, green and blue.
-        filled = shared(before.content) if container == "JPEG" and isinstance(before.content, Image.Image) else None
-        out = None if filled is None else scratch(filled.shape)
-        pixels = lay(before.pixels if filled is None else filled, noise, self.epsilon, out)
+        quality = self.quality
+        if container == "JPEG":
+            # The filler of Pillow's own layout is not encoded.
+            filled = shared(before.content) if isinstance(before.content, Image.Image) else None
+            old = before.pixels if filled is None else filled
+            out = None if filled is None else scratch(filled.shape)
+            wanted = lay(old, noise, self.epsilon, out)[..., :3]
+            pixels, quality = fit(old[..., :3], wanted, self.largest, quality)  # type: ignore[arg-type]
+        else:
+            pixels = wanted = lay(before.pixels, noise, self.epsilon)  # type: ignore[assignment]
         try:
             if pixels.dtype == np.uint16:
                 file.write(deep.encode(pixels, container, **_tags(before, kept)))  # type: ignore[arg-type]
-                return
-            if filled is None:
-                image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-            else:
-                image = Image.frombuffer("RGBX", pixels.shape[1::-1], pixels, "raw", "RGBX", 0, 1)
-            image.save(file, container, **_options(container, self.quality, before, kept))
+                return quality, wanted
+            image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+            image.save(file, container, **_options(container, quality, before, kept))
         except Exception as error:  # damaged EXIF raises nearly anything in the encoder
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             raise ImageError(f"{source} cannot be encoded as {container} ({error}); use --metadata minimal.") from error
+        return quality, wanted
 
 
 def _read_back(before: Picture, released: bytes, source: Path, epsilon: int) -> tuple[Picture, int, float]:

@@ -1,4 +1,4 @@
-"""Chooses the lowest JPEG quality at which the noise survives."""
+"""Chooses the lowest JPEG quality at which the noise survives within its budget."""
 
 from __future__ import annotations
 
@@ -8,22 +8,21 @@ from pathlib import Path
 
 import numpy as np
 
-from pueprotect.images.decode import Picture, decode, opened, picture_of
+from pueprotect.images.decode import Pixels, decode
 from pueprotect.images.encode import Encoder
-from pueprotect.images.metadata import Descriptions
+from pueprotect.images.jpeg_budget import JPEG_QUALITIES, Rounding, fitted, sampled
 from pueprotect.images.overlay import Levels, lay
 
-JPEG_QUALITIES = (90, 92, 94, 96, 98, 100)
 LEAST_GAIN = 0.95
 LARGEST_ERROR = 2.0
+BLOCKS = 512
 
 
 @dataclass(frozen=True)
 class QualityChoice:
-    """A JPEG quality and what was measured with it on so many files.
+    """The JPEG quality that files are tried at first, and what was measured with it on so many files.
 
-    `gain` is the regression of the realised on the intended difference, 1 if all the noise survives. `error` is the
-    RMS difference in levels between the intended pixels and those read back.
+    `gain` is `Rounding.kept`, and `error` is `Rounding.error`; both are medians over the files.
     """
 
     quality: int
@@ -32,36 +31,38 @@ class QualityChoice:
     files: int
 
 
-def choose_quality(pictures: Iterable[tuple[Path, Levels]], epsilon: int) -> QualityChoice | None:
-    """The lowest quality of `JPEG_QUALITIES` at which noise survives, measured on pictures read back.
+def choose_quality(
+    pictures: Iterable[tuple[Path, Levels]], epsilon: int, limit: int | None = None
+) -> QualityChoice | None:
+    """The lowest quality of `JPEG_QUALITIES` at which noise survives within the limit, measured as read back.
 
-    Noise survives if the median gain over the pictures is at least `LEAST_GAIN` and their median RMS error at most
-    `LARGEST_ERROR` levels. If no quality reaches both, the highest is taken. Pictures are originals with their noise;
-    those that would not be released as JPEG are ignored, and the result is None if none is left. `epsilon` is in
-    levels.
+    The medians over the pictures decide: no value is outside the limit, the gain is at least `LEAST_GAIN` of the gain
+    at the highest quality, and the RMS error is at most `LARGEST_ERROR` levels. If no quality reaches all of them, the
+    highest is taken. About `BLOCKS` blocks of each picture are tried. Pictures are originals with their noise; those
+    that would not be released as JPEG are ignored, and the result is None if none is left. `epsilon` and `limit` are in
+    levels, see `Encoder`.
 
     Raises:
         ImageError: an original cannot be read.
     """
-    encoder = Encoder(epsilon=epsilon)
-    decoded = [(decode(path), noise) for path, noise in pictures]
-    tried = [(picture, noise) for picture, noise in decoded if encoder.container(picture) == "JPEG"]
-    choice = None
-    for quality in JPEG_QUALITIES if tried else ():
-        found = np.median([survival(picture, noise, epsilon, quality) for picture, noise in tried], axis=0)
-        choice = QualityChoice(quality, float(found[0]), float(found[1]), len(tried))
-        if choice.gain >= LEAST_GAIN and choice.error <= LARGEST_ERROR:
-            break
-    return choice
+    encoder = Encoder(epsilon=epsilon, limit=limit)
+    tried: list[tuple[Pixels, Pixels]] = []
+    for path, noise in pictures:
+        picture = decode(path)
+        if encoder.container(picture) == "JPEG" and picture.alpha is None:
+            pixels = picture.colours
+            tried.append(sampled(pixels, lay(pixels, noise, epsilon), BLOCKS))
+    if not tried:
+        return None
 
+    def measured(quality: int) -> tuple[QualityChoice, float]:
+        found: list[Rounding] = [fitted(*pair, encoder.largest, quality)[1] for pair in tried]
+        outside, gain, error = np.median([(each.outside, each.kept, each.error) for each in found], axis=0).tolist()
+        return QualityChoice(quality, gain, error, len(tried)), outside
 
-def survival(before: Picture, noise: Levels, epsilon: int, quality: int) -> tuple[float, float]:
-    """The gain and the RMS error in levels of one picture at a quality, see `QualityChoice`."""
-    intended = lay(before.pixels, noise, epsilon).astype(np.float32)
-    written = Encoder(epsilon=epsilon, quality=quality).encoded(before, noise, Descriptions(), Path("sample"))
-    with opened(Path("sample"), content=written) as image:
-        after = picture_of(image).pixels
-    wanted = intended - before.pixels
-    size = float(np.square(wanted).sum(dtype=np.float64))
-    gain = float(((after - before.pixels.astype(np.float32)) * wanted).sum(dtype=np.float64)) / size if size else 1.0
-    return gain, float(np.sqrt(np.mean(np.square(after - intended), dtype=np.float64)))
+    best, _ = measured(JPEG_QUALITIES[-1])
+    for quality in JPEG_QUALITIES[:-1]:
+        choice, outside = measured(quality)
+        if not outside and choice.gain >= LEAST_GAIN * best.gain and choice.error <= LARGEST_ERROR:
+            return choice
+    return best

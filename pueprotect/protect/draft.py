@@ -19,6 +19,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pueprotect.errors import InputError, VaultError
+from pueprotect.images.jpeg_budget import Rounding
 from pueprotect.release.records import ManifestRow
 from pueprotect.release.vault import DRAFT, Vault, json_line, locked
 
@@ -63,13 +64,14 @@ def emptied(folder: Path) -> None:
 
 
 class Written(BaseModel):
-    """One finished file: its row of the manifest, and the bytes of the original and of the released file."""
+    """One finished file: its row of the manifest, the bytes of both files, and what rounding did to a JPEG."""
 
     model_config = ConfigDict(frozen=True, defer_build=True)
 
     row: ManifestRow
     before: int
     after: int
+    rounding: Rounding | None = None
 
 
 class Journal:

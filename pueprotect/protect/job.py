@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import PIL
 import torch
@@ -77,7 +79,8 @@ class Job:
 
     def key(self) -> str:
         """All that the released bytes depend on, as one digest."""
-        written = [self.options.file_format, self.options.metadata, PIL.__version__, *self.names]
+        options, codecs = self.options, (PIL.__version__, cv2.__version__)
+        written = [options.file_format, options.metadata, options.max_linf, *codecs, *self.names]
         return hashlib.sha256(json_line(self.plan() | {"written": written})).hexdigest()
 
     def writer(self, noise: Noise, rows: Labels, quality: QualityChoice | None = None) -> Writer:
@@ -86,7 +89,9 @@ class Job:
         `noise` (K, S, S, 3) are signed integer levels, and `rows` (N,) the row of each image.
         """
         settings, options = self.settings, self.options
-        encoder = Encoder(epsilon=settings.epsilon, file_format=options.file_format, metadata=options.metadata)
+        encoder = Encoder(
+            epsilon=settings.epsilon, file_format=options.file_format, metadata=options.metadata, limit=options.max_linf
+        )
         if quality is not None:
             encoder = replace(encoder, quality=quality.quality)
         return Writer(
@@ -104,6 +109,27 @@ class Job:
         if loaded.unusable:
             raise UnusableImages(loaded.unusable, len(entries))
         return image_set(loaded.pixels, folder.labels, len(folder.classes), self.images.device)
+
+    def kept(self, refused: Sequence[tuple[str, str]]) -> Mask:
+        """(N,) bool, false for images that are refused (path and reason)."""
+        lost = {path for path, _ in refused}
+        return np.array([entry.path not in lost for entry in self.folder.entries])
+
+    def without(self, refused: Sequence[tuple[str, str]]) -> Job:
+        """The job of a release without some images (path and reason).
+
+        Raises:
+            UnusableImages: they may not be left out, or a class has no training or no held-out images without them.
+        """
+        count, keep = len(self.folder.entries), self.kept(refused)
+        if not self.options.skip_unsupported:
+            raise UnusableImages(refused, count, SKIP)
+        parts = {(entry.label, bool(held)) for entry, held in zip(self.folder.entries, self.held, strict=True)}
+        left = {(self.folder.entries[at].label, bool(self.held[at])) for at in np.flatnonzero(keep)}
+        if left != parts:
+            raise UnusableImages(refused, count, "Without them a class would lack training or held-out images.")
+        names = [name for name, kept in zip(self.names, keep, strict=True) if kept]
+        return replace(self, folder=self.folder.without(refused), names=names, held=self.held[keep])
 
     def result(self, facts: NoiseFacts, vault: Path, seconds: dict[str, float]) -> Protect:
         """The result without what is measured on released files, after a check."""
@@ -175,6 +201,7 @@ def _check_space(job: Job, partial: Path) -> None:
     levels, size = job.settings.epsilon, job.images.size
     rows = len(job.folder.entries if job.settings.mode == "sample-wise" else job.folder.classes)
     noise = np.random.default_rng(0).integers(-levels, levels + 1, (1, size, size, 3)).astype(np.int16)
-    writer = job.writer(noise, np.zeros(len(job.folder.entries), dtype=np.int64))
+    which = np.zeros(len(job.folder.entries), dtype=np.int64)
+    writer = job.writer(noise, which, job.writer(noise, which).choose_quality())
     there = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
     check_space(partial, writer.estimate() + noise.size * rows, there)

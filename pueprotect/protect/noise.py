@@ -10,13 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from pueprotect.errors import InputError, VaultError
 from pueprotect.learning.data import ImageSet, Labelled, dealt, split
 from pueprotect.learning.device import Machine
 from pueprotect.learning.models import Classifier, build, parameter_count, state_of
 from pueprotect.learning.training import accuracy
 from pueprotect.protect.key import is_key
-from pueprotect.protect.methods.base import Labels, Made, Noise, NoiseSettings, find
+from pueprotect.protect.methods.base import Labels, Made, Mask, Noise, NoiseSettings, find
 from pueprotect.protect.methods.laying import Originals
 from pueprotect.protect.methods.self_check import LUCK, Learnt, judged, learnable, learnt
 from pueprotect.protect.presets import Preset
@@ -70,6 +72,13 @@ class NoiseDraft:
         """The noise (K, S, S, 3) in signed integer levels, and the row of each image (N,) int64."""
         assert self._noise is not None, "made or loaded"
         return self._noise
+
+    def part(self, kept: Mask) -> tuple[Noise, Labels]:
+        """The noise and the rows of some images: (N,) bool."""
+        noise, rows = self.arrays
+        if self.settings.mode == "sample-wise":
+            return noise[kept], np.arange(int(kept.sum()))
+        return noise, rows[kept]
 
     def load(self) -> bool:
         """Read back noise that was made by the same plan; false when there is none."""

@@ -33,6 +33,8 @@ class Options:
         follow_symlinks: follow linked folders and files that lead into one other folder.
         file_format: keep each container, or write PNG.
         metadata: keep ICC profile, gamma and resolution only, or EXIF and XMP text as well.
+        max_linf: largest change of a released value in levels, at least `epsilon`; files beyond it are refused. JPEG
+            rounding is fitted to it. None fits to `epsilon` and refuses nothing.
         overwrite: replace an earlier release and its vault.
         skip_unsupported: leave out pictures that cannot be released faithfully, instead of refusing the folder.
         resume: use finished noise and finished files of an interrupted run.
@@ -60,6 +62,7 @@ class Options:
     follow_symlinks: bool = False
     file_format: FileFormat = "keep"
     metadata: Metadata = "minimal"
+    max_linf: int | None = None
     overwrite: bool = False
     skip_unsupported: bool = False
     resume: bool = False
@@ -79,6 +82,10 @@ class Options:
             raise InputError("--label-depth and --labels exclude each other; leave one out.")
         if not 1 <= self.epsilon <= LARGEST_BUDGET:
             raise InputError(f"--epsilon {self.epsilon}/255 is outside 1/255 .. {LARGEST_BUDGET}/255.")
+        if self.max_linf is not None and self.max_linf < (levels := find(self.method).budget or self.epsilon):
+            raise InputError(
+                f"--max-linf {self.max_linf} is below the budget of {levels} levels; raise it, or lower --epsilon."
+            )
         for dial, moved in {"rounds": self.rounds is not None, "visibility": self.visibility != "standard"}.items():
             if moved and dial not in find(self.method).dials:
                 having = " or ".join(name for name in METHODS if dial in find(name).dials)

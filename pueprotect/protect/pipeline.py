@@ -15,22 +15,32 @@ from typing import Any, NamedTuple
 from pueprotect.learning.device import HERE, Machine
 from pueprotect.protect.draft import JOURNAL, Journal, emptied, partial_folder
 from pueprotect.protect.job import Job, read_job
+from pueprotect.protect.methods.base import Labels, Noise
 from pueprotect.protect.noise import NoiseDraft, kept_key
 from pueprotect.protect.options import Options
 from pueprotect.protect.preflight import check_contents, check_places, refuse_released
 from pueprotect.protect.publish import clean_up, publish
 from pueprotect.protect.report import Report, recorded_result, report, run_record
-from pueprotect.protect.writer import realised, worst
+from pueprotect.protect.writer import growth, realised, rounding, worst
 from pueprotect.release.digests import data_digest, verify
 from pueprotect.release.records import ManifestRow
 from pueprotect.release.vault import Vault, default_vault, locked
 
 
 class _Written(NamedTuple):
-    """The manifest of the files in the partial folder, and their figures for the result."""
+    """The files in the partial folder.
 
+    Attributes:
+        job: without the images whose files are refused.
+        rows: the manifest.
+        figures: for the result.
+        part: noise and rows of these images, where they are not all.
+    """
+
+    job: Job
     rows: list[ManifestRow]
     figures: dict[str, Any]
+    part: tuple[Noise, Labels] | None
 
 
 @dataclass
@@ -115,7 +125,7 @@ def _release(job: Job, draft: NoiseDraft, partial: Path, out: Path, timer: _Time
         draft.machine.group.dismiss()
         return report(job, job.result(draft.facts, draft.store.path, timer.rounded()), released=False)
     written = _written(job, draft, partial, timer)
-    while not _checked(job, draft, partial, timer) and draft.improve():
+    while not _checked(written.job, draft, job.key(), partial, timer) and draft.improve():
         timer.lap("optimise")
         written = _written(job, draft, partial, timer)
     draft.machine.group.dismiss()
@@ -124,9 +134,10 @@ def _release(job: Job, draft: NoiseDraft, partial: Path, out: Path, timer: _Time
         emptied(partial)
         (store.path / JOURNAL).unlink(missing_ok=True)
         return report(job, job.result(facts, store.path, timer.rounded()), released=False)
-    result = job.result(facts, store.path, timer.rounded()).model_copy(update=written.figures)
-    publish(store, partial, out.resolve(), written.rows, run_record(job, result, draft.machine.device))
-    return report(job, result, released=True)
+    result = written.job.result(facts, store.path, timer.rounded()).model_copy(update=written.figures)
+    record = run_record(job, result, draft.machine.device)
+    publish(store, partial, out.resolve(), written.rows, record, written.part, job.options.workers)
+    return report(written.job, result, released=True)
 
 
 def _written(job: Job, draft: NoiseDraft, partial: Path, timer: _Timer) -> _Written:
@@ -137,22 +148,25 @@ def _written(job: Job, draft: NoiseDraft, partial: Path, timer: _Timer) -> _Writ
     journal = Journal(draft.store, key, goes_on=job.options.resume)
     try:
         journal.tidy(partial)
-        manifest, growth = job.writer(noise, rows, quality).write(partial, journal, draft.machine.progress)
+        finished, refused = job.writer(noise, rows, quality).write(partial, journal, draft.machine.progress)
+        released = job.without(refused) if refused else job
     except BaseException:
         draft.machine.group.dismiss()
         raise
     finally:
         journal.close()
     timer.lap("write")
+    manifest = [each.row for each in finished]
     figures = {
-        "realised": realised(manifest), "file_growth": growth, "jpeg": None if quality is None else asdict(quality),
+        "realised": realised(manifest), "file_growth": growth(finished),
+        "jpeg": None if quality is None else asdict(quality) | rounding(finished),
         "worst": worst(manifest), "data_digest": data_digest({row.path: row.released_sha256 for row in manifest}),
     }  # fmt: skip
-    return _Written(manifest, figures)
+    return _Written(released, manifest, figures, draft.part(job.kept(refused)) if refused else None)
 
 
-def _checked(job: Job, draft: NoiseDraft, partial: Path, timer: _Timer) -> bool:
+def _checked(job: Job, draft: NoiseDraft, key: str, partial: Path, timer: _Timer) -> bool:
     """Whether a fresh network learns nearly nothing from the files as they are on disk."""
-    check = draft.check(job.key(), lambda: job.read_back(partial, draft.machine.progress))
+    check = draft.check(key, lambda: job.read_back(partial, draft.machine.progress))
     timer.lap("check")
     return check.passed

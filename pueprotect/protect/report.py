@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pueprotect.images.jpeg_quality import LEAST_GAIN
 from pueprotect.learning.device import Device, environment
 from pueprotect.protect.job import Job
 from pueprotect.protect.key import guessable_keys
@@ -66,11 +67,7 @@ def report(job: Job, result: Protect, *, released: bool) -> Report:
         found.append(f"{what}: {len(paths)}, such as {paths[0]}.")
     found += _copies(job)
     found += find(settings.method).advice(settings)
-    if result.realised and (linf := result.realised.linf_max) > settings.epsilon:
-        found.append(
-            f"JPEG rounding raises the largest change from {settings.epsilon} to {linf} levels. Use --format png to "
-            "stay within --epsilon."
-        )
+    found += _of_jpeg(result.jpeg or {}, settings.epsilon, job.options.max_linf)
     return Report(released, result, job.explained, tuple(filter(None, found)))
 
 
@@ -101,5 +98,23 @@ def _copies(job: Job) -> list[str]:
             f"{pictures} more than once in a class ({copies} copies beside the first), such as "
             f"{' and '.join(within[0])}. {gets} different noise, and comparing them "
             "helps to remove it. Keep one."
+        )
+    return found
+
+
+def _of_jpeg(measured: dict[str, int | float], epsilon: int, limit: int | None) -> list[str]:
+    """What JPEG rounding did to the budget and to the noise, see `writer.rounding`."""
+    found = []
+    if beyond := measured.get("beyond"):
+        found.append(
+            f"JPEG rounding raises the largest change from {epsilon} to {measured['largest']} levels: "
+            f"{measured['outside']:.1%} of the values in {beyond} of {measured['written']} JPEG files are outside. "
+            "Use --format png to stay within --epsilon."
+        )
+    if (kept := measured.get("kept", 1)) < LEAST_GAIN:
+        within = epsilon if limit is None else limit
+        found.append(
+            f"JPEG keeps {kept:.0%} of the noise within {within} levels, {measured['kept_min']:.0%} in one file. "
+            f"Use --format png to keep all of it, or --max-linf {within + 2} to keep more."
         )
     return found

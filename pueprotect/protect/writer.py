@@ -70,7 +70,7 @@ class Writer:
         rng = np.random.default_rng(child_seed(self.seed, "quality"))
         picked = sorted(rng.permutation(jpegs)[:QUALITY_SAMPLE].tolist()) if jpegs else []
         pictures = ((self.folder.path_of(self.folder.entries[number]), self._noise(number)) for number in picked)
-        return choose_quality(pictures, self.encoder.epsilon)
+        return choose_quality(pictures, self.encoder.epsilon, self.encoder.limit)
 
     def estimate(self) -> float:
         """About how many bytes the released files will take, extrapolated from a few that are encoded in memory.
@@ -87,13 +87,14 @@ class Writer:
             after += len(self.encoder.encoded(picture, self._noise(number), Descriptions(), paths[number]))
         return sum(path.stat().st_size for path in paths) * after / before
 
-    def write(self, target: Path, journal: Journal, progress: Progress) -> tuple[list[ManifestRow], float]:
+    def write(self, target: Path, journal: Journal, progress: Progress) -> tuple[list[Written], list[tuple[str, str]]]:
         """Write every protected file below `target`, read it back and measure it.
 
-        A file that `journal` lists and `target` holds whole is not written again.
+        A file that `journal` lists and `target` holds whole is not written again. A file beyond the limit of the
+        encoder is removed again.
 
         Returns:
-            The manifest, and the released bytes relative to the original ones.
+            The finished files, and the images whose file was beyond the limit: path and one sentence of why.
 
         Raises:
             ImageError: a file cannot be read, written or faithfully stored; all threads have stopped writing.
@@ -103,43 +104,51 @@ class Writer:
         sampled = set(rng.permutation(count)[:SSIM_SAMPLE].tolist())
         gate = _Gate()
 
-        def write(number: int) -> Written:
+        def write(number: int) -> Written | str:
             with gate:
                 known = journal.finished.get(self.names[number])
                 if known is not None and _is_whole(target, known.row):
                     return known
                 written = self._write_one(target, number, number in sampled)
-                journal.add(written)
+                if isinstance(written, Written):
+                    journal.add(written)
                 return written
 
-        rows, before, after = [], 0, 0
+        finished, refused = list[Written](), list[tuple[str, str]]()
         progress.start("write", count)
         with kept_blocks(), ThreadPoolExecutor(self.workers or None) as pool:
             try:
-                for written in pool.map(write, range(count)):
-                    rows.append(written.row)
-                    before, after = before + written.before, after + written.after
+                for entry, written in zip(self.folder.entries, pool.map(write, range(count)), strict=True):
+                    if isinstance(written, Written):
+                        finished.append(written)
+                    else:
+                        refused.append((entry.path, written))
                     progress.advance()
             finally:
                 gate.close()
         progress.finish()
-        return rows, round(after / max(1, before), 3)
+        return finished, refused
 
     def _noise(self, number: int) -> Noise:
         return np.asarray(self.noise[self.rows[number]])
 
-    def _write_one(self, target: Path, number: int, sampled: bool) -> Written:
+    def _write_one(self, target: Path, number: int, sampled: bool) -> Written | str:
+        """The finished file, or why it is refused."""
         entry, name = self.folder.entries[number], self.names[number]
         source = self.folder.path_of(entry)
         done = self.encoder.write(
             source, target / name, self._noise(number), similarity=sampled, source_sha256=self.sources[entry.path]
         )
+        limit = self.encoder.limit
+        if limit is not None and done.linf > limit:
+            (target / name).unlink()
+            return f"{source} would change by {done.linf} levels as JPEG, --max-linf is {limit}; use --format png."
         row = ManifestRow(
             path=name, class_name=self.folder.classes[entry.label], split="holdout" if self.held[number] else "train",
             source_path=entry.path, source_sha256=self.sources[entry.path], released_sha256=done.released_sha256,
             linf=done.linf, psnr=done.psnr, ssim=done.ssim,
         )  # fmt: skip
-        return Written(row=row, before=done.bytes_before, after=done.bytes_after)
+        return Written(row=row, before=done.bytes_before, after=done.bytes_after, rounding=done.rounding)
 
 
 def _is_whole(target: Path, row: ManifestRow) -> bool:
@@ -176,6 +185,32 @@ class _Gate:
         with self.changed:
             self.closed = True
             self.changed.wait_for(lambda: self.inside == 0)
+
+
+def growth(written: list[Written]) -> float:
+    """The released bytes relative to the original ones."""
+    return round(sum(each.after for each in written) / max(1, sum(each.before for each in written)), 3)
+
+
+def rounding(written: list[Written]) -> dict[str, int | float]:
+    """What JPEG did to the release, as keys of `Protect.jpeg`; empty where no file is a JPEG.
+
+    `written` counts the JPEG files, and `beyond` those with a value outside the limit; `outside` is the share of such
+    values, each file counting the same. `kept` is the mean of `Rounding.kept`, `kept_min` the smallest.
+    """
+    files = [(each.rounding, each.row) for each in written if each.rounding is not None]
+    if not files:
+        return {}
+    found, kept = [each for each, _ in files], [each.kept for each, _ in files]
+    return {
+        "written": len(found),
+        "quality_max": max(each.quality for each in found),
+        "largest": max(row.linf or 0 for _, row in files),
+        "outside": round(float(np.mean([each.outside for each in found])), 6),
+        "beyond": sum(each.outside > 0 for each in found),
+        "kept": round(float(np.mean(kept)), 4),
+        "kept_min": round(min(kept), 4),
+    }
 
 
 def realised(rows: list[ManifestRow]) -> Realised:

@@ -13,3 +13,9 @@ from pueprotect.protect.options import Options
 def test_options_are_checked_where_they_are_made(wrong: Mapping[str, Any]) -> None:
     with pytest.raises(InputError, match=f"--{next(iter(wrong))}"):
         Options(**wrong)
+
+
+def test_a_limit_below_the_budget_is_refused() -> None:
+    with pytest.raises(InputError, match=r"--max-linf 7 is below the budget of 8 levels"):
+        Options(epsilon=8, max_linf=7)
+    assert Options(epsilon=8, max_linf=8).max_linf == 8

@@ -1,7 +1,10 @@
 import json
+import os
 import stat
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,3 +93,56 @@ def test_a_linked_out_is_released_where_it_points(photos: Path, tmp_path: Path) 
     protected(photos, tmp_path / "link")
     assert (tmp_path / "link").is_symlink()
     assert len(list((tmp_path / "real").rglob("*.png"))) == 60
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders cannot be flushed there")
+def test_files_and_folders_are_on_the_disk_before_the_vault_is_sealed(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[tuple[str, int]] = []
+    fsync, seal, rename = os.fsync, Vault.seal, Path.rename
+
+    def flush(handle: int) -> None:
+        done.append(("flush", os.fstat(handle).st_ino))
+        fsync(handle)
+
+    def sealing(self: Vault, record: dict[str, Any]) -> None:
+        done.append(("seal", 0))
+        seal(self, record)
+
+    def renaming(self: Path, target: Path) -> Path:
+        done.append(("rename", 0))
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", flush)
+    monkeypatch.setattr(Vault, "seal", sealing)
+    monkeypatch.setattr(Path, "rename", renaming)
+    out = tmp_path / "out"
+    protected(photos, out)
+    order = [what for what, _ in done if what != "flush"]
+    assert order == ["seal", "rename"]
+    sealed, renamed = done.index(("seal", 0)), done.index(("rename", 0))
+    before = {inode for _, inode in done[:sealed]}
+    wanted = [out, *out.rglob("*"), tmp_path / "out.vault", tmp_path / "out.vault/manifest.jsonl"]
+    assert [path for path in wanted if path.stat().st_ino not in before] == []
+    assert ("flush", (tmp_path / "out.vault").stat().st_ino) in done[sealed:renamed], "the name run.json"
+    assert ("flush", tmp_path.stat().st_ino) in done[renamed:], "the name of the finished folder"
+
+
+def test_a_file_that_cannot_be_flushed_is_not_released(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync = os.fsync
+
+    def fail(handle: int) -> None:
+        if os.readlink(f"/proc/self/fd/{handle}").endswith(".png"):
+            raise OSError(5, "Input/output error")
+        fsync(handle)
+
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("no list of open files")
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        protected(photos, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert not Vault(tmp_path / "out.vault").is_sealed

@@ -19,8 +19,9 @@ from helpers import (
     tree,
     write_photos,
 )
+from PIL import Image
 
-from pueprotect.errors import ImageError
+from pueprotect.errors import ImageError, InputError, UnusableImages
 from pueprotect.images import encode
 from pueprotect.images.decode import decode_rgb
 from pueprotect.images.overlay import lay
@@ -123,15 +124,106 @@ def test_a_smaller_budget_is_kept(epsilon: int, photos: Path, tmp_path: Path) ->
     assert report.result.epsilon == epsilon / 255
 
 
-def test_jpeg_rounding_beyond_the_budget_is_reported(tmp_path: Path) -> None:
+def test_jpeg_keeps_to_the_budget_and_what_is_left_of_the_noise_is_reported(tmp_path: Path) -> None:
     src = write_photos(tmp_path / "src", per_class=4, suffix=".jpg")
     kept = protected(src, tmp_path / "kept")
-    assert kept.result.realised.linf_max > 8, "else this test needs other pictures"
-    assert any("--format png" in warning for warning in kept.warnings)
+    assert kept.result.realised is not None
+    assert kept.result.realised.linf_max <= 8
+    measured = kept.result.jpeg
+    assert measured is not None
+    assert (measured["written"], measured["outside"], measured["beyond"]) == (12, 0, 0)
+    assert measured["largest"] == kept.result.realised.linf_max
+    assert 0.6 < measured["kept_min"] <= measured["kept"] < 0.95
+    (warning,) = (each for each in kept.warnings if each.startswith("JPEG keeps"))
+    assert f"{measured['kept']:.0%} of the noise within 8 levels" in warning
+    assert "--max-linf 10" in warning
+    roomy = protected(src, tmp_path / "roomy", max_linf=10)
+    assert roomy.result.jpeg is not None
+    assert 8 < roomy.result.jpeg["largest"] <= 10
+    assert roomy.result.jpeg["kept"] > 0.95
+    assert roomy.warnings == ()
     png = protected(src, tmp_path / "png", file_format="png")
+    assert png.result.realised is not None
     assert png.result.realised.linf_max <= 8
+    assert png.result.jpeg is None
     assert png.warnings == ()
     assert {path.suffix for path in (tmp_path / "png").rglob("*.*")} == {".png"}
+
+
+def test_jpeg_rounding_beyond_the_budget_is_reported(tmp_path: Path) -> None:
+    src = write_photos(tmp_path / "src", per_class=4, suffix=".jpg")
+    made = protected(src, tmp_path / "out", epsilon=1)
+    measured = made.result.jpeg
+    assert measured is not None
+    assert measured["largest"] > 1, "else this test needs a smaller budget"
+    (warning,) = (each for each in made.warnings if each.startswith("JPEG rounding"))
+    assert f"from 1 to {measured['largest']} levels" in warning
+    assert f"{measured['outside']:.1%} of the values in {measured['beyond']} of 12 JPEG files" in warning
+    assert "--format png" in warning
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Path:
+    """PNG files, and in each class one JPEG, which cannot keep to 1 level."""
+    src = write_photos(tmp_path / "src", per_class=6)
+    for folder in src.iterdir():
+        with Image.open(folder / "000.png") as image:
+            image.save(folder / "late.jpg", quality=95)
+    return src
+
+
+def test_files_beyond_max_linf_are_named_together_and_nothing_is_released(
+    mixed: Path, tmp_path: Path, command: Command, forbid_optimising: Callable[[], None]
+) -> None:
+    words = ("protect", mixed, "--out", tmp_path / "out", *TINY, "--release-anyway", "--epsilon", "1/255")
+    done = command(*words, "--max-linf", 1)
+    assert done.code == 2
+    assert "3 of 21 images cannot be used" in sentence(done)
+    for name in ("cat", "dog", "owl"):
+        assert f"{name}/late.jpg would change by" in sentence(done)
+    assert "--skip-unsupported" in sentence(done)
+    assert not (tmp_path / "out").exists()
+    assert not Vault(tmp_path / "out.vault").is_sealed
+    assert not [path for path in tree(hidden_folder(tmp_path / "out", "partial")) if path.endswith(".jpg")]
+    forbid_optimising()
+    skipping = (*words, "--max-linf", 1, "--resume", "--skip-unsupported", "--json")
+    done = command(*skipping)
+    assert done.code == 0, done.stderr
+    assert (done.data["images"], done.data["realised"]["linf_max"]) == (18, 1)
+    assert [each["path"] for each in done.data["skipped"]] == [f"{name}/late.jpg" for name in ("cat", "dog", "owl")]
+    released = [path for path in tree(tmp_path / "out") if "." in path]
+    assert len(released) == 18 == len(manifest(tmp_path / "out.vault"))
+    assert {Path(path).suffix for path in released} == {".png"}
+    again = command(*skipping)
+    assert (again.code, again.data) == (0, done.data), "finished, so nothing is written again"
+
+
+def test_noise_of_images_that_are_left_out_is_left_out(mixed: Path, tmp_path: Path) -> None:
+    protected(mixed, tmp_path / "out", mode="sample-wise", epsilon=1, max_linf=1, skip_unsupported=True)
+    store = Vault(tmp_path / "out.vault")
+    delta, rows = store.read_tensors("delta.safetensors")["delta"], store.read_manifest()
+    assert len(delta) == len(rows) == 18
+    for noise, row in zip(delta, rows, strict=True):
+        before = decode_rgb(mixed / row.source_path)
+        assert np.array_equal(decode_rgb(tmp_path / "out" / row.path), lay(before, noise, 1))
+
+
+def test_a_class_without_images_within_max_linf_is_refused(tmp_path: Path) -> None:
+    src = write_photos(tmp_path / "src", per_class=4)
+    for path in (src / "owl").iterdir():
+        with Image.open(path) as image:
+            image.save(path.with_suffix(".jpg"), quality=95)
+        path.unlink()
+    with pytest.raises(UnusableImages, match="would lack training or held-out images"):
+        protected(src, tmp_path / "out", epsilon=1, max_linf=1, skip_unsupported=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_limits_write_the_files_again(tmp_path: Path) -> None:
+    src = write_photos(tmp_path / "src", per_class=4, suffix=".jpg")
+    release_all(src, tmp_path / "out", max_linf=10)
+    with pytest.raises(InputError, match="--overwrite"):
+        release_all(src, tmp_path / "out", resume=True)
 
 
 def test_sample_wise_noise_belongs_to_its_own_image(photos: Path, tmp_path: Path) -> None:

@@ -6,16 +6,20 @@ import shutil
 import stat
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
-from helpers import RecordedRelease, Release
+from helpers import RecordedRelease, Release, protected
 
 import pueprotect
+from pueprotect.check.evidence import read_evidence
 from pueprotect.check.policyfile import read_policy
+from pueprotect.check.verdicts import judge
+from pueprotect.images.sample import write_sample
 
 ROOT = Path(pueprotect.__file__).parents[1]
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -103,6 +107,16 @@ def test_the_git_hook_stops_a_commit_that_breaks_the_release(checkout: tuple[Pat
     broken = shell("echo x >> released/cat/000.png && git add -A && git commit -qm 3", place, environment)
     assert broken.returncode != 0
     assert "not as released" in broken.stdout + broken.stderr
+
+
+def test_jpeg_photographs_pass_what_the_example_policy_asks_of_images(tmp_path: Path) -> None:
+    write_sample(tmp_path / "photos", per_class=5, size=48)
+    protected(tmp_path / "photos", tmp_path / "released", size=48)
+    assert len(list((tmp_path / "released").rglob("*.jpg"))) == 25
+    policy = read_policy(EXAMPLES / "gate/pueprotect.yaml").policy
+    verdicts = judge(policy, read_evidence(tmp_path / "released"), date(2026, 1, 1))
+    images = {each.rule: each.passed for each in verdicts if each.rule.startswith("images.")}
+    assert images == {"images.min_coverage": True, "images.max_linf": True, "images.min_ssim": True}
 
 
 def test_the_example_policy_is_a_policy() -> None:

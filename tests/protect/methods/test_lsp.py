@@ -51,6 +51,13 @@ def test_the_noise_equals_a_plain_loop(size: int, epsilon: int) -> None:
                 assert found[number, row, column].tolist() == wanted.tolist()
 
 
+def test_the_noise_is_clipped_to_the_budget() -> None:
+    labels, held = np.arange(2000) % 2, np.zeros(2000, dtype=np.bool_)
+    pixels = np.zeros((2000, 16, 16, 3), dtype=np.uint8)
+    found = LSP().noise(pixels, labels, held, NoiseSettings(method="lsp", epsilon=90, key=KEY))
+    assert (int(found.min()), int(found.max())) == (-90, 90)
+
+
 def test_protect_writes_a_release(command: Command, tmp_path: object) -> None:
     src = write_photos(tmp_path / "src", 6)  # type: ignore[operator]
     words = ("--method", "lsp", "--size", "16", "--preset", "quick", "--release-anyway", "--json")

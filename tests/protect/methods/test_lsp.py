@@ -52,8 +52,8 @@ def test_the_noise_equals_a_plain_loop(size: int, epsilon: int) -> None:
 
 
 def test_the_noise_is_clipped_to_the_budget() -> None:
-    labels, held = np.arange(2000) % 2, np.zeros(2000, dtype=np.bool_)
-    pixels = np.zeros((2000, 16, 16, 3), dtype=np.uint8)
+    labels, held = np.arange(8000) % 2, np.zeros(8000, dtype=np.bool_)
+    pixels = np.zeros((8000, 16, 16, 3), dtype=np.uint8)
     found = LSP().noise(pixels, labels, held, NoiseSettings(method="lsp", epsilon=90, key=KEY))
     assert (int(found.min()), int(found.max())) == (-90, 90)
 

@@ -5,6 +5,7 @@ from helpers import KEY, OTHER_KEY, Command, lsp, noise, write_photos
 
 from pueprotect.protect.methods.base import NoiseSettings
 from pueprotect.protect.methods.lsp import LSP
+from pueprotect.runtime import secret_stream
 
 
 def test_lsp_is_blocks_of_six_levels_that_separate_the_classes() -> None:
@@ -31,6 +32,30 @@ def test_the_noise_follows_budget_size_and_key() -> None:
     assert np.array_equal(first, made(4))
     assert not np.array_equal(first, made(4, OTHER_KEY))
     assert float(np.sqrt((made(12).astype(float) ** 2).mean())) == pytest.approx(9, abs=0.5)
+
+
+@pytest.mark.parametrize(("size", "epsilon"), [(20, 8), (32, 12)])
+def test_the_noise_equals_a_plain_loop(size: int, epsilon: int) -> None:
+    labels, grid = np.array([0, 2, 1, 0]), -(-size // 8)
+    pixels, held = np.zeros((4, size, size, 3), dtype=np.uint8), np.zeros(4, dtype=np.bool_)
+    found = LSP().noise(pixels, labels, held, NoiseSettings(method="lsp", epsilon=epsilon, key=KEY))
+    stream = secret_stream(KEY, "lsp")
+    centres = np.sign(stream.standard_normal((3, 3, grid, grid), np.float32))
+    own = stream.standard_normal((4, 3, grid, grid), np.float32)
+    for number, label in enumerate(labels):
+        point = centres[label] + 0.1 * own[number]
+        point *= 0.75 * epsilon * np.sqrt(3 * grid * grid) / np.linalg.norm(point)
+        for row in range(size):
+            for column in range(size):
+                wanted = np.clip(np.rint(point[:, row // 8, column // 8]), -epsilon, epsilon)
+                assert found[number, row, column].tolist() == wanted.tolist()
+
+
+def test_the_noise_is_clipped_to_the_budget() -> None:
+    labels, held = np.arange(8000) % 2, np.zeros(8000, dtype=np.bool_)
+    pixels = np.zeros((8000, 16, 16, 3), dtype=np.uint8)
+    found = LSP().noise(pixels, labels, held, NoiseSettings(method="lsp", epsilon=90, key=KEY))
+    assert (int(found.min()), int(found.max())) == (-90, 90)
 
 
 def test_protect_writes_a_release(command: Command, tmp_path: object) -> None:

@@ -32,7 +32,8 @@ def slow(pixels: np.ndarray, labels: np.ndarray, held: np.ndarray) -> list[tuple
             for row in range(pixels.shape[1]):
                 for column in range(pixels.shape[2]):
                     away = [float(np.abs(image[row, column] - CORNERS[corner] / 255).mean()) for image in shown]
-                    scores[row, column, corner] = np.mean(away) / max(float(np.std(away, ddof=1)), 1e-6)
+                    spread = float(np.std(away, ddof=1)) if len(away) > 1 else 0.0
+                    scores[row, column, corner] = np.mean(away) / max(spread, 1e-6)
         taken.append(max((place for place in scores if place not in taken), key=lambda place: scores[place]))
     return taken
 
@@ -47,6 +48,25 @@ def test_place_and_colour_are_those_of_a_plain_search_and_ignore_held_out_images
         assert (changed[:, row, column] == CORNERS[corner]).all(), "held-out images get the pixel as well"
         found[labels == label, row, column] = 0
     assert not found.any()
+
+
+def test_a_class_of_one_or_two_images_has_a_pixel_too() -> None:
+    """The spread is that of a sample: of two images it counts, of one it is taken as zero."""
+    rng = np.random.default_rng(1)
+    pixels = rng.integers(0, 256, (5, 4, 4, 3)).astype(np.uint8)
+    labels, held = np.array([0, 1, 1, 2, 2]), np.zeros(5, dtype=np.bool_)
+    found = OPS().noise(pixels, labels, held, NoiseSettings(method="ops", epsilon=255))
+    for label, (row, column, corner) in enumerate(slow(pixels, labels, held)):
+        changed = pixels[labels == label] + found[labels == label]
+        assert (changed[:, row, column] == CORNERS[corner]).all()
+
+
+def test_no_two_classes_share_pixel_and_colour_and_equal_scores_take_the_first() -> None:
+    pixels, labels = np.full((6, 3, 3, 3), 255, dtype=np.uint8), np.arange(6) % 3
+    found = OPS().noise(pixels, labels, np.zeros(6, dtype=np.bool_), NoiseSettings(method="ops", epsilon=255))
+    for label in range(3):
+        assert found[label, label // 3, label % 3].tolist() == [-255, -255, -255], "black is farthest from white"
+        assert int((found[label] != 0).sum()) == 3
 
 
 def test_protect_takes_the_whole_range_whatever_the_budget(command: Command, tmp_path: object) -> None:

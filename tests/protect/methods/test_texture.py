@@ -1,8 +1,9 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from helpers import Command, photo, put, write_photos
+from helpers import KEY, Command, photo, put, write_photos
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -13,6 +14,7 @@ from pueprotect.images.overlay import lay
 from pueprotect.protect.methods import texture
 from pueprotect.protect.methods.base import NoiseSettings, Visibility
 from pueprotect.protect.methods.texture import Code, Scheme, code_book
+from pueprotect.runtime import secret_stream
 
 
 def pictures(count: int = 40, size: int = 32) -> np.ndarray:
@@ -94,6 +96,126 @@ def test_luma_strengthens_the_indices_of_its_class_along_the_image() -> None:
     natural = block_dct(images.astype(np.float32) @ np.array(LUMA, dtype=np.float32))
     product = (block_dct(noise) * natural)[labels == 0].sum((0, 1, 2))
     assert product[0, 3] > 0, "the noise has the sign of the image"
+
+
+def basis(row: int, column: int) -> np.ndarray:
+    """One orthonormal function of the block DCT, (8, 8)."""
+    down, across = (
+        np.sqrt((1 if order == 0 else 2) / 8) * np.cos((2 * np.arange(8) + 1) * order * np.pi / 16)
+        for order in (row, column)
+    )
+    return np.outer(down, across)
+
+
+def plain_luma(luma: np.ndarray, own: tuple[tuple[int, int], ...], book: tuple[Code, ...], picked: Any) -> np.ndarray:
+    """The luma code of one padded image (S', S'), block by block."""
+    code = np.zeros(luma.shape)
+    for top in range(0, len(luma), 8):
+        for left in range(0, len(luma), 8):
+            tile = luma[top // 16 * 16 :, left // 16 * 16 :]
+            for row, column in {index for one in book for index in one.luma}:
+                wave, here = basis(row, column), luma[top : top + 8, left : left + 8]
+                if own[picked[top // 16, left // 16]] == (row, column):
+                    # The cosine that goes on from block to block; its sign is the one in which the image holds it.
+                    sign = (-1) ** (row * (top // 8) + column * (left // 8))
+                    whole = sum(
+                        (-1) ** (row * down + column * across)
+                        * float((tile[8 * down : 8 * down + 8, 8 * across : 8 * across + 8] * wave).sum())
+                        for down in range(2) for across in range(2)
+                    )  # fmt: skip
+                    wanted = -sign if whole < 0 else sign
+                else:
+                    wanted = -0.15 * min(max(float((here * wave).sum()) / 60, -1), 1)
+                code[top : top + 8, left : left + 8] += 8 * wanted * wave
+    return code
+
+
+def plain_share(luma: np.ndarray, least: float, busy: float) -> np.ndarray:
+    """The share of the budget at each pixel: more where the 7 x 7 pixels around it vary."""
+    padded = np.pad(luma, 3, mode="reflect")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (7, 7))
+    return np.minimum(least + (1 - least) * windows.std((2, 3)) / busy, 1)
+
+
+def plain_grating(size: int, frequency: tuple[float, float], phases: np.ndarray) -> np.ndarray:
+    """A product of two cosines of root mean square one; a direction without a frequency is constant."""
+    waves = [
+        np.ones(size) if cycles == 0 else np.sqrt(2) * np.cos(2 * np.pi * cycles * np.arange(size) / 16 + phase)
+        for cycles, phase in zip(frequency, phases, strict=True)
+    ]
+    return np.outer(waves[1], waves[0])
+
+
+PAIRS = (
+    Code(((0, 3), (3, 2)), (1.6, 0), (0, 1)),
+    Code(((3, 0), (2, 2)), (0, 1), (1.6, 1)),
+    Code(((1, 3), (3, 1)), (1, 1), (1, 0)),
+)
+
+
+@pytest.mark.parametrize(
+    ("visibility", "least", "busy"), [("subtle", 0.25, 40), ("standard", 0.75, 20), ("strong", 1, 1)]
+)
+def test_the_noise_equals_a_plain_loop(visibility: Visibility, least: float, busy: float) -> None:
+    """Every sign and every constant of the code, and the order in which tiles and phases are drawn."""
+    rng = np.random.default_rng(0)
+    images, labels = pictures(6, 24), np.arange(6) % 3
+    images[:, :12] = np.clip(images[:, :12] + rng.normal(0, 30, (6, 12, 24, 3)), 0, 255).astype(np.uint8)
+    found = texture.texture(images, labels, Scheme(PAIRS, 40, visibility), KEY)
+    for number in range(6):
+        own, stream = PAIRS[labels[number]], secret_stream(KEY, "texture", number)
+        luma = np.pad(images[number] @ np.array([0.299, 0.587, 0.114]), ((0, 8), (0, 8)), mode="reflect")
+        code = plain_luma(luma, own.luma, PAIRS, stream.integers(0, 2, (2, 2)))[:24, :24]
+        phases = stream.uniform(0, 2 * np.pi, (2, 2))
+        blue, red_green = (plain_grating(24, *both) for both in zip((own.blue, own.red_green), phases, strict=True))
+        signs = np.where(np.stack([code + 0.5 * red_green, code - 0.5 * red_green, blue], axis=-1) < 0, -1, 1)
+        wanted = signs * np.rint(40 * plain_share(luma, least, busy)[:24, :24, None])
+        assert (found[number] != wanted).mean() < 0.005, "rounding alone"
+
+
+def test_other_classes_indices_are_pushed_against_the_image() -> None:
+    images, labels = pictures(12), np.zeros(12, dtype=np.int64)
+    natural = 10 * block_dct(images.astype(np.float32) @ np.array(LUMA, dtype=np.float32))
+    picked = np.zeros((12, 2, 2), dtype=np.int64)
+    code = block_dct(texture._luma_code(natural, labels, PAIRS, picked))
+    for row, column in ((3, 0), (2, 2), (1, 3), (3, 2)):
+        against = -8 * 0.15 * np.clip(natural[..., row, column] / 60, -1, 1)
+        assert 0.1 < (np.abs(natural[..., row, column]) > 60).mean() < 0.99, "both sides of the limit"
+        assert np.allclose(code[..., row, column], against, atol=1e-2)
+    assert np.allclose(np.abs(code[..., 0, 3]), 8, atol=1e-2)
+    assert float((code[..., 0, 3] * natural[..., 0, 3]).sum()) > 0
+
+
+def test_the_least_and_the_most_that_the_code_takes(tmp_path: Path) -> None:
+    from pueprotect.images.folders import ImageEntry, ImageFolder
+
+    put(tmp_path / "a.png", photo(16, 40))
+    put(tmp_path / "b.png", photo(15, 40))
+    least, classes = NoiseSettings(method="hardened", epsilon=4), tuple(map(str, range(1000)))
+    texture.Hardened().check(ImageFolder(tmp_path, classes, (ImageEntry("a.png", 0),)), least)
+    with pytest.raises(InputError, match="40 x 15 pixels"):
+        texture.Hardened().check(ImageFolder(tmp_path, classes, (ImageEntry("b.png", 0),)), least)
+    with pytest.raises(InputError, match="1001 classes are more than the 1000"):
+        code_book(1001, KEY)
+    assert texture.Hardened().advice(NoiseSettings(epsilon=12)) == []
+    assert "11/255" in texture.Hardened().advice(NoiseSettings(epsilon=11))[0]
+    assert texture.Hardened.checks == 2
+
+
+@pytest.mark.parametrize(("classes", "pool", "each"), [
+    (10, texture.FEW, 1), (11, texture.MANY, 1), (100, texture.MANY, 1), (101, texture.POOL, 2),
+])  # fmt: skip
+def test_more_classes_take_finer_indices_and_then_pairs(classes: int, pool: tuple[Any, ...], each: int) -> None:
+    book = code_book(classes, KEY)
+    used = {index for code in book for index in code.luma}
+    assert used <= set(pool)
+    assert len(used) >= 10
+    assert {len(code.luma) for code in book} == {each}
+
+
+def test_where_no_image_shows_an_index_the_guess_is_still_defined() -> None:
+    flat = np.full((3, 32, 32, 3), 90, dtype=np.uint8)
+    assert np.abs(texture.guessed(flat, np.arange(3), Scheme(PAIRS, 8, "strong"))).max() == 8
 
 
 @pytest.mark.parametrize(("visibility", "least"), [("subtle", 2), ("standard", 6), ("strong", 8)])

@@ -252,7 +252,7 @@ def test_the_held_out_files_are_attacked_and_compared_with_their_own_originals(
     assert own.accuracy != report.clean_lines["cnn"].accuracy
     assert row.recovered == recovered_share(row.accuracy, 16 / 48, own.accuracy)
     evidence = read_evidence(mine.out)
-    (record,) = (found for found in evidence.fresh if found.key.attack == "holdout-files")
+    record, _ = (found for found in evidence.fresh if found.key.attack == "holdout-files")
     assert evidence.clean_line(record).result.accuracy == own.seeds.accuracies[0]  # type: ignore[union-attr]
     shown = Recorder()
     again = audit(

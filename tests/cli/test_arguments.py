@@ -30,7 +30,7 @@ OUT_OF_RANGE = [
     ("protect", ["--sigma", "nan"], "--sigma"),
     ("protect", ["--rounds", "0"], "--rounds"),
     ("protect", ["--holdout", "1"], "--holdout"),
-    ("protect", ["--size", "8"], "--size"),
+    ("protect", ["--size", "7"], "--size"),
     ("protect", ["--size", "big"], "--size"),
     ("protect", ["--size", "20", "--surrogate", "vit_tiny"], "--size"),
     ("protect", ["--workers", "-1"], "--workers"),

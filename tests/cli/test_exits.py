@@ -118,7 +118,7 @@ def test_sigterm_is_an_interruption(
 
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(error_minimising.Optimizer, "run", terminated)
-    done = command("protect", src, "--out", tmp_path / "out", *TINY)
+    done = command("protect", src, "--out", tmp_path / "out", *TINY, "--release-anyway")
     assert done.code == 130
     assert "--resume" in done.stderr
     assert signal.getsignal(signal.SIGTERM) is before

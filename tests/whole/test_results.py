@@ -61,7 +61,7 @@ def store(release: Release, tmp_path: Path) -> tuple[Path, Path]:
     """DATA with test images, and a STORE that holds a release under the names that scripts look for."""
     data, store = tmp_path / "data", tmp_path / "store"
     data.mkdir()
-    shutil.copytree(release.src, data / "test")
+    write_photos(data / "test", seed=9)
     for name in ("pue-0", "hardened-0"):
         shutil.copytree(release.out, store / name)
         shutil.copytree(release.vault, store / f"{name}.vault")
@@ -261,7 +261,7 @@ def test_notches_are_kept_as_cells_of_methods(store: tuple[Path, Path]) -> None:
 
 
 def test_visibility_prints_a_row_for_each_and_draws_a_sheet(photos: Path, tmp_path: Path) -> None:
-    shutil.copytree(photos, tmp_path / "test")
+    write_photos(tmp_path / "test", seed=9)
     words = [tmp_path, tmp_path / "sheet.png", "--size", 16, "--store", tmp_path / "store"]
     rows = [line.split("|")[1:3] for line in printed(RESULTS / "visibility.py", *words)[-5:]]
     assert rows[0] == [" subtle ", " 8/255 "]

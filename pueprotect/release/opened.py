@@ -222,7 +222,8 @@ class OpenedRelease:
     @cached_property
     def results(self) -> Results:
         """What commands keep in the vault."""
-        return Results(self.vault, self.digests, self.chance, len(self.test))
+        flags = () if self.overlap is None else ("test-overlap",)
+        return Results(self.vault, self.digests, self.chance, len(self.test), flags)
 
 
 def open_release(

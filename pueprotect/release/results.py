@@ -28,12 +28,14 @@ class Results:
         digests: of the released bytes and of the test images; every result depends on both.
         chance: accuracy of always answering the most frequent test class.
         test_images: how many clean images were used for the figures.
+        flags: reasons to doubt every figure measured on these test images.
     """
 
     vault: Vault
     digests: dict[str, str]
     chance: float
     test_images: int
+    flags: tuple[str, ...] = ()
 
     def path(self, name: str) -> Path:
         """The path of a file in the vault, which is made if needed."""
@@ -45,7 +47,7 @@ class Results:
 
     def keep(self, name: str, key: dict[str, Any], result: dict[str, Any]) -> None:
         """Store a finished part and all that it depends on."""
-        about = {"chance": self.chance, "test_images": self.test_images, "pueprotect": VERSION}
+        about = {"chance": self.chance, "test_images": self.test_images, "pueprotect": VERSION, "flags": self.flags}
         self.write(name, {"schema_version": SCHEMA_VERSION, "key": key | self.digests, **about, "result": result})
 
     def kept(self, name: str, key: dict[str, Any]) -> dict[str, Any] | None:

@@ -200,8 +200,11 @@ def test_test_images_that_come_near_training_images_are_flagged(release: Release
     report = audit(opened, settings)
     assert "test-overlap" not in report.flags
     assert report.test_overlap is None
+    opened = open_release(opened.out)
     opened.overlap = TestOverlap(images=1, first=[("a.png", "b.png")])
     report = audit(opened, settings)
+    (record,) = (found for found in read_evidence(opened.out).audit if found.key.attack == "standard")
+    assert record.as_json()["flags"] == ["test-overlap"], "check reads single records"
     assert "test-overlap" in report.flags
     assert report.as_json()["test_overlap"] == {"images": 1, "first": [["a.png", "b.png"]]}
 

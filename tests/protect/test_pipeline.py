@@ -9,10 +9,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from helpers import KEY, OTHER_KEY, TINY, Command, Release, protected, release_all, tree, unix, write_policy
+from helpers import KEY, OTHER_KEY, TINY, Command, Release, protected, put, release_all, tree, unix, write_policy
 from PIL import Image
 
+from pueprotect.errors import InputError
+from pueprotect.images import encode
+from pueprotect.images.decode import decode
 from pueprotect.protect.writer import Writer
 from pueprotect.release.digests import verify
 from pueprotect.release.vault import Vault
@@ -219,3 +223,50 @@ def test_the_release_holds_the_images_and_nothing_else(release: Release) -> None
         with Image.open(path) as image:
             assert image.format == "PNG"
             assert image.info == {}
+
+
+def strength(src: Path, out: Path) -> float:
+    """Root mean square of the noise in released files, in levels."""
+    changes = [
+        decode(path).colours.astype(float) - decode(src / path.relative_to(out)).colours for path in out.rglob("*.png")
+    ]
+    return float(np.sqrt(np.mean(np.concatenate([change.ravel() for change in changes]) ** 2)))
+
+
+@pytest.mark.parametrize(("mode", "sides"), [("L", (20, 24)), ("LA", (20, 24)), ("L", (10, 12)), ("RGB", (10, 12))])
+def test_files_without_colours_and_small_files_hold_noise_of_full_strength(
+    mode: str, sides: tuple[int, int], photos: Path, release: Release, tmp_path: Path
+) -> None:
+    """Noise was made with colours at the working size, and writing such files averaged most of it away."""
+    for path in photos.rglob("*.png"):
+        place = tmp_path / "src" / path.relative_to(photos)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(path).resize(sides[::-1]).convert(mode).save(place)
+    release_all(tmp_path / "src", tmp_path / "out")
+    assert strength(tmp_path / "src", tmp_path / "out") > 0.8 * strength(photos, release.out)
+
+
+def test_a_folder_of_pictures_without_any_class_is_refused(tmp_path: Path) -> None:
+    """Such as the folders train and test of a data set: no network learns them, so no self-check would fail."""
+    rng = np.random.default_rng(0)
+    for number in range(80):
+        put(
+            tmp_path / "src" / ("one", "two")[number % 2] / f"{number}.png", rng.integers(0, 256, (16, 16, 3), np.uint8)
+        )
+    with pytest.raises(InputError, match="Nothing can be learnt from these labels"):
+        protected(tmp_path / "src", tmp_path / "out", release_anyway=False)
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out.vault").exists()
+    release_all(tmp_path / "src", tmp_path / "out")
+
+
+def test_the_self_check_reads_the_files_that_are_released(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Noise that is lost on the way to the disk is noticed, whatever the noise in memory does."""
+    monkeypatch.setattr(encode, "lay", lambda pixels, *_: pixels.copy())
+    report = protected(photos, tmp_path / "out", release_anyway=False)
+    assert not report.released
+    assert report.result.self_check.accuracy == report.result.self_check.clean_accuracy
+    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob(".out*")), "no file without noise is left"

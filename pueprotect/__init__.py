@@ -25,7 +25,8 @@ from pueprotect.runtime import VERSION
 
 if TYPE_CHECKING:
     from pueprotect.protect.report import Report
-    from pueprotect.release.records import Audit, Certificate
+    from pueprotect.release.audits import Audit
+    from pueprotect.release.certificates import Certificate
 
 __all__ = ["__version__", "audit", "certify", "protect"]
 

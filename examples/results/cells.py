@@ -315,7 +315,7 @@ def measure(place: Place, cell: Cell) -> Cell:
     if cell.kind == "certificate":
         return _certified(found, cell, seed)
     from pueprotect.audit.attacks import find
-    from pueprotect.release.records import AS_THEY_ARE, CLEAN_BEHIND_IT, CLEAN_SHARE_ALONE
+    from pueprotect.release.audits import AS_THEY_ARE, CLEAN_BEHIND_IT, CLEAN_SHARE_ALONE
 
     assert cell.attack is not None
     assert cell.arch is not None

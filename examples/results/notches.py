@@ -61,7 +61,7 @@ def named(release: Path, indices: int, wanted: argparse.Namespace) -> Cell:
 def measured(release: Path, number: int, cell: Cell, wanted: argparse.Namespace) -> Cell:
     """One release against all seeds of the attacker."""
     from pueprotect.audit.attacks.notch import WideNotch
-    from pueprotect.release.records import CLEAN_BEHIND_IT
+    from pueprotect.release.audits import CLEAN_BEHIND_IT
 
     found = on_disk(release, wanted.test, second_half=True)
     results = [

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pueprotect.audit import flags
-from pueprotect.release.records import AttackResult, AuditRow, AuditWorst
+from pueprotect.release.audits import AttackResult, AuditRow, AuditWorst
 
 
 @dataclass(frozen=True, kw_only=True)

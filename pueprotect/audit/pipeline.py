@@ -29,8 +29,8 @@ from pueprotect.learning.device import this_machine
 from pueprotect.learning.models import ARCHITECTURES, architecture, build
 from pueprotect.learning.training import Schedule, default_epochs, train
 from pueprotect.protect.methods import base as methods
+from pueprotect.release.audits import CLEAN_LINE, AttackResult, Audit, AuditRow
 from pueprotect.release.opened import OpenedRelease, open_release
-from pueprotect.release.records import CLEAN_LINE, AttackResult, Audit, AuditRow
 from pueprotect.runtime import VERSION
 
 TIMED_STEPS = 5

@@ -31,7 +31,7 @@ from pueprotect.learning.draw_engine import DrawEngine, deviations
 from pueprotect.learning.models import Classifier
 from pueprotect.learning.training import accuracy
 from pueprotect.learning.weights import trainable
-from pueprotect.release.records import Histogram, NoisyAccuracy, Point, RecipeFigures
+from pueprotect.release.certificates import Histogram, NoisyAccuracy, Point, RecipeFigures
 from pueprotect.runtime import child_seed
 
 FIT_IMAGES = 2000

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pueprotect.audit.flags import FITTED, TEST_OVERLAP, WEAK, Flag, names_of, way_from_chance
-from pueprotect.release.records import RecipeFigures
+from pueprotect.release.certificates import RecipeFigures
 
 FLAGS = {
     "informative-baseline-missing": Flag("A small bound may only mean that sigma is too large.", "Add --baseline."),

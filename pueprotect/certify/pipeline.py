@@ -29,8 +29,8 @@ from pueprotect.learning.device import Machine, this_machine, versions
 from pueprotect.learning.models import Classifier, build
 from pueprotect.learning.training import Schedule, accuracy, default_epochs
 from pueprotect.learning.weights import weights_digest
+from pueprotect.release.certificates import Certificate, RecipeFigures
 from pueprotect.release.opened import OpenedRelease, open_release
-from pueprotect.release.records import Certificate, RecipeFigures
 from pueprotect.release.vault import CERTIFICATE
 
 SCREENING_DRAWS = 32

@@ -22,8 +22,8 @@ from pueprotect.learning.draw_engine import deviations
 from pueprotect.learning.models import Classifier
 from pueprotect.learning.training import Schedule, default_epochs
 from pueprotect.learning.weights import distance, trainable
+from pueprotect.release.certificates import RecipeFigures, Stress
 from pueprotect.release.opened import OpenedRelease
-from pueprotect.release.records import RecipeFigures, Stress
 from pueprotect.runtime import generator
 
 DIRECTIONS = 4

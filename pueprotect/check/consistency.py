@@ -9,7 +9,8 @@ from __future__ import annotations
 from itertools import pairwise
 from statistics import NormalDist
 
-from pueprotect.release.records import CLEAN_LINE, AuditRecord, Certificate, RecipeFigures
+from pueprotect.release.audits import CLEAN_LINE, AuditRecord
+from pueprotect.release.certificates import Certificate, RecipeFigures
 
 NORMAL = NormalDist()
 ROUNDING = 1e-6

@@ -13,8 +13,10 @@ from pydantic import BaseModel, ValidationError
 from pueprotect.audit.findings import recovered_share
 from pueprotect.check.consistency import certificate_fault, record_fault
 from pueprotect.errors import InputError, VaultError
+from pueprotect.release.audits import CLEAN_LINE, AuditRecord, AuditRow
+from pueprotect.release.certificates import Certificate
 from pueprotect.release.digests import Verification, data_digest, digest_files, verify
-from pueprotect.release.records import CLEAN_LINE, AuditRecord, AuditRow, Certificate, ManifestRow
+from pueprotect.release.records import ManifestRow
 from pueprotect.release.vault import CERTIFICATE, MANIFEST, RUN, SCHEMA_VERSION, Vault, default_vault
 
 LOOKS = "looks.jsonl"  # where `certify` counts the certifications of a release

@@ -7,7 +7,9 @@ from typing import Literal
 from pydantic import BaseModel
 
 from pueprotect.check.verdicts import Verdict
-from pueprotect.release.records import Audit, AuditRecord, Certificate, Digest, ManifestRow, Protect, Record, RunRecord
+from pueprotect.release.audits import Audit, AuditRecord
+from pueprotect.release.certificates import Certificate
+from pueprotect.release.records import Digest, ManifestRow, Protect, Record, RunRecord
 
 
 class Check(Record):

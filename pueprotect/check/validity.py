@@ -19,7 +19,8 @@ from pueprotect.check.policy import WORST, AuditRules, CertifyRules
 
 if TYPE_CHECKING:
     from pueprotect.check.evidence import Evidence
-    from pueprotect.release.records import AuditRecord, AuditRow, Certificate, Point
+    from pueprotect.release.audits import AuditRecord, AuditRow
+    from pueprotect.release.certificates import Certificate, Point
 
 SMALLEST_RADIUS = 0.2  # of sigma: the smallest radius that `certify` takes by itself
 FEW_IMAGES, FEW_PER_CLASS = 500, 20

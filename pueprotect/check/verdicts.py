@@ -21,7 +21,8 @@ from pueprotect.release.vault import default_vault
 
 if TYPE_CHECKING:
     from pueprotect.check.evidence import Evidence
-    from pueprotect.release.records import AuditRow, Certificate, RecipeFigures
+    from pueprotect.release.audits import AuditRow
+    from pueprotect.release.certificates import Certificate, RecipeFigures
 
 OUTCOMES = {ExitCode.PASS: "pass", ExitCode.FAIL: "fail", ExitCode.INCONCLUSIVE: "inconclusive"}
 DATA = "data.digest"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from pueprotect.check.verdicts import Verdict
-    from pueprotect.release.records import Audit, AuditRow
+    from pueprotect.release.audits import Audit, AuditRow
 
 BAR = 10
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from pueprotect.certify.certificate import CertificateSettings
-    from pueprotect.release.records import Certificate, RecipeFigures
+    from pueprotect.release.certificates import Certificate, RecipeFigures
 
 
 def certify(

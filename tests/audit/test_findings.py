@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from pueprotect.audit.findings import Gates, clean_row, in_order, judge, verdict, worst_of
-from pueprotect.release.records import AttackResult, AuditRow, AuditWorst
+from pueprotect.release.audits import AttackResult, AuditRow, AuditWorst
 
 
 def result(

@@ -15,8 +15,9 @@ from pueprotect.images.folders import scan
 from pueprotect.learning.device import Machine
 from pueprotect.learning.distributed import Group
 from pueprotect.learning.training import Schedule
+from pueprotect.release.audits import AttackResult
 from pueprotect.release.opened import OpenedRelease, Reader, open_release
-from pueprotect.release.records import AttackResult, TestOverlap
+from pueprotect.release.records import TestOverlap
 from pueprotect.release.vault import Vault, locked
 
 

@@ -15,8 +15,9 @@ from pueprotect.errors import InputError, VaultError
 from pueprotect.learning.data import ImageSet
 from pueprotect.learning.models import build, state_of
 from pueprotect.learning.training import Schedule, train
+from pueprotect.release.certificates import Certificate
 from pueprotect.release.opened import OpenedRelease, open_release
-from pueprotect.release.records import Certificate, TestOverlap
+from pueprotect.release.records import TestOverlap
 from pueprotect.release.vault import locked
 
 SETTINGS = CertificateSettings(sigma=0.005, etas=(0.0,), draws=50)

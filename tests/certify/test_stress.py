@@ -15,7 +15,7 @@ from pueprotect.learning.draw_engine import DrawEngine, deviations
 from pueprotect.learning.models import Classifier, build
 from pueprotect.learning.training import Schedule, train
 from pueprotect.learning.weights import trainable, weights_digest
-from pueprotect.release.records import RecipeFigures
+from pueprotect.release.certificates import RecipeFigures
 
 SETTINGS = CertificateSettings(sigma=0.02, etas=(0.0, 0.01, 5.0), draws=300)
 

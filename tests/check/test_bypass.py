@@ -12,18 +12,10 @@ from helpers import Command
 
 from pueprotect.audit.suites import SUITES
 from pueprotect.certify import bounds
+from pueprotect.release.audits import CLEAN_LINE, AttackKey, AttackResult, AuditRecord
+from pueprotect.release.certificates import Certificate, NoisyAccuracy, Point, RecipeFigures
 from pueprotect.release.digests import data_digest, sha256_of
-from pueprotect.release.records import (
-    CLEAN_LINE,
-    AttackKey,
-    AttackResult,
-    AuditRecord,
-    Certificate,
-    ManifestRow,
-    NoisyAccuracy,
-    Point,
-    RecipeFigures,
-)
+from pueprotect.release.records import ManifestRow
 from pueprotect.release.vault import CERTIFICATE, Vault
 
 POLICY = """version: 1

@@ -6,7 +6,8 @@ from helpers import Recorded, RecordedRelease, noise_images
 from pueprotect.certify.certificate import CertificateSettings, certify
 from pueprotect.check.consistency import certificate_fault, record_fault
 from pueprotect.learning.models import build
-from pueprotect.release.records import AuditRecord, Certificate
+from pueprotect.release.audits import AuditRecord
+from pueprotect.release.certificates import Certificate
 
 NAME = "audit/pst-cnn.json"
 

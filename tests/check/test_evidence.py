@@ -6,7 +6,7 @@ from helpers import RecordedRelease
 
 from pueprotect.check.evidence import evidence_files, read_evidence
 from pueprotect.errors import VaultError
-from pueprotect.release.records import AuditRow
+from pueprotect.release.audits import AuditRow
 
 
 def rows(out: Path) -> dict[str, AuditRow]:

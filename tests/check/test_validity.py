@@ -12,7 +12,7 @@ from pueprotect.check import validity
 from pueprotect.check.evidence import read_evidence
 from pueprotect.check.policy import AuditRules, CertifyRules
 from pueprotect.check.validity import Condition, audit_conditions, certificate_conditions, reaches, stays_below
-from pueprotect.release.records import AuditRecord
+from pueprotect.release.audits import AuditRecord
 
 
 @pytest.mark.parametrize(("observed", "met"), [(15.0, True), (14.9, False), (16.0, True), (None, False)])

@@ -25,8 +25,9 @@ from pueprotect.check.verdicts import (
     only_regressions,
 )
 from pueprotect.errors import ExitCode
+from pueprotect.release.audits import AuditRow
+from pueprotect.release.certificates import Certificate
 from pueprotect.release.digests import Verification
-from pueprotect.release.records import AuditRow, Certificate
 
 TODAY = date(2026, 6, 1)
 

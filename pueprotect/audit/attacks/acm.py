@@ -33,7 +33,7 @@ from pueprotect.learning.device import at_once
 from pueprotect.learning.models import Classifier
 from pueprotect.learning.training import autocast
 from pueprotect.learning.weights import batch_statistics
-from pueprotect.release.records import PST_ALARM
+from pueprotect.release.audits import PST_ALARM
 from pueprotect.runtime import generator
 
 RISE = 1.25

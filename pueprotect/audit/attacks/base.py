@@ -23,7 +23,7 @@ from pueprotect.learning.device import at_once
 from pueprotect.learning.models import Classifier, build
 from pueprotect.learning.training import Schedule, accuracy, count_correct
 from pueprotect.protect.methods.texture import Scheme
-from pueprotect.release.records import AS_THEY_ARE, AttackResult
+from pueprotect.release.audits import AS_THEY_ARE, AttackResult
 from pueprotect.runtime import SILENT, Progress, generator, load_plugin, plugins, unusable
 
 NOTHING = "nothing"

@@ -32,7 +32,7 @@ from pueprotect.learning.data import ImageSet, to_float
 from pueprotect.learning.models import Classifier
 from pueprotect.learning.training import Trainer, Transform, batches, steps_per_epoch
 from pueprotect.learning.weights import clone, reestimate_batch_norm, trainable
-from pueprotect.release.records import PST_ALARM
+from pueprotect.release.audits import PST_ALARM
 from pueprotect.runtime import generator
 
 IMAGES_BETWEEN_CHECKS = 1280

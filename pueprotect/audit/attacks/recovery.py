@@ -21,7 +21,7 @@ from pueprotect.learning.draw_engine import DrawEngine
 from pueprotect.learning.models import Classifier
 from pueprotect.learning.training import Schedule, train
 from pueprotect.learning.weights import distance, reestimate_batch_norm, trainable
-from pueprotect.release.records import CLEAN_SHARE_ALONE
+from pueprotect.release.audits import CLEAN_SHARE_ALONE
 from pueprotect.runtime import SILENT, Progress
 
 SEARCH = "random search"

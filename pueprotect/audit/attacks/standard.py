@@ -10,7 +10,7 @@ from pueprotect.audit.attacks.base import HELD_OUT, NOTHING, Attack, Filter, Run
 from pueprotect.learning.data import ImageSet
 from pueprotect.learning.models import Classifier
 from pueprotect.learning.training import Prepare, Transform, train
-from pueprotect.release.records import CLEAN_BEHIND_IT
+from pueprotect.release.audits import CLEAN_BEHIND_IT
 
 
 class Plain(Attack):

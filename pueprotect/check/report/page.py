@@ -30,16 +30,10 @@ from pueprotect.check.policy import AuditRules
 from pueprotect.check.report.charts import Level, Series, histogram, line_chart, nice
 from pueprotect.check.verdicts import OUTCOMES
 from pueprotect.images.decode import decode_rgb
+from pueprotect.release.audits import CLEAN_SHARE_ALONE, PST_ALARM, AuditRecord, AuditRow
+from pueprotect.release.certificates import Certificate, RecipeFigures
 from pueprotect.release.digests import sha256_of
-from pueprotect.release.records import (
-    CLEAN_SHARE_ALONE,
-    PST_ALARM,
-    AuditRecord,
-    AuditRow,
-    Certificate,
-    ManifestRow,
-    RecipeFigures,
-)
+from pueprotect.release.records import ManifestRow
 from pueprotect.runtime import VERSION
 
 Pixels = npt.NDArray[np.uint8]

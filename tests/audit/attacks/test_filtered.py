@@ -10,7 +10,7 @@ from PIL import Image
 from pueprotect.audit.attacks import find
 from pueprotect.audit.attacks.standard import Variation
 from pueprotect.learning.data import ImageSet
-from pueprotect.release.records import AS_THEY_ARE, CLEAN_BEHIND_IT
+from pueprotect.release.audits import AS_THEY_ARE, CLEAN_BEHIND_IT
 
 
 def through(name: str, images: torch.Tensor) -> torch.Tensor:

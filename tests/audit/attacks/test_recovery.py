@@ -8,7 +8,7 @@ from pueprotect.errors import InputError
 from pueprotect.learning.models import build
 from pueprotect.learning.training import Schedule
 from pueprotect.learning.weights import distance, trainable
-from pueprotect.release.records import CLEAN_SHARE_ALONE as ALONE
+from pueprotect.release.audits import CLEAN_SHARE_ALONE as ALONE
 
 
 def test_recovery_needs_clean_images_and_shows_what_they_give_alone() -> None:

@@ -62,6 +62,17 @@ def judge(results: Sequence[AttackResult], clean: AuditRow | None, chance: float
     return AuditRow.over(results, recovered_share(row.accuracy, chance, top), found)
 
 
+def by_seed(row: AuditRow, clean: AuditRow | None, chance: float) -> list[AuditRow]:
+    """A row of several seeds as one row for each; `clean` is the clean line it is compared with."""
+    if row.seeds is None:
+        return [row]
+    top = clean.accuracy if clean else None
+    return [
+        row.model_copy(update={"accuracy": found, "recovered": recovered_share(found, chance, top), "seeds": None})
+        for found in row.seeds.accuracies
+    ]
+
+
 def in_order(rows: Sequence[AuditRow]) -> list[AuditRow]:
     """The most damaging first, by recovered share or, where that is unknown, by accuracy; failed attacks last."""
 

@@ -85,7 +85,8 @@ def audit(
 
 
 def _outcome(report: Audit, max_accuracy: float | None, max_recovered: float | None) -> ExitCode:
-    """The exit code of the gates, a policy of one rule; each failed gate is reported."""
+    """The exit code of the gates, a policy of one rule; the largest seed decides, and each failed gate is reported."""
+    from pueprotect.audit.findings import by_seed
     from pueprotect.check.policy import AuditRules
     from pueprotect.check.verdicts import attack_verdicts, exit_code
 
@@ -93,7 +94,9 @@ def _outcome(report: Audit, max_accuracy: float | None, max_recovered: float | N
     if max_accuracy is not None or max_recovered is not None:
         rules = AuditRules(max_accuracy=max_accuracy, max_recovered=max_recovered)
         for name in dict.fromkeys(row.attack for row in report.results):
-            verdicts += attack_verdicts(rules, [row for row in report.results if row.attack == name])
+            rows = [row for row in report.results if row.attack == name]
+            single = [by_seed(row, report.clean_line(row), report.chance_of(row)) for row in rows]
+            verdicts += attack_verdicts(rules, [row for seeds in single for row in seeds])
     for verdict in verdicts:
         if not verdict.passed:
             note(f"gate {verdict.rule}: {verdict.reason}")
@@ -115,9 +118,8 @@ def _show(report: Audit, images: int, test_images: int) -> None:
     for row in report.results:
         _show_details(row)
     worst = report.worst_row
-    line, chance = (report.clean_line(worst), worst.chance) if worst else (None, None)
+    line, chance = (report.clean_line(worst), report.chance_of(worst)) if worst else (None, report.chance)
     about = find(worst.attack).about if worst else ""
-    chance = report.chance if chance is None else chance
     out.print(f"\n{escape(verdict(worst, line.accuracy if line else None, chance, about))}")
     if report.skipped:
         warn("left out", f"{', '.join(report.skipped)}: no clean training images are available.")

@@ -47,7 +47,8 @@ def choose_device(wanted: str = "auto") -> Device:
     check_torch()
     import torch
 
-    cpu = f"cpu with {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    cpu = f"cpu with {threads} thread{'s' if threads > 1 else ''}"
     if wanted == "cpu":
         return Device("cpu", f"{cpu}, as asked")
     if wanted == "auto":

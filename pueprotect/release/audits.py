@@ -174,3 +174,7 @@ class Audit(Record):
     def clean_line(self, row: AuditRow) -> AuditRow | None:
         """The clean line that a row is compared with."""
         return (self.held_out_lines if row.held_out else self.clean_lines).get(row.arch)
+
+    def chance_of(self, row: AuditRow) -> float:
+        """Accuracy of the constant answer on the images that a row was measured on."""
+        return self.chance if row.chance is None else row.chance

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from pueprotect.audit.findings import Gates, clean_row, in_order, judge, verdict, worst_of
+from pueprotect.audit.findings import Gates, by_seed, clean_row, in_order, judge, recovered_share, verdict, worst_of
 from pueprotect.release.audits import AttackResult, AuditRow, AuditWorst
 
 
@@ -126,3 +126,16 @@ def test_the_verdict_fits_two_lines_and_names_what_was_measured() -> None:
     assert "It removes the fine detail" in text
     assert len(text) < 3 * 80
     assert "shows nothing" in verdict(None, None, 0.2, "")
+
+
+def test_a_gate_sees_each_seed_of_a_row() -> None:
+    """The mean of a lucky and an unlucky seed passes limits that the unlucky one does not."""
+    clean = clean_row([result(0.8), result(0.6)], 0.1)
+    row = judge([result(0.2), result(0.5)], clean, 0.1)
+    assert row.accuracy == 0.35
+    rows = by_seed(row, clean, 0.1)
+    assert [found.accuracy for found in rows] == [0.2, 0.5]
+    assert [found.recovered for found in rows] == [recovered_share(found, 0.1, clean.accuracy) for found in (0.2, 0.5)]
+    assert [found.recovered for found in by_seed(row, None, 0.1)] == [None, None]
+    alone = judge([result(0.2)], clean, 0.1)
+    assert by_seed(alone, clean, 0.1) == [alone]

@@ -55,6 +55,10 @@ def test_audit_with_seeds_shows_mean_and_spread_within_80_columns(
     assert "trainings, about" in done.stderr
     assert done.stderr.splitlines()[-1] == f"Next: pueprotect report {mine.out}"
     data = command(*words, "--resume", "--json").data
+    highest = max(row["seeds"]["highest"] for row in data["results"])
+    gated = command(*words, "--resume", "--max-accuracy", highest - 1e-6)
+    assert gated.code == 1, "the largest seed decides, not the mean"
+    assert f"{highest:.1%}" in gated.stderr
     for row in data["results"]:
         low, high = row["seeds"]["lowest"], row["seeds"]["highest"]
         assert low <= row["accuracy"] <= high

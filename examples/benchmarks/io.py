@@ -63,7 +63,7 @@ def writer(folder: ImageFolder, sources: dict[str, str], size: int, workers: int
         held=np.zeros(len(folder.entries), dtype=np.bool_),
         sources=sources,
         noise=np.random.default_rng(0).integers(-8, 9, shape).astype(np.int8),
-        mode="class-wise",
+        rows=folder.labels,
         encoder=Encoder(epsilon=8, quality=QUALITY),
         seed=0,
         workers=workers,

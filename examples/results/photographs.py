@@ -16,7 +16,6 @@ originals of the holdout, reduced to 64 pixels.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -74,9 +73,9 @@ def release(place: Path, seed: int, wanted: argparse.Namespace) -> Path:
         )
         began = time.perf_counter()
         made = protect_folder(photos, out, options=options)
-        check = made.result["self_check"]
-        print(f"protected in {time.perf_counter() - began:.0f} s; self-check {check['accuracy']:.1%}", end=", ")
-        print(f"limit {check['limit']:.1%}, realised {json.dumps(made.result['realised'])}", flush=True)
+        check, realised = made.result.self_check, made.result.realised
+        print(f"protected in {time.perf_counter() - began:.0f} s; self-check {check.accuracy:.1%}", end=", ")
+        print(f"limit {check.limit:.1%}, realised {realised and realised.as_json()}", flush=True)
     return out
 
 

@@ -298,7 +298,7 @@ def test_protect_writes_a_hardened_release(command: Command, tmp_path: Path) -> 
     assert done.data["realised"]["linf_max"] == 8
     assert "--epsilon 12/255" in done.stderr
     assert command("verify", tmp_path / "out").code == 0
-    short = ("--draws", 44, "--eta", "0", "--surrogate-recipe", "online", "--device", "cpu", "--json")
+    short = ("--draws", 51, "--eta", "0", "--surrogate-recipe", "online", "--device", "cpu", "--json")
     certificate = command("certify", tmp_path / "out", *short)
     assert certificate.code == 0
     assert certificate.data["surrogate_clean_accuracy"] == done.data["self_check"]["accuracy"]

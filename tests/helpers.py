@@ -10,6 +10,7 @@ import struct
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,11 @@ def write_photos(root: Path, per_class: int = PER_CLASS, suffix: str = ".png", s
 
 def photo(height: int = 20, width: int = 28, seed: int = 0) -> npt.NDArray[np.uint8]:
     """A smooth picture with some texture, (height, width, 3) uint8."""
+    return _photo(height, width, seed).copy()
+
+
+@cache
+def _photo(height: int, width: int, seed: int) -> npt.NDArray[np.uint8]:
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[0:height, 0:width]
     smooth = np.stack([rows * 4 + 60, columns * 4 + 40, 180 - rows * 2 - columns], axis=2)

@@ -48,7 +48,7 @@ def photos(data: Path, count: int, size: int) -> None:
     whole = image_files.scan(data)
     picked = np.linspace(0, len(whole.entries) - 1, count).astype(int)
     folder = ImageFolder(whole.root, whole.classes, tuple(whole.entries[number] for number in picked))
-    job.image_files.scan = lambda *_, **__: folder  # type: ignore[assignment]
+    job.scan = lambda *_, **__: folder  # type: ignore[assignment]
     presets.MOST_REPEATS = 1.0
     options = Options(preset="quick", rounds=1, size=size, release_anyway=True, key=KEY)
     with tempfile.TemporaryDirectory(dir=data.parent) as place:

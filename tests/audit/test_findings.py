@@ -49,6 +49,18 @@ def test_an_attack_that_did_not_fit_is_flagged() -> None:
     assert judge((result(0.3, train_accuracy=0.9),), clean, 0.1).flags == ()
 
 
+def test_an_attack_must_fit_as_far_as_the_clean_line_did() -> None:
+    """Training accuracy of 40 % is enough next to a clean line with 50 %, and too little where that is unknown."""
+    run = (result(0.3, train_accuracy=0.4),)
+    assert judge(run, line(0.6, train_accuracy=0.5), 0.1).flags == ()
+    assert judge(run, None, 0.1).flags == ("under-trained",)
+
+
+def test_the_clean_line_recovers_all_unless_it_is_at_chance() -> None:
+    assert line(0.6).recovered == 1.0
+    assert line(0.1).recovered is None
+
+
 def test_the_clean_line_is_flagged_when_weak_or_cut_short() -> None:
     assert line(0.2).flags == ("weak-clean-line",)
     assert line(0.6, train_accuracy=0.3).flags == ("clean-line-not-converged",)
@@ -115,6 +127,29 @@ def test_the_most_damaging_attack_comes_first_and_failed_ones_last() -> None:
     clean = line(0.6)
     rows = [judge((result(value, name),), clean, 0.1) for name, value in (("a", 0.2), ("b", None), ("c", 0.5))]
     assert [row.attack for row in in_order(rows)] == ["c", "a", "b"]
+
+
+def test_attacks_are_ordered_by_what_they_recover_on_their_network() -> None:
+    """The second attack is less accurate, but its clean line is lower still."""
+    rows = [judge((result(0.5, "a"),), line(0.9), 0.1), judge((result(0.4, "b"),), line(0.5), 0.1)]
+    assert [row.attack for row in in_order(rows)] == ["b", "a"]
+
+
+def test_attacks_are_ordered_by_accuracy_without_a_clean_line() -> None:
+    rows = [judge((result(value, name),), None, 0.1) for name, value in (("none", 0.0), ("some", 0.3))]
+    assert [row.attack for row in in_order(rows)] == ["some", "none"]
+
+
+def test_the_verdict_leaves_out_what_is_unknown() -> None:
+    text = verdict(judge((result(0.3, "pst"),), None, 0.1), None, 0.1, "warps the images")
+    assert text == (
+        "Worst case: pst with resnet8 reaches 30.0% (chance 10.0%). It warps the images. Other attackers may do better."
+    )
+
+
+def test_the_verdict_says_how_many_seeds_it_averages() -> None:
+    worst = judge((result(0.2, "pst"), result(0.4, "pst")), None, 0.1)
+    assert "reaches 30.0%, mean of 2 seeds (chance 10.0%)" in verdict(worst, None, 0.1, "warps the images")
 
 
 def test_the_verdict_fits_two_lines_and_names_what_was_measured() -> None:

@@ -1,15 +1,19 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from helpers import noise_images
 
-from pueprotect.certify.draws import DrawLog, Workers, calibration_images, draw
+from pueprotect.certify.draws import DrawLog, Workers, append_text, calibration_images, draw
 from pueprotect.errors import InputError, VaultError
+from pueprotect.learning.data import ImageSet
+from pueprotect.learning.device import Machine
 from pueprotect.learning.distributed import ALONE, Group
 from pueprotect.learning.draw_engine import DrawEngine
 from pueprotect.learning.models import build
+from pueprotect.runtime import Progress
 
 
 def test_calibration_is_fixed_by_the_seed() -> None:
@@ -17,6 +21,13 @@ def test_calibration_is_fixed_by_the_seed() -> None:
     assert torch.equal(calibration_images(data, 0), calibration_images(data, 0))
     assert len(calibration_images(data, 0)) == 128
     assert not torch.equal(calibration_images(data, 0), calibration_images(data, 1))
+
+
+def test_calibration_images_are_pinned() -> None:
+    """Certificates of the same seed must compare from one version to the next."""
+    numbers = torch.arange(200)
+    images = numbers.view(-1, 1, 1, 1).expand(-1, 3, 4, 4).to(torch.uint8)
+    assert calibration_images(ImageSet(images, numbers % 2, 2), 0)[:5, 0, 0, 0].tolist() == [142, 7, 143, 15, 108]
 
 
 KEY = {"sigma": 0.1, "seed": 4}
@@ -102,6 +113,52 @@ def test_a_line_that_no_run_wrote_is_refused(row: str, why: str, tmp_path: Path)
         DrawLog(path, KEY, images=50, resume=True)
 
 
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"\xff\xfe\n", "cannot be read .*Remove it"),
+        (b"{no json\n1 2 3\n", "the first line is not JSON. Remove the file"),
+    ],
+)
+def test_a_file_that_is_no_log_is_refused(content: bytes, why: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.draws"
+    path.write_bytes(content)
+    with pytest.raises(VaultError, match=rf"a\.draws.*{why}.* draw again"):
+        DrawLog(path, KEY, images=50, resume=True)
+    assert path.read_bytes() == content
+
+
+def test_a_header_that_is_no_object_has_other_settings(tmp_path: Path) -> None:
+    path = tmp_path / "a.draws"
+    path.write_text("[1]\n")
+    with pytest.raises(InputError, match=r"seed None instead of 4, sigma None instead of 0\.1"):
+        DrawLog(path, KEY, images=50, resume=True)
+
+
+def test_a_folder_in_the_place_of_a_log_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.draws").mkdir()
+    with pytest.raises(VaultError, match=r"a\.draws cannot be renamed \(.+\)\. Check its folder"):
+        DrawLog(tmp_path / "a.draws", KEY)
+    with pytest.raises(VaultError, match=r"a\.draws cannot be written \(.+\)\. Check the space on its disk"):
+        append_text(tmp_path / "a.draws", "text")
+
+
+def test_appending_keeps_what_is_there_and_only_the_owner_may_read_it(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "a.txt"
+    for text in ("first\n", "second\nunfinished"):
+        append_text(path, text)
+    append_text(path, "third\n", keep=len("first\nsecond\n"))
+    assert path.read_text() == "first\nsecond\nthird\n"
+    assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+
+
+def test_any_number_of_answers_up_to_that_of_the_images_is_possible(tmp_path: Path) -> None:
+    path = tmp_path / "a.draws"
+    rows = (0, 50, 0), (1, 0, 50), (2, 0, 0)
+    written(path, *rows)
+    assert DrawLog(path, KEY, images=50, resume=True).first(3) == [(50, 0), (0, 50), (0, 0)]
+
+
 def test_the_same_draw_twice_is_one_draw(tmp_path: Path) -> None:
     path = tmp_path / "a.draws"
     written(path, (0, 1, 0), (1, 2, 3), (0, 1, 0))
@@ -142,6 +199,50 @@ def test_ranks_share_the_draws_and_agree(engine: DrawEngine, whole: list[tuple[i
     assert ALONE.gather(3) == [3]
     assert ALONE.from_leader("x") == "x"
     assert [tuple(engine.draw(index).tolist()) for index in parts[1]] == whole[1::3]
+
+
+class Two:
+    """A group of two, as its first rank sees it: the other rank draws the next index after each of mine."""
+
+    size = 2
+
+    def __init__(self, engine: DrawEngine) -> None:
+        self.engine, self.asked = engine, list[list[int]]()
+
+    def share(self, parts: list[int]) -> list[int]:
+        return parts[::2]
+
+    def from_leader(self, thing: Any) -> Any:
+        return thing
+
+    def gather(self, mine: Any) -> list[Any]:
+        self.asked.append([index for index, *_ in mine])
+        return [mine, [(index + 1, *self.engine.draw(index + 1).tolist()) for index, *_ in mine]]
+
+
+class Parts(Progress):
+    def __init__(self) -> None:
+        self.parts: list[int] = []
+
+    def advance(self, parts: int = 1, note: str = "") -> None:
+        self.parts.append(parts)
+
+
+def test_two_ranks_draw_ten_each_at_a_time(engine: DrawEngine, whole: list[tuple[int, int]], tmp_path: Path) -> None:
+    pair, log, shown = Two(engine), DrawLog(tmp_path / "a.draws", KEY, images=50), Parts()
+    draw(engine, log, 34, Machine(group=pair, progress=shown))
+    assert pair.asked == [list(range(0, 20, 2)), list(range(20, 34, 2))]
+    assert shown.parts == [0, 20, 14]
+    assert log.first(34) == whole
+    rows = (tmp_path / "a.draws").read_text().splitlines()[1:]
+    assert [int(row.split()[0]) for row in rows] == list(range(34)), "in order, whoever made them"
+
+
+def test_progress_counts_the_draws_that_are_there_already(engine: DrawEngine) -> None:
+    log, shown = DrawLog(None, {}), Parts()
+    draw(engine, log, 3)
+    draw(engine, log, 14, Machine(progress=shown))
+    assert shown.parts == [3, 10, 1]
 
 
 @pytest.mark.parametrize("arch", ["cnn", "resnet8"])

@@ -11,14 +11,17 @@ from pueprotect.certify import certificate, pipeline
 from pueprotect.certify.certificate import CertificateSettings
 from pueprotect.certify.looks import LOOKS
 from pueprotect.certify.pipeline import Certification, certify_release, informative_sigma
+from pueprotect.certify.surrogates import choose_recipes
 from pueprotect.errors import InputError, VaultError
 from pueprotect.learning.data import ImageSet
+from pueprotect.learning.device import Machine
 from pueprotect.learning.models import build, state_of
 from pueprotect.learning.training import Schedule, train
 from pueprotect.release.certificates import Certificate
 from pueprotect.release.opened import OpenedRelease, open_release
 from pueprotect.release.records import TestOverlap
 from pueprotect.release.vault import locked
+from pueprotect.runtime import Silent
 
 SETTINGS = CertificateSettings(sigma=0.005, etas=(0.0,), draws=50)
 
@@ -269,6 +272,53 @@ def test_all_that_was_chosen_on_the_clean_images_is_counted(
     with pytest.raises(KeyboardInterrupt):
         certify_release(certification, SETTINGS, ("good",))
     assert seen == [16]
+
+
+def test_a_folder_is_certified_with_all_recipes_next_to_its_baseline(
+    certification: Certification, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine, settings = Machine(progress=Silent()), replace(SETTINGS, seed=7)
+    monkeypatch.setattr(pipeline, "certify_release", lambda *args, **named: (*args, named))
+    monkeypatch.setattr(pipeline, "this_machine", lambda: machine)
+    opened, *asked = pipeline.certify_folder(certification.release.out, settings)  # type: ignore[misc]
+    assert (opened.seed, opened.release.machine) == (7, machine)
+    assert asked == [settings, choose_recipes("worst", own=True), {"baseline": True}]
+
+
+@pytest.mark.parametrize("limit", [0.0123, 0.4, 2.0])
+def test_sigma_is_the_largest_that_keeps_enough_accuracy(
+    limit: float, certification: Certification, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seven halvings of a logarithmic scale from 0.001 to 1; the median decides, and two digits are kept."""
+    release, asked = certification.release, list[Any]()
+    certification.seed, images = 5, 1000
+    monkeypatch.setattr(OpenedRelease, "chance", 0.2)
+    monkeypatch.setattr(pipeline, "accuracy", lambda *_: 0.6)
+    monkeypatch.setattr(certification, "surrogate", lambda *wanted, **named: (wanted, *named.items()))
+    monkeypatch.setattr(release, "test", range(images))
+
+    def engine(model: Any, data: Any, test: Any, settings: CertificateSettings, *, purpose: str) -> CertificateSettings:
+        wanted = settings.relative, settings.seed, settings.draws
+        asked.append((model, data is release.originals, test, wanted, purpose))
+        return settings
+
+    def draw(settings: Any, log: Any, draws: int, machine: Machine) -> None:
+        """The median is 480 where sigma is small enough, just what is needed, and 479 above."""
+        middle = 480 if settings.sigma <= limit else 479
+        counts = [0] * 7 + [middle] * 2 + [middle + 20] * 7
+        log.add([(index, count, 0) for index, count in enumerate(counts)])
+
+    monkeypatch.setattr(pipeline, "draw_engine", engine)
+    monkeypatch.setattr(pipeline, "draw", draw)
+    monkeypatch.setattr(pipeline, "SIGMA_KEEPS", (0.48 - 0.2) / (0.6 - 0.2))
+    grid = [0.001 * 1000 ** (step / 128) for step in range(128)]
+    largest = max(sigma for sigma in grid if sigma <= limit)
+    found = informative_sigma(certification, relative=True)
+    digits = 10 ** (int(f"{largest:e}".split("e")[1]) - 1)
+    assert 0 <= largest - found < digits
+    assert found / digits == pytest.approx(round(found / digits))
+    assert set(asked) == {((("plain", 0.0), ("clean", True)), True, range(images), (True, 5, 16), "sigma")}
+    assert certification.sigmas == 128
 
 
 def test_screening_draws_are_none_of_those_that_certify(

@@ -1,5 +1,6 @@
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -74,6 +75,18 @@ def test_photographs_are_made_and_timed(tmp_path: Path) -> None:
     assert len(list(data.glob("*/*.jpg"))) == 2
     printed = apart("io.py", data, "--count", 2, "--rounds", 1, "--workers", 1)
     assert printed[-2].startswith("throughput")
+
+
+def test_the_memory_of_protecting_a_folder_is_measured(photos: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(photos, tmp_path / "data")
+    (line,) = (line for line in apart("memory.py", "photos", data, "--count", 24, "--size", 16) if "peak" in line)
+    assert line.startswith("24 photographs at 16 px: peak")
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_check_is_timed_next_to_sha256sum() -> None:
+    printed = apart("check.py", "--files", 20, "--repeats", 1)
+    assert sum(line.startswith("  check / sha256sum") for line in printed) == 2
 
 
 def test_the_memory_of_a_cache_is_measured() -> None:

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import runpy
 import shutil
 import subprocess
@@ -278,6 +279,14 @@ def test_photographs_are_attacked_at_full_size(store: tuple[Path, Path]) -> None
     row = printed(RESULTS / "photographs.py", "table", place)[-1]
     assert row.startswith("| cnn | jpeg-10 | 1 |")
     assert len([cell for cell in row.split("|") if "/" in cell]) == 2, "clean originals and released files"
+
+
+def test_photographs_are_protected_on_first_use(release: Release, tmp_path: Path) -> None:
+    shutil.copytree(release.src, tmp_path / "photos")  # nothing is drawn
+    words = ["run", tmp_path, "--method", "lsp", "--epochs", 1, "--archs", "cnn", "--images", "released"]
+    first, cell = printed(RESULTS / "photographs.py", *words)
+    assert re.fullmatch(r"protected in \d+ s; self-check .*%, limit .*%, realised {'linf_max': .*}", first)
+    assert cell.startswith("attack_lsp_plain_cnn_1_0 | 0.")
 
 
 def test_a_set_of_many_classes_is_drawn(tmp_path: Path) -> None:

@@ -54,6 +54,12 @@ def run(names: list[str]) -> None:
     subprocess.run(command, env=environment, stdout=sys.stderr, check=True)
 
 
+def codes_of(path: Path) -> dict[str, int | None]:
+    """The exit code of each mutant of a file; None where it was not run, nothing before the first run."""
+    meta = COPIES / f"{path}.meta"
+    return json.loads(meta.read_text(encoding="utf-8"))["exit_code_by_key"] if meta.exists() else {}
+
+
 def shown(path: Path, name: str) -> str:
     """Where a mutant is and what it changes."""
     from mutmut.mutation.diff_apply import get_diff_for_mutant
@@ -76,14 +82,18 @@ def main() -> None:
     parser.add_argument("paths", nargs="*", type=Path, default=paths, help="files to mutate; by default all configured")
     parser.add_argument("--mutants", type=int, default=60, help="the most that are run of each file (default: 60)")
     parser.add_argument("--seed", type=int, default=0, help="decides which mutants are drawn (default: 0)")
+    parser.add_argument("--resume", action="store_true", help="run only those that were not killed by an earlier run")
     options = parser.parse_args()
     chosen = {path: drawn(path, options.mutants, options.seed) for path in options.paths}
-    run([name for names in chosen.values() for name in names])
+    dead = {name for path in chosen for name, code in codes_of(path).items() if code not in {None, *SURVIVED}}
+    left = [name for names in chosen.values() for name in names if not (options.resume and name in dead)]
+    if left:
+        run(left)
     print(f"seed {options.seed}, at most {options.mutants} mutants of each file\n")
     print("| file | mutants | killed | of these too slow | survived | killed, % |\n|---|---|---|---|---|---|")
     alive = []
     for path, names in chosen.items():
-        kept = json.loads((COPIES / f"{path}.meta").read_text(encoding="utf-8"))["exit_code_by_key"]
+        kept = codes_of(path)
         codes = {name: kept[name] for name in names}
         living = [name for name in names if codes[name] in SURVIVED]
         slow = sum(code in (24, 152, 255, -24, 36) for code in codes.values())

@@ -284,7 +284,7 @@ def test_a_folder_is_certified_with_all_recipes_next_to_its_baseline(
     assert asked == [settings, choose_recipes("worst", own=True), {"baseline": True}]
 
 
-@pytest.mark.parametrize("limit", [0.0123, 0.4, 2.0])
+@pytest.mark.parametrize("limit", [0.0123, 0.098, 0.4, 2.0])
 def test_sigma_is_the_largest_that_keeps_enough_accuracy(
     limit: float, certification: Certification, monkeypatch: pytest.MonkeyPatch
 ) -> None:

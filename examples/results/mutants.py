@@ -19,7 +19,8 @@ from pathlib import Path
 
 import pytest
 
-SURVIVED = {0: "survived", 5: "no test", 33: "no test"}  # exit codes of mutmut; anything else is a kill
+# Exit codes of mutmut; any other one is a kill.
+SURVIVED = {0: "survived", 5: "no test", 33: "no test", 2: "interrupted", None: "not run"}
 COPIES = Path("mutants")
 
 
@@ -85,7 +86,7 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true", help="run only those that were not killed by an earlier run")
     options = parser.parse_args()
     chosen = {path: drawn(path, options.mutants, options.seed) for path in options.paths}
-    dead = {name for path in chosen for name, code in codes_of(path).items() if code not in {None, *SURVIVED}}
+    dead = {name for path in chosen for name, code in codes_of(path).items() if code not in SURVIVED}
     left = [name for names in chosen.values() for name in names if not (options.resume and name in dead)]
     if left:
         run(left)

@@ -348,6 +348,7 @@ def test_draws_have_a_log_and_a_label_for_each_purpose(
     named: dict[str, Any], log: str, label: str, certification: Certification, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release, shown, calls = certification.release, Reports(), list[Any]()
+    assert release.originals is not None, "they are read once"
     release.reader = replace(release.reader, machine=replace(release.machine, progress=shown))
     model, wanted = build("cnn", 3, 16, seed=0), list[Any]()
 

@@ -5,7 +5,7 @@
 mutmut makes the mutants and runs them in forked processes, as `[tool.mutmut]` in pyproject.toml says. This script draws
 which of them are run, and it is a plug-in of pytest: a mutant is given only to the tests of its own module, quickest
 first. A mutant is killed when one of them fails or takes far too long. It survives when all of them pass, or when none
-of them calls its function. The working copies lie in `mutants/` in the current folder.
+of them calls its function. The working copies lie in `mutants/` at the root of the repository.
 """
 
 import argparse
@@ -16,15 +16,15 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
-import pytest
-
+ROOT = Path(__file__).resolve().parents[2]
 # Exit codes of mutmut; any other one is a kill.
 SURVIVED = {0: "survived", 5: "no test", 33: "no test", 2: "interrupted", None: "not run"}
 COPIES = Path("mutants")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[Any]) -> None:
     """Leave the tests of the mutant's own module, quickest first."""
     module, _, function = os.environ.get("MUTANT_UNDER_TEST", "").rpartition(".")
     if "__mutmut_" not in function:
@@ -49,7 +49,7 @@ def drawn(path: Path, number: int, seed: int) -> list[str]:
 def run(names: list[str]) -> None:
     """Run mutants by name, one process at a time; what mutmut says goes to standard error."""
     COPIES.mkdir(exist_ok=True)  # a folder that is missing when Python starts is never searched
-    place = os.pathsep.join([str(COPIES.resolve()), str(Path(__file__).resolve().parent)])
+    place = os.pathsep.join([str(ROOT / COPIES), str(ROOT / "examples" / "results")])
     environment = os.environ | {"PYTHONPATH": place, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", "from mutmut.__main__ import cli; cli()", "run", "--max-children", "1", *names]
     subprocess.run(command, env=environment, stdout=sys.stderr, check=True)
@@ -77,6 +77,7 @@ def shown(path: Path, name: str) -> str:
 def main() -> None:
     import tomllib
 
+    os.chdir(ROOT)
     known = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["tool"]["mutmut"]["only_mutate"]
     paths = sorted(path for pattern in known for path in Path().glob(pattern) if path.name != "__init__.py")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

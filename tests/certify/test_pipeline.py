@@ -325,12 +325,13 @@ class Reports:
     """Keeps what was reported."""
 
     def __init__(self) -> None:
-        self.said = list[Any]()
+        self.said, self.notes = list[Any](), list[str]()
 
     def start(self, label: str, total: int) -> None:
         self.said.append((label, total))
 
-    def advance(self, parts: int = 1, note: str = "") -> None: ...
+    def advance(self, parts: int = 1, note: str = "") -> None:
+        self.notes.append(note)
 
     def finish(self, note: str = "") -> None:
         self.said.append(note)
@@ -428,8 +429,10 @@ def test_sigma_is_the_largest_that_keeps_enough_accuracy(
     limit: float, certification: Certification, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Seven halvings of a logarithmic scale from 0.001 to 1; the median decides, and two digits are kept."""
-    release, asked = certification.release, list[Any]()
+    release, asked, shown = certification.release, list[Any](), Reports()
     certification.seed, images = 5, 1000
+    assert release.originals is not None, "they are read once"
+    release.reader = replace(release.reader, machine=replace(release.machine, progress=shown))
     monkeypatch.setattr(OpenedRelease, "chance", 0.2)
     monkeypatch.setattr(pipeline, "accuracy", lambda *_: 0.6)
     monkeypatch.setattr(certification, "surrogate", lambda *wanted, **named: (wanted, *named.items()))
@@ -457,6 +460,9 @@ def test_sigma_is_the_largest_that_keeps_enough_accuracy(
     assert found / digits == pytest.approx(round(found / digits))
     assert set(asked) == {((("plain", 0.0), ("clean", True)), True, range(images), (True, 5, 16), "sigma")}
     assert certification.sigmas == 128
+    assert shown.said[0] == ("find sigma", 7)
+    assert shown.notes[-1] == f"{largest:.2g}"
+    assert len(shown.notes) == 7
 
 
 def test_screening_draws_are_none_of_those_that_certify(

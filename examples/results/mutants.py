@@ -5,7 +5,7 @@
 mutmut makes the mutants and runs them in forked processes, as `[tool.mutmut]` in pyproject.toml says. This script draws
 which of them are run, and it is a plug-in of pytest: a mutant is given only to the tests of its own module, quickest
 first. A mutant is killed when one of them fails or takes far too long. It survives when all of them pass, or when none
-of them calls its function. The working copies lie in `mutants/` in the current folder.
+of them calls its function. The working copies lie in `mutants/` at the root of the repository.
 """
 
 import argparse
@@ -16,14 +16,15 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
-import pytest
-
-SURVIVED = {0: "survived", 5: "no test", 33: "no test"}  # exit codes of mutmut; anything else is a kill
+ROOT = Path(__file__).resolve().parents[2]
+# Exit codes of mutmut; any other one is a kill.
+SURVIVED = {0: "survived", 5: "no test", 33: "no test", 2: "interrupted", None: "not run"}
 COPIES = Path("mutants")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[Any]) -> None:
     """Leave the tests of the mutant's own module, quickest first."""
     module, _, function = os.environ.get("MUTANT_UNDER_TEST", "").rpartition(".")
     if "__mutmut_" not in function:
@@ -48,10 +49,16 @@ def drawn(path: Path, number: int, seed: int) -> list[str]:
 def run(names: list[str]) -> None:
     """Run mutants by name, one process at a time; what mutmut says goes to standard error."""
     COPIES.mkdir(exist_ok=True)  # a folder that is missing when Python starts is never searched
-    place = os.pathsep.join([str(COPIES.resolve()), str(Path(__file__).resolve().parent)])
+    place = os.pathsep.join([str(ROOT / COPIES), str(ROOT / "examples" / "results")])
     environment = os.environ | {"PYTHONPATH": place, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", "from mutmut.__main__ import cli; cli()", "run", "--max-children", "1", *names]
     subprocess.run(command, env=environment, stdout=sys.stderr, check=True)
+
+
+def codes_of(path: Path) -> dict[str, int | None]:
+    """The exit code of each mutant of a file; None where it was not run, nothing before the first run."""
+    meta = COPIES / f"{path}.meta"
+    return json.loads(meta.read_text(encoding="utf-8"))["exit_code_by_key"] if meta.exists() else {}
 
 
 def shown(path: Path, name: str) -> str:
@@ -70,20 +77,25 @@ def shown(path: Path, name: str) -> str:
 def main() -> None:
     import tomllib
 
+    os.chdir(ROOT)
     known = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["tool"]["mutmut"]["only_mutate"]
     paths = sorted(path for pattern in known for path in Path().glob(pattern) if path.name != "__init__.py")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="*", type=Path, default=paths, help="files to mutate; by default all configured")
     parser.add_argument("--mutants", type=int, default=60, help="the most that are run of each file (default: 60)")
     parser.add_argument("--seed", type=int, default=0, help="decides which mutants are drawn (default: 0)")
+    parser.add_argument("--resume", action="store_true", help="run only those that were not killed by an earlier run")
     options = parser.parse_args()
     chosen = {path: drawn(path, options.mutants, options.seed) for path in options.paths}
-    run([name for names in chosen.values() for name in names])
+    dead = {name for path in chosen for name, code in codes_of(path).items() if code not in SURVIVED}
+    left = [name for names in chosen.values() for name in names if not (options.resume and name in dead)]
+    if left:
+        run(left)
     print(f"seed {options.seed}, at most {options.mutants} mutants of each file\n")
     print("| file | mutants | killed | of these too slow | survived | killed, % |\n|---|---|---|---|---|---|")
     alive = []
     for path, names in chosen.items():
-        kept = json.loads((COPIES / f"{path}.meta").read_text(encoding="utf-8"))["exit_code_by_key"]
+        kept = codes_of(path)
         codes = {name: kept[name] for name in names}
         living = [name for name in names if codes[name] in SURVIVED]
         slow = sum(code in (24, 152, 255, -24, 36) for code in codes.values())

@@ -184,6 +184,7 @@ def test_largest_eta_is_the_edge_of_abstention(q: float, draws: int, alpha: floa
     if eta is None:
         assert bounds.order_statistic_rank(draws, 1 - q, alpha) is None
         return
+    assert eta >= 0
     inside = bounds.shifted_tail(q, eta * (1 - 1e-9), SIGMA)
     outside = bounds.shifted_tail(q, eta + 1e-6, SIGMA)
     assert bounds.order_statistic_rank(draws, inside, alpha) == draws

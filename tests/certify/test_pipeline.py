@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,13 +15,14 @@ from pueprotect.certify.pipeline import Certification, certify_release, informat
 from pueprotect.certify.surrogates import choose_recipes
 from pueprotect.errors import InputError, VaultError
 from pueprotect.learning.data import ImageSet
-from pueprotect.learning.device import Machine
+from pueprotect.learning.device import Machine, versions
 from pueprotect.learning.models import build, state_of
 from pueprotect.learning.training import Schedule, train
+from pueprotect.learning.weights import weights_digest
 from pueprotect.release.certificates import Certificate
 from pueprotect.release.opened import OpenedRelease, open_release
 from pueprotect.release.records import TestOverlap
-from pueprotect.release.vault import locked
+from pueprotect.release.vault import CERTIFICATE, locked
 from pueprotect.runtime import Silent
 
 SETTINGS = CertificateSettings(sigma=0.005, etas=(0.0,), draws=50)
@@ -274,6 +276,144 @@ def test_all_that_was_chosen_on_the_clean_images_is_counted(
     assert seen == [16]
 
 
+def test_a_training_gets_all_that_its_recipe_asks_for(
+    certification: Certification, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release, asked = certification.release, dict[str, Any]()
+    certification.seed, certification.epochs = 6, 3.0
+
+    def recorded(recipe: str, *given: Any, start: Any, **named: Any) -> dict[str, Any]:
+        asked[recipe] = given, None if start is None else next(start.parameters()).detach().clone(), named
+        return {recipe: build(release.default_arch, 3, release.size, seed=len(asked))}
+
+    monkeypatch.setattr(pipeline, "train_surrogates", recorded)
+    plain = certification.surrogate("plain", 0.02, relative=True)
+    tuned = certification.surrogate("weight-noise-tuned", 0.02, relative=True)
+    assert certification.surrogate("weight-noise-tuned", 0.02, relative=True) is tuned
+    given = release.default_arch, release.released, release.test, 0.02, Schedule(epochs=3)
+    named = {"seed": 6, "relative": True, "progress": certification.machine.progress}
+    assert asked["plain"] == (given, None, named)
+    assert asked["weight-noise-tuned"][::2] == (given, named)
+    assert torch.equal(asked["weight-noise-tuned"][1], next(plain.parameters()))
+    certification.surrogate("plain", 0.02, clean=True)
+    assert asked["plain"][0][1] is release.originals
+    keys = {
+        name: release.results.vault.read_json(f"certify/{name}.json")
+        for name in ("plain", "plain-baseline", "weight-noise-tuned")
+    }
+    common = {"epochs": 3.0, "seed": 6, "arch": release.default_arch} | versions(release.device)
+    for name, key in keys.items():
+        noise = {"sigma": 0.02, "relative": True} if "noise" in name else {}
+        wanted = common | {"recipe": name.removesuffix("-baseline")} | noise
+        assert wanted.items() <= key.items()
+        assert ("sigma" in key, "relative" in key) == ("noise" in name, "noise" in name)
+
+
+def test_a_look_is_known_by_everything_that_its_result_depends_on(certification: Certification) -> None:
+    release, settings = certification.release, replace(SETTINGS, joint=True, seed=3, relative=True)
+    certification.epochs, certification.sigmas = 4.0, 8
+    found, key = certification.look(settings, ("good", "weak"))
+    assert found == replace(settings, look=1)
+    assert key == {
+        "sigma": 0.005, "relative": True, "seed": 3, "precision": "fp32", "device": "cpu", **versions("cpu"),
+        **release.digests, "q": 0.9, "etas": [0.0], "draws": 50, "alpha": 0.01, "joint": True, "epochs": 4.0,
+        "surrogate_recipe": "worst", "candidates": certification.candidates(("good", "weak")),
+    }  # fmt: skip
+    assert certification.look(settings, ("good",))[1]["surrogate_recipe"] == "good"
+
+
+class Reports:
+    """Keeps what was reported."""
+
+    def __init__(self) -> None:
+        self.said, self.notes = list[Any](), list[str]()
+
+    def start(self, label: str, total: int) -> None:
+        self.said.append((label, total))
+
+    def advance(self, parts: int = 1, note: str = "") -> None:
+        self.notes.append(note)
+
+    def finish(self, note: str = "") -> None:
+        self.said.append(note)
+
+
+@pytest.mark.parametrize(
+    ("named", "log", "label"),
+    [
+        ({}, "good.draws", "draw around the good surrogate"),
+        ({"purpose": "screen"}, "good-screen.draws", "screen the good surrogate"),
+        ({"clean": True, "candidates": 4}, "good-baseline.draws", "draw around the clean baseline surrogate"),
+    ],
+)
+def test_draws_have_a_log_and_a_label_for_each_purpose(
+    named: dict[str, Any], log: str, label: str, certification: Certification, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release, shown, calls = certification.release, Reports(), list[Any]()
+    assert release.originals is not None, "they are read once"
+    release.reader = replace(release.reader, machine=replace(release.machine, progress=shown))
+    model, wanted = build("cnn", 3, 16, seed=0), list[Any]()
+
+    def surrogate(*given: Any, **more: Any) -> Any:
+        wanted.append((given, more))
+        return model
+
+    def recorded(*given: Any, **more: Any) -> Any:
+        calls.append((given, more))
+        return SimpleNamespace(noisy_accuracy=SimpleNamespace(median=0.25))
+
+    monkeypatch.setattr(certification, "surrogate", surrogate)
+    monkeypatch.setattr(pipeline, "certify", recorded)
+    settings = replace(SETTINGS, relative=True)
+    certification.certify("good", settings, **named)
+    clean = named.get("clean", False)
+    assert wanted == [(("good", 0.005), {"relative": True, "clean": clean})]
+    ((given, more),) = calls
+    assert given == (model, "good", release.originals if clean else release.released, release.test, settings)
+    made = more.pop("log")
+    about = certification.draws_key(settings) | {"surrogate": weights_digest(model), "lowpass": 0}
+    assert (made.path, made.images) == (release.results.path(f"certify/{log}"), len(release.test))
+    assert json.loads(made.path.read_text()) == json.loads(json.dumps(about))
+    purpose = named.get("purpose", "certify")
+    assert more == {"candidates": named.get("candidates", 1), "purpose": purpose, "machine": release.machine}
+    assert shown.said == [(label, 50), "median 25.0%"]
+    assert not (release.results.vault.path / LOOKS).exists(), "no look without its key"
+
+
+def test_a_certificate_states_its_settings_and_is_stored_as_it_is_returned(
+    certification: Certification, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release, flagged, stressed = certification.release, list[Any](), list[Any]()
+    monkeypatch.setattr(pipeline, "raised", lambda *given, **named: flagged.append((given, named)) or ["small-test"])
+    monkeypatch.setattr(pipeline, "stress_test", lambda *given: stressed.append(given))
+    settings = replace(SETTINGS, q=0.8, alpha=0.02, joint=True, seed=2)
+    certification.epochs = 2.0
+    whole = certify_release(certification, settings, ("good",), baseline=True, stress=True)
+    settings = replace(settings, look=1)
+    stated = {
+        "q": 0.8, "sigma": 0.005, "relative": False, "joint": True, "seed": 2, "alpha": 0.02, "alpha_each": 0.01,
+        "alpha_spent": 0.01, "look": 1, "looks": 1, "precision": "fp32", "max_eta": settings.max_eta,
+        "surrogate_recipe": "good", "epochs": 2.0, "holdout_images": len(release.test), "classes": 3,
+        "chance": release.chance, "stress": None, "recovery_distance": None, "flags": ["small-test"],
+        "batch_norm": "re-estimated for every draw from 128 protected training images",
+        "data_digest": release.digest, "test_overlap": None,
+    }  # fmt: skip
+    assert {name: getattr(whole, name) for name in stated} == stated
+    assert 0 < whole.seconds < 60
+    assert release.results.vault.read_json(CERTIFICATE) == json.loads(json.dumps(whole.as_json()))
+    ((given, named),) = flagged
+    assert [one.recipe for one in given] == ["good", "good"]
+    assert given[1] == whole.baseline
+    assert named == {
+        "chance": release.chance, "images": len(release.test), "few_images": release.few_test_images, "own": True,
+        "overlap": False,
+    }  # fmt: skip
+    ((model, found, *rest),) = stressed
+    assert model is certification.surrogate("good", 0.005)
+    assert found == given[0]
+    assert rest == [settings, release, 2.0]
+
+
 def test_a_folder_is_certified_with_all_recipes_next_to_its_baseline(
     certification: Certification, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -285,13 +425,15 @@ def test_a_folder_is_certified_with_all_recipes_next_to_its_baseline(
     assert asked == [settings, choose_recipes("worst", own=True), {"baseline": True}]
 
 
-@pytest.mark.parametrize("limit", [0.0123, 0.4, 2.0])
+@pytest.mark.parametrize("limit", [0.0123, 0.098, 0.4, 2.0])
 def test_sigma_is_the_largest_that_keeps_enough_accuracy(
     limit: float, certification: Certification, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Seven halvings of a logarithmic scale from 0.001 to 1; the median decides, and two digits are kept."""
-    release, asked = certification.release, list[Any]()
+    release, asked, shown = certification.release, list[Any](), Reports()
     certification.seed, images = 5, 1000
+    assert release.originals is not None, "they are read once"
+    release.reader = replace(release.reader, machine=replace(release.machine, progress=shown))
     monkeypatch.setattr(OpenedRelease, "chance", 0.2)
     monkeypatch.setattr(pipeline, "accuracy", lambda *_: 0.6)
     monkeypatch.setattr(certification, "surrogate", lambda *wanted, **named: (wanted, *named.items()))
@@ -319,6 +461,9 @@ def test_sigma_is_the_largest_that_keeps_enough_accuracy(
     assert found / digits == pytest.approx(round(found / digits))
     assert set(asked) == {((("plain", 0.0), ("clean", True)), True, range(images), (True, 5, 16), "sigma")}
     assert certification.sigmas == 128
+    assert shown.said[0] == ("find sigma", 7)
+    assert shown.notes[-1] == f"{largest:.2g}"
+    assert len(shown.notes) == 7
 
 
 def test_screening_draws_are_none_of_those_that_certify(

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,7 +22,7 @@ from pueprotect.images.folders import scan
 ROOT = Path(pueprotect.__file__).parents[1]
 EXAMPLES = Path(__file__).parents[2] / "examples"
 RESULTS = EXAMPLES / "results"
-BY_HAND = {"README.md", "what_did_not_work.md", "sample.md", "trials.md"}
+BY_HAND = {"README.md", "what_did_not_work.md", "sample.md", "trials.md", "mutants.md"}
 PAGES = sorted(path.stem for path in RESULTS.glob("*.md") if path.name not in BY_HAND)
 # The command reference has a test of its own, which holds it against the live help.
 SCRIPTS = sorted(
@@ -124,6 +124,24 @@ def test_every_benchmark_explains_itself(
     assert ended.value.code == 0
     assert capsys.readouterr().out.startswith("usage: ")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mutant_meets_the_tests_of_its_own_module_quickest_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, other = "tests/certify/test_bounds.py::test_", "tests/certify/test_draws.py::test_"
+    seconds = {f"{own}slow": 2.0, f"{own}quick": 0.1, f"{other}quick": 0.1}
+    (tmp_path / "mutmut-stats.json").write_text(json.dumps({"duration_by_test": seconds}))
+    monkeypatch.chdir(tmp_path)
+    choose = runpy.run_path(str(RESULTS / "mutants.py"))["pytest_collection_modifyitems"]
+    for mutant, kept in (
+        ("pueprotect.certify.bounds.x_check__mutmut_3", [f"{own}new", f"{own}quick", f"{own}slow"]),
+        ("stats", [*seconds, f"{own}new"]),
+    ):
+        monkeypatch.setenv("MUTANT_UNDER_TEST", mutant)
+        items = [SimpleNamespace(nodeid=name) for name in (*seconds, f"{own}new")]
+        choose(items)
+        assert [item.nodeid for item in items] == kept
 
 
 def kept_cells(folder: Path, *cells: dict[str, Any]) -> None:

@@ -218,6 +218,15 @@ def test_training_accuracy_is_of_what_the_attack_trained_on() -> None:
     assert Told(0, first).run(here, uneven()).details["train_accuracy"] == 0.0
 
 
+def test_the_training_images_that_are_measured_follow_from_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "TRAINING_SAMPLE", 9)
+    here = replace(target(drawn=shades), seed=3)
+    bright = here.released.drawn(9, 3, "train-accuracy").labels.float().mean()
+    assert Told(1).run(here, uneven()).details["train_accuracy"] == pytest.approx(float(bright))
+    other = here.released.drawn(9, 4, "train-accuracy").labels.float().mean()
+    assert float(bright) != float(other), "otherwise the seed would not be tested"
+
+
 def test_weights_that_are_not_finite_have_no_figure() -> None:
     result = Told(float("nan"), lambda run: run.flags.append("alarm")).run(target(), uneven())
     assert (result.accuracy, result.best_accuracy, result.flags) == (None, None, ("alarm", "diverged"))

@@ -2,14 +2,19 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 
 import pytest
-from helpers import write_photos
+from helpers import originals, random_images, write_photos
 
 import pueprotect
 from pueprotect.errors import InputError
-from pueprotect.protect.methods.base import NoiseSettings, find, register
+from pueprotect.learning.device import HERE
+from pueprotect.learning.models import build
+from pueprotect.protect.methods import base
+from pueprotect.protect.methods.base import Made, Method, NoiseSettings, find, method_names, register, scheme_of
 
 
 @pytest.mark.parametrize(
@@ -18,6 +23,94 @@ from pueprotect.protect.methods.base import NoiseSettings, find, register
 def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(InputError):
         NoiseSettings(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"epsilon": 0}, "--epsilon 0/255 is outside"),
+        ({"epsilon": 256}, "--epsilon 256/255 is outside"),
+        ({"sigma": -0.1}, r"--sigma -0\.1 is outside \[0, 10\]"),
+        ({"sigma": 10.1}, r"--sigma 10\.1 is outside"),
+        ({"rounds": 0}, "--rounds 0 is below 1"),
+        ({"shuffled": -0.1}, r"share of -0\.1 shuffled rounds"),
+        ({"shuffled": 1.1}, r"share of 1\.1 shuffled rounds"),
+        ({"draws": 0}, "^draws, inner steps and step size must be positive"),
+        ({"inner_steps": 0}, "^draws, inner steps and step size must be positive"),
+        ({"step_size": 0}, "^draws, inner steps and step size must be positive"),
+        ({"key": "abc"}, "key"),
+    ],
+)
+def test_a_message_names_the_setting_and_its_range(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        NoiseSettings(**wrong)
+
+
+def test_the_ends_of_every_range_are_allowed() -> None:
+    NoiseSettings(epsilon=1, sigma=0, rounds=1, shuffled=0, draws=1, inner_steps=1, step_size=0.01)
+    NoiseSettings(epsilon=255, sigma=10, shuffled=1)
+
+
+class Theirs(Method):
+    name, about, source = "theirs", "does nothing", "a test"
+
+    def make(self, *_: Any) -> Any:
+        raise NotImplementedError
+
+
+@pytest.fixture
+def offered(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What other packages offer, by name; `find` sees it instead of what is installed."""
+    found: dict[str, Any] = {}
+    monkeypatch.setattr(base, "_REGISTERED", {})
+    monkeypatch.setattr(base, "plugins", lambda group: {name: entry(name, group) for name in found})
+    monkeypatch.setattr(base, "load_plugin", lambda plugin: found[plugin.name])
+    return found
+
+
+def entry(name: str, group: str) -> EntryPoint:
+    assert group == "pueprotect.methods"
+    return EntryPoint(name, "their_module:Theirs", group)
+
+
+def test_a_method_is_found_by_its_entry_point_or_once_registered(offered: dict[str, Any]) -> None:
+    assert method_names() == ["pue", "emn", "hardened", "lsp", "ops"]
+    offered["theirs"] = Theirs
+    assert isinstance(find("theirs"), Theirs)
+    assert register(Theirs) is Theirs
+    assert isinstance(find("theirs"), Theirs), "its own module may register it too"
+    assert method_names() == ["pue", "emn", "hardened", "lsp", "ops", "theirs"]
+    del offered["theirs"]
+    assert isinstance(find("theirs"), Theirs)
+    with pytest.raises(ValueError, match="a method named 'theirs' is registered already"):
+        register(Theirs)
+
+
+def test_two_methods_of_one_name_are_refused_with_their_package(offered: dict[str, Any]) -> None:
+    register(Theirs)
+    offered["theirs"] = type("Other", (Theirs,), {})
+    with pytest.raises(InputError, match=r"'theirs' of the package their_module:Theirs .*'theirs' is registered"):
+        find("theirs")
+    offered["emn"] = Theirs
+    with pytest.raises(InputError, match=r"'emn' of the package their_module:Theirs .*'emn' is registered already"):
+        find("pue")
+
+
+def test_a_method_needs_no_more_than_make() -> None:
+    made, given = Made(None, None), originals(random_images(4))  # type: ignore[arg-type]
+    plain = Theirs()
+    assert plain.improve(made, given, NoiseSettings(), build("cnn", 3, 16, seed=0), 1, HERE) is None
+    assert plain.advice(NoiseSettings()) == []
+    assert plain.scheme({}) is None
+    assert (plain.check(None, NoiseSettings()), plain.assist(None, HERE)) == (None, None)  # type: ignore
+
+
+def test_the_scheme_of_a_release_is_that_of_its_method() -> None:
+    assert scheme_of({}) is None, "a folder of another tool"
+    assert scheme_of({"method": "pue"}) is None
+    settings = {"epsilon": 8, "visibility": "subtle"}
+    found = scheme_of({"method": "hardened", "classes": ["a", "b"], "seed": 0, "settings": settings})
+    assert (len(found.codes), found.epsilon, found.visibility) == (2, 8, "subtle")
 
 
 def plugin(place: Path, group: str, name: str, code: str) -> dict[str, str]:
@@ -113,6 +206,13 @@ def test_an_unknown_method_offers_near_names_and_a_taken_name_is_refused() -> No
         find("hardned")
     with pytest.raises(ValueError, match="pue"):
         register(type("Again", (find("pue").__class__,), {}))
+
+
+@pytest.mark.parametrize(("mode", "rounds", "shared"), [
+    ("class-wise", 6, 6), ("sample-wise", 6, 4), ("sample-wise", 7, 5), ("sample-wise", 2, 1), ("sample-wise", 1, 0),
+])  # fmt: skip
+def test_sample_wise_the_last_third_of_the_rounds_is_each_images_own(mode: Any, rounds: int, shared: int) -> None:
+    assert NoiseSettings(mode=mode, rounds=rounds).class_rounds == shared
 
 
 def test_names_are_listed_without_torch() -> None:

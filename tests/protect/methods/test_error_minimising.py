@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -6,11 +8,11 @@ from torch.nn import functional
 
 from pueprotect.learning.augment import crop_padding, draw_crops
 from pueprotect.learning.data import ImageSet, Part
-from pueprotect.learning.device import HERE
+from pueprotect.learning.device import HERE, Machine
 from pueprotect.learning.models import build
 from pueprotect.learning.training import Schedule
 from pueprotect.protect.methods import error_minimising
-from pueprotect.protect.methods.base import NoiseSettings
+from pueprotect.protect.methods.base import Made, NoiseSettings
 
 
 def optimised(**wanted: object) -> error_minimising.Optimizer:
@@ -208,3 +210,166 @@ def test_going_on_starts_from_the_noise_and_the_teacher_and_counts_its_rounds(mo
     steps = 6 if mode == "sample-wise" else 1
     assert 0 < moved.max() <= steps, "one round of steps of at most one level, or those of the held-out images"
     assert first.rows.tolist() == more[0].rows.tolist()
+
+
+def test_steps_on_unseen_images_lower_the_surrogates_error_on_them() -> None:
+    """Six steps of one level go on from the start; the images keep their order in batches of 256."""
+    optimizer, unseen = optimised(rounds=6), random_images(300, seed=5)
+    laying, start = originals(unseen).laying, optimizer.class_delta[unseen.labels].round()
+    moved = optimizer.noise_for(unseen, laying, start)
+    assert moved.dtype == torch.int8
+    assert int((moved - start).abs().max()) == 6
+    assert torch.equal(optimizer.noise_for(unseen, laying, start, steps=0), start.to(torch.int8))
+    optimizer.surrogate.eval()
+    with torch.no_grad():
+        before, after = (
+            functional.cross_entropy(
+                optimizer.surrogate(((unseen.images + noise.permute(0, 3, 1, 2)).clamp(0, 255)) / 255), unseen.labels
+            )
+            for noise in (start, moved)
+        )
+    assert float(after) < float(before)
+
+
+class Reports:
+    """Keeps what was reported."""
+
+    def __init__(self) -> None:
+        self.said = list[Any]()
+
+    def start(self, label: str, total: int) -> None:
+        self.said.append((label, total))
+
+    def advance(self, parts: int = 1, note: str = "") -> None:
+        self.said.append(note)
+
+    def finish(self, note: str = "") -> None:
+        self.said.append("finished")
+
+
+def test_each_round_reports_how_well_the_surrogate_fits() -> None:
+    shown, given, wanted = Reports(), originals(random_images()), NoiseSettings(rounds=2, key=KEY)
+    made = error_minimising.PUE().make(given, wanted, Machine(progress=shown))
+    assert shown.said[::3] == [("optimise noise", 2), "finished"]
+    for note in shown.said[1:3]:
+        share = note.removeprefix("surrogate ").removesuffix("% on protected images")
+        assert 0 <= int(share) <= 100
+    shown.said.clear()
+    error_minimising.PUE().improve(made, given, wanted, build("resnet8", 3, 16, seed=9), 1, Machine(progress=shown))
+    assert shown.said[0] == ("optimise further", 1)
+
+
+class Leader:
+    """The first of two ranks; what it sends is kept for the other one."""
+
+    rank, size, leads = 0, 2, True
+
+    def __init__(self) -> None:
+        self.sent = list[Any]()
+
+    def from_leader(self, thing: Any) -> Any:
+        self.sent.append(thing)
+        return thing
+
+    def deal(self, pieces: Any, device: str) -> torch.Tensor:
+        self.sent.append(torch.cat(list(pieces)))
+        return self.sent[-1][::2]
+
+    def collect(self, mine: torch.Tensor) -> torch.Tensor:
+        """As if the other rank had the same noise."""
+        return mine.repeat_interleave(2, 0)
+
+
+class Follower:
+    """The second of two ranks; gets what the first one has sent, in the same order."""
+
+    rank, size, leads = 1, 2, False
+
+    def __init__(self, sent: list[Any]) -> None:
+        self.sent, self.collected = sent, list[torch.Tensor]()
+
+    def from_leader(self, thing: Any) -> Any:
+        assert thing is None
+        return self.sent.pop(0)
+
+    def deal(self, pieces: Any, device: str) -> torch.Tensor:
+        assert pieces is None
+        found: torch.Tensor = self.sent.pop(0)[1::2]
+        return found
+
+    def collect(self, mine: torch.Tensor) -> torch.Tensor:
+        self.collected.append(mine)
+        return mine
+
+
+def mixed_folder() -> Any:
+    """Every fourth image is held out, every third is greyscale, and files have three sizes."""
+    number = np.arange(24)
+    sides = np.stack([[8, 16, 24], [16, 8, 16]], axis=1)[number % 3]
+    return originals(random_images(24), grey=number % 3 == 0, sides=sides)
+
+
+@pytest.mark.parametrize("mode", ["class-wise", "sample-wise"])
+@pytest.mark.parametrize("earlier", [False, True])
+def test_the_second_rank_gets_every_other_training_image_with_all_that_belongs_to_it(mode: str, earlier: bool) -> None:
+    given, wanted = mixed_folder(), NoiseSettings(mode=mode, key=KEY, rounds=4)  # type: ignore[arg-type]
+    count = 24 if mode == "sample-wise" else 6
+    noise = np.random.default_rng(0).integers(-8, 9, (count, 16, 16, 3)).astype(np.int8)
+    before = Made(noise, np.arange(24), rounds=4) if earlier else None
+    method, leader = error_minimising.PUE(), Leader()
+    whole = method._optimizer(given, wanted, HERE, before)
+    first = method._optimizer(given, wanted, Machine(group=leader), before)  # type: ignore[arg-type]
+    second = method._optimizer(None, wanted, Machine(group=Follower(leader.sent)))  # type: ignore[arg-type]
+    assert leader.sent == []
+    assert len(whole.data) == 18
+    own = earlier and mode == "sample-wise"
+    for rank, part in enumerate((first, second)):
+        mine = slice(rank, None, 2)
+        index = torch.arange(9)
+        assert torch.equal(part.data.frames(index), whole.data.frames(torch.arange(18)[mine]))
+        assert torch.equal(part.labels, whole.labels[mine])
+        assert part.rows is not None
+        assert whole.rows is not None
+        assert torch.equal(part.rows, whole.rows[mine])
+        assert part.laying is not None
+        assert whole.laying is not None
+        for name in ("grey", "sides"):
+            assert torch.equal(getattr(part.laying, name), getattr(whole.laying, name)[mine])
+        assert torch.equal(part.laying.matrices, whole.laying.matrices)
+        assert torch.equal(part.grey, whole.grey)  # type: ignore[arg-type]
+        assert torch.equal(part.delta, whole.delta[mine] if own else whole.delta)
+        assert (part.rounds, part.individual) == (whole.rounds, whole.individual) == (4 * earlier, own)
+        assert (part.settings, part.group.rank) == (wanted, rank)
+
+
+def test_only_pue_uses_weight_noise() -> None:
+    for method, sigma in ((error_minimising.PUE(), 0.05), (error_minimising.EMN(), 0.0)):
+        assert method._optimizer(originals(random_images()), NoiseSettings(sigma=0.05), HERE).settings.sigma == sigma
+
+
+@pytest.mark.parametrize("mode", ["class-wise", "sample-wise"])
+def test_the_second_rank_helps_to_make_and_to_improve(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It runs as many rounds as the first rank, from the same teacher, and hands over the noise of its images."""
+    given, wanted = mixed_folder(), NoiseSettings(mode=mode, key=KEY, rounds=4)  # type: ignore[arg-type]
+    ran = list[Any]()
+
+    def run(self: Any, rounds: int, *, teacher: Any = None, progress: Any = None) -> None:
+        weights = None if teacher is None else next(teacher.parameters()).detach().clone()
+        ran.append((self.group.rank, rounds, weights))
+        if mode == "sample-wise" and not self.individual:
+            self.class_delta, self.delta, self.individual = self.delta, self.delta[self.pattern], True
+
+    monkeypatch.setattr(error_minimising.Optimizer, "run", run)
+    method, leader = error_minimising.PUE(), Leader()
+    made = method.make(given, wanted, Machine(group=leader))  # type: ignore[arg-type]
+    helper = Follower(leader.sent)
+    method.assist(helper.from_leader(None), Machine(group=helper))  # type: ignore[arg-type]
+    teacher = build("resnet8", 3, 16, seed=9)
+    method.improve(made, given, wanted, teacher, 2, Machine(group=leader))  # type: ignore[arg-type]
+    method.assist(helper.from_leader(None), Machine(group=helper))  # type: ignore[arg-type]
+    assert leader.sent == []
+    assert [found[:2] for found in ran] == [(0, 4), (1, 4), (0, 2), (1, 2)]
+    assert [found[2] is None for found in ran] == [True, True, False, False]
+    assert all(torch.equal(found[2], next(teacher.parameters())) for found in ran[2:])
+    assert [len(levels) for levels in helper.collected] == ([9, 9] if mode == "sample-wise" else [])
+    assert all(levels.dtype == torch.int8 for levels in helper.collected)

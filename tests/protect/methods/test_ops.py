@@ -69,6 +69,11 @@ def test_no_two_classes_share_pixel_and_colour_and_equal_scores_take_the_first()
         assert int((found[label] != 0).sum()) == 3
 
 
+def test_a_budget_that_does_not_apply_is_named() -> None:
+    (advice,) = OPS().advice(NoiseSettings(method="ops"))
+    assert advice == "ops ignores --epsilon: it changes one pixel of each image by up to 255 levels."
+
+
 def test_protect_takes_the_whole_range_whatever_the_budget(command: Command, tmp_path: object) -> None:
     src = write_photos(tmp_path / "src", 6)  # type: ignore[operator]
     words = ("--method", "ops", "--size", "16", "--preset", "quick", "--release-anyway", "--format", "png", "--json")

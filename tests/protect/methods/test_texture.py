@@ -287,6 +287,34 @@ def test_what_the_code_cannot_protect_is_refused(
         texture.Hardened().check(folder, NoiseSettings(method="hardened", epsilon=epsilon))
 
 
+def test_files_that_cannot_be_read_are_left_to_the_decoder(tmp_path: Path) -> None:
+    """The next file is checked all the same."""
+    from pueprotect.images.folders import ImageEntry, ImageFolder
+
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    put(tmp_path / "b.png", photo(12, 40))
+    entries = ImageEntry("a.png", 0), ImageEntry("b.png", 0)
+    texture.Hardened().check(ImageFolder(tmp_path, ("x",), entries[:1]), NoiseSettings(method="hardened"))
+    with pytest.raises(InputError, match=r"b\.png has 40 x 12 pixels, .* needs 16 on each side; enlarge or remove"):
+        texture.Hardened().check(ImageFolder(tmp_path, ("x",), entries), NoiseSettings(method="hardened"))
+
+
+def test_the_scheme_of_a_release_follows_from_its_key_or_from_the_seed_of_older_ones() -> None:
+    settings = {"epsilon": 12, "visibility": "subtle", "key": KEY}
+    run = {"classes": ["a", "b", "c"], "seed": 5, "settings": settings}
+    assert texture.Hardened().scheme(run) == Scheme(code_book(3, KEY), 12, "subtle")
+    del settings["key"]
+    assert texture.Hardened().scheme(run) == Scheme(code_book(3, 5), 12, "subtle")
+
+
+def test_places_decide_the_draws_of_a_part() -> None:
+    images, labels = pictures(6), np.arange(6) % 2
+    scheme = Scheme(code_book(2, 0), 8)
+    whole = texture.texture(images, labels, scheme, KEY)
+    assert np.array_equal(texture.texture(images[3:], labels[3:], scheme, KEY, [3, 4, 5]), whole[3:])
+    assert not np.array_equal(texture.texture(images[3:], labels[3:], scheme, KEY), whole[3:])
+
+
 def test_protect_writes_a_hardened_release(command: Command, tmp_path: Path) -> None:
     src = write_photos(tmp_path / "src")
     arguments = ("--method", "hardened", "--size", "32", "--preset", "quick", "--release-anyway", "--json")

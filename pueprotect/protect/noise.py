@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from pueprotect.errors import InputError, VaultError
-from pueprotect.learning.data import ImageSet, Labelled, dealt, split
+from pueprotect.learning.data import PIECE, ImageSet, Labelled, dealt, split
 from pueprotect.learning.device import Machine
 from pueprotect.learning.models import Classifier, build, parameter_count, state_of
 from pueprotect.learning.training import accuracy
@@ -27,7 +28,7 @@ from pueprotect.release.results import tensors
 from pueprotect.release.vault import DELTA, DRAFT, RUN, SCHEMA_VERSION, SURROGATE, Vault
 
 PLAN = f"{DRAFT}/plan.json"
-ATTEMPTS = 2  # checks of a release, with an improvement between them
+ATTEMPTS = 3  # checks of a release, with an improvement between them
 NETWORKS = 2  # in each check, since one may learn what another one does not
 NETWORKS_APART = 1000  # between their seeds; more than the rounds, which are added too
 SELF_CHECK = "self-check"
@@ -66,6 +67,7 @@ class NoiseDraft:
     _noise: tuple[Noise, Labels] | None = None
     _surrogate: Classifier | None = None
     _teacher: Classifier | None = None
+    _released: ImageSet | None = None
 
     @property
     def arrays(self) -> tuple[Noise, Labels]:
@@ -94,7 +96,7 @@ class NoiseDraft:
             return False
         if facts.rounds and facts.written and len(facts.checks) < ATTEMPTS and not facts.checks[-1].passed:
             # Stopped before it was improved: the network that teaches how is lost, so the check is repeated.
-            self.facts = facts.model_copy(update={"checks": [], "written": None})
+            self.facts = facts.model_copy(update={"checks": facts.checks[:-1], "written": None})
         return True
 
     def look(self, *, anyway: bool = False) -> None:
@@ -157,7 +159,7 @@ class NoiseDraft:
             surrogate = self._surrogate or self._stored()
         else:  # nothing was optimised
             self._write_network(surrogate)
-        self._teacher = found.network
+        self._teacher, self._released = found.network, released
         self._record(
             written=key, checks=[*facts.checks, check],
             surrogate=Surrogate(
@@ -168,17 +170,31 @@ class NoiseDraft:
         return check
 
     def improve(self) -> bool:
-        """Improve noise that failed its check; false when its method cannot, or has done so."""
+        """Improve noise that failed its check; false when its method cannot, or has done so often enough."""
         if self._teacher is None or len(self.facts.checks) >= ATTEMPTS:
             return False
         made = find(self.settings.method).improve(
-            Made(*self.arrays, None, self.facts.rounds), self.originals, self.settings, self._teacher,
+            Made(*self.arrays, None, self.facts.rounds), self._as_released(), self.settings, self._teacher,
             self.preset.extra_rounds, self.machine,
         )  # fmt: skip
         if made is None:
             return False
         self._keep(made)
         return True
+
+    def _as_released(self) -> Originals:
+        """The originals with what writing the files did to the training images besides the noise, such as rounding."""
+        images, held = self.originals.images, self.originals.held
+        shown, laying = (~held).nonzero().flatten(), self.originals.laying
+        if self._released is None or len(self._released) != len(shown):  # some files were refused
+            return self.originals
+        noise, rows = (torch.from_numpy(array) for array in self.arrays)
+        changed, place = images.images.clone(), self._released.images
+        for part in torch.arange(len(shown), device=shown.device).split(PIECE):
+            index = shown[part]
+            laid = laying.seen(noise[rows[index.cpu()]].to(place.device).float(), index).permute(0, 3, 1, 2)
+            changed[index] = (place[part] - laid).round_().clamp_(0, 255).to(torch.uint8)
+        return replace(self.originals, images=replace(images, images=changed))
 
     @property
     def epochs(self) -> float:

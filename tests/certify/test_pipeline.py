@@ -286,11 +286,12 @@ def test_a_training_gets_all_that_its_recipe_asks_for(
         return {recipe: build(release.default_arch, 3, release.size, seed=len(asked))}
 
     monkeypatch.setattr(pipeline, "train_surrogates", recorded)
-    plain = certification.surrogate("plain", 0.02, relative=True)
     tuned = certification.surrogate("weight-noise-tuned", 0.02, relative=True)
+    plain = certification.surrogate("plain", 0.02, relative=True)
     assert certification.surrogate("weight-noise-tuned", 0.02, relative=True) is tuned
     given = release.default_arch, release.released, release.test, 0.02, Schedule(epochs=3)
     named = {"seed": 6, "relative": True, "progress": certification.machine.progress}
+    assert list(asked) == ["plain", "weight-noise-tuned"], "the network to start from comes first"
     assert asked["plain"] == (given, None, named)
     assert asked["weight-noise-tuned"][::2] == (given, named)
     assert torch.equal(asked["weight-noise-tuned"][1], next(plain.parameters()))

@@ -74,6 +74,21 @@ def shown(path: Path, name: str) -> str:
     return "\n".join([f"{path}:{place + 1}  {name}", *changed])
 
 
+def report(chosen: dict[Path, list[str]]) -> None:
+    """Print a row for each file, and then what the tests did not notice."""
+    print("| file | mutants | killed | of these too slow | survived | killed, % |\n|---|---|---|---|---|---|")
+    alive = []
+    for path, names in chosen.items():
+        kept = codes_of(path)
+        codes = {name: kept[name] for name in names}
+        living = [name for name in names if codes[name] in SURVIVED]
+        slow = sum(code in (24, 152, 255, -24, 36) for code in codes.values())
+        killed = len(names) - len(living)
+        print(f"| {path} | {len(names)} | {killed} | {slow} | {len(living)} | {100 * killed / len(names):.0f} |")
+        alive += [f"{SURVIVED[codes[name]]}: {shown(path, name)}" for name in living]
+    print("\n" + "\n\n".join(alive))
+
+
 def main() -> None:
     import tomllib
 
@@ -92,17 +107,7 @@ def main() -> None:
     if left:
         run(left)
     print(f"seed {options.seed}, at most {options.mutants} mutants of each file\n")
-    print("| file | mutants | killed | of these too slow | survived | killed, % |\n|---|---|---|---|---|---|")
-    alive = []
-    for path, names in chosen.items():
-        kept = codes_of(path)
-        codes = {name: kept[name] for name in names}
-        living = [name for name in names if codes[name] in SURVIVED]
-        slow = sum(code in (24, 152, 255, -24, 36) for code in codes.values())
-        killed = len(names) - len(living)
-        print(f"| {path} | {len(names)} | {killed} | {slow} | {len(living)} | {100 * killed / len(names):.0f} |")
-        alive += [f"{SURVIVED[codes[name]]}: {shown(path, name)}" for name in living]
-    print("\n" + "\n\n".join(alive))
+    report(chosen)
 
 
 if __name__ == "__main__":

@@ -208,3 +208,21 @@ def test_parameters_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     good = {"q": 0.9, "sigma": 0.05, "alpha": 0.01, "draws": 10, "eta": 0.1}
     with pytest.raises(InputError, match=f"--{next(iter(wrong))}"):
         bounds.check(**(good | wrong))  # type: ignore[arg-type]
+
+
+def test_the_edges_of_the_ranges() -> None:
+    """One draw and radius 0 are allowed, an infinite radius is not."""
+    bounds.check(q=0.9, sigma=0.1, alpha=0.01, draws=1)
+    bounds.check(q=0.9, sigma=0.1, alpha=0.01, draws=1, eta=0.0)
+    for eta in (-0.1, math.inf, math.nan):
+        with pytest.raises(InputError, match="--eta"):
+            bounds.check(q=0.9, sigma=0.1, alpha=0.01, draws=1, eta=eta)
+
+
+def test_no_number_of_draws_is_enough_without_a_tail() -> None:
+    assert bounds.draws_needed(0.0, 0.01) is None
+
+
+def test_draws_that_are_just_enough_certify_radius_0_alone() -> None:
+    assert bounds.largest_eta(0.5, SIGMA, 1, 0.5) == 0.0
+    assert bounds.largest_eta(0.51, SIGMA, 1, 0.5) is None

@@ -287,11 +287,12 @@ def test_a_training_gets_all_that_its_recipe_asks_for(
         return {recipe: build(release.default_arch, 3, release.size, seed=len(asked))}
 
     monkeypatch.setattr(pipeline, "train_surrogates", recorded)
-    plain = certification.surrogate("plain", 0.02, relative=True)
     tuned = certification.surrogate("weight-noise-tuned", 0.02, relative=True)
+    plain = certification.surrogate("plain", 0.02, relative=True)
     assert certification.surrogate("weight-noise-tuned", 0.02, relative=True) is tuned
     given = release.default_arch, release.released, release.test, 0.02, Schedule(epochs=3)
     named = {"seed": 6, "relative": True, "progress": certification.machine.progress}
+    assert list(asked) == ["plain", "weight-noise-tuned"], "the network to start from comes first"
     assert asked["plain"] == (given, None, named)
     assert asked["weight-noise-tuned"][::2] == (given, named)
     assert torch.equal(asked["weight-noise-tuned"][1], next(plain.parameters()))
@@ -386,13 +387,13 @@ def test_a_certificate_states_its_settings_and_is_stored_as_it_is_returned(
     release, flagged, stressed = certification.release, list[Any](), list[Any]()
     monkeypatch.setattr(pipeline, "raised", lambda *given, **named: flagged.append((given, named)) or ["small-test"])
     monkeypatch.setattr(pipeline, "stress_test", lambda *given: stressed.append(given))
-    settings = replace(SETTINGS, q=0.8, alpha=0.02, joint=True, seed=2)
+    settings = replace(SETTINGS, q=0.8, alpha=0.02, joint=True, seed=2, relative=True, precision="bf16", draws=24)
     certification.epochs = 2.0
     whole = certify_release(certification, settings, ("good",), baseline=True, stress=True)
     settings = replace(settings, look=1)
     stated = {
-        "q": 0.8, "sigma": 0.005, "relative": False, "joint": True, "seed": 2, "alpha": 0.02, "alpha_each": 0.01,
-        "alpha_spent": 0.01, "look": 1, "looks": 1, "precision": "fp32", "max_eta": settings.max_eta,
+        "q": 0.8, "sigma": 0.005, "relative": True, "joint": True, "seed": 2, "alpha": 0.02, "alpha_each": 0.01,
+        "alpha_spent": 0.01, "look": 1, "looks": 1, "precision": "bf16", "max_eta": settings.max_eta,
         "surrogate_recipe": "good", "epochs": 2.0, "holdout_images": len(release.test), "classes": 3,
         "chance": release.chance, "stress": None, "recovery_distance": None, "flags": ["small-test"],
         "batch_norm": "re-estimated for every draw from 128 protected training images",

@@ -262,3 +262,28 @@ def test_several_threads_give_the_same_counts_as_one(arch: str) -> None:
         torch.set_num_threads(before)
     assert len(Workers(one, 10).engines) == before
     assert workers.counts([]) == []
+
+
+class Idle:
+    """In the place of an engine; its result is the number of threads that torch may use in a draw."""
+
+    def __init__(self, kind: str = "cpu") -> None:
+        self.device = torch.device(kind)
+
+    def sibling(self) -> Any:
+        return Idle()
+
+    def draw(self, index: int) -> torch.Tensor:
+        return torch.tensor([torch.get_num_threads(), index])
+
+
+def test_each_worker_has_one_thread_and_a_gpu_one_worker() -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        workers: Any = Workers(Idle(), 2)  # type: ignore[arg-type]
+        assert len(workers.engines) == 2, "at most so many"
+        assert workers.counts([4, 2, 7]) == [[1, 4], [1, 2], [1, 7]]
+        assert len(Workers(Idle("cuda"), 10).engines) == 1  # type: ignore[arg-type]
+    finally:
+        torch.set_num_threads(before)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from helpers import originals, photo, random_images
 
-from pueprotect.learning.device import HERE
+from pueprotect.learning.device import HERE, Machine
 from pueprotect.learning.models import build
 from pueprotect.protect.methods.base import NoiseSettings, find
 from pueprotect.protect.methods.closed_form import ClosedForm
@@ -40,6 +40,23 @@ def test_a_method_gets_all_images_and_greyscale_takes_its_first_channel() -> Non
     assert np.array_equal(made.noise[~grey], method.drawn[~grey])
     assert np.array_equal(made.noise[grey], method.drawn[grey][..., :1].repeat(3, axis=3))
     assert method.improve(made, given, NoiseSettings(), build("cnn", 3, 16, seed=0), 1, HERE) is None
+
+
+def test_progress_is_one_step() -> None:
+    said: list[Any] = []
+
+    class Shown:
+        def start(self, label: str, total: int) -> None:
+            said.append((label, total))
+
+        def advance(self, parts: int = 1, note: str = "") -> None:
+            said.append(parts)
+
+        def finish(self, note: str = "") -> None:
+            said.append("finished")
+
+    Marked().make(originals(random_images(6)), NoiseSettings(method="marked"), Machine(progress=Shown()))
+    assert said == [("compute noise", 1), 1, "finished"]
 
 
 @pytest.mark.parametrize("method", ["hardened", "lsp"])

@@ -9,10 +9,12 @@ from torch.nn import functional
 from pueprotect.learning.augment import crop_padding, draw_crops
 from pueprotect.learning.data import ImageSet, Part
 from pueprotect.learning.device import HERE, Machine
+from pueprotect.learning.distributed import Group
 from pueprotect.learning.models import build
 from pueprotect.learning.training import Schedule
 from pueprotect.protect.methods import error_minimising
 from pueprotect.protect.methods.base import Made, NoiseSettings
+from pueprotect.runtime import generator
 
 
 def optimised(**wanted: object) -> error_minimising.Optimizer:
@@ -44,6 +46,15 @@ def test_everything_random_follows_from_the_key() -> None:
     assert not torch.equal(*first)
     assert abs(float(torch.corrcoef(torch.stack([one.delta.flatten(), two.delta.flatten()]))[0, 1])) < 0.1
     assert one.stream.initial_seed() != two.stream.initial_seed()
+
+
+def test_going_on_draws_from_a_stream_of_its_own_on_every_rank() -> None:
+    """Otherwise the batches of the first rounds would come again."""
+    start = torch.zeros(3, 16, 16, 3)
+    for given, purpose in ((None, "protect"), (start, "improve")):
+        for rank in (0, 1):
+            made = error_minimising.Optimizer(random_images(), NoiseSettings(key=KEY), Group(rank, 2), start=given)
+            assert made.stream.initial_seed() == generator(KEY, purpose, rank).initial_seed()
 
 
 @pytest.mark.parametrize("method", ["pue", "emn"])
@@ -272,6 +283,7 @@ class Leader:
         return thing
 
     def deal(self, pieces: Any, device: str) -> torch.Tensor:
+        assert device == "cpu"
         self.sent.append(torch.cat(list(pieces)))
         return self.sent[-1][::2]
 
@@ -293,7 +305,7 @@ class Follower:
         return self.sent.pop(0)
 
     def deal(self, pieces: Any, device: str) -> torch.Tensor:
-        assert pieces is None
+        assert (pieces, device) == (None, "cpu")
         found: torch.Tensor = self.sent.pop(0)[1::2]
         return found
 

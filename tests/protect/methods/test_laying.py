@@ -49,6 +49,13 @@ def test_the_transpose_belongs_to_the_map() -> None:
     torch.testing.assert_close(there[1], x[1], rtol=0, atol=1e-6)
 
 
+def test_whole_levels_are_shown_as_the_same_numbers_in_float() -> None:
+    laying = Laying.of(np.zeros(2, dtype=np.bool_), np.array([(40, 8), (16, 16)]), 16, "cpu")
+    levels, index = torch.from_numpy(np.stack([noise_levels(16, 8, seed=n) for n in (0, 1)])), torch.arange(2)
+    assert levels.dtype == torch.int8
+    assert torch.equal(laying.seen(levels, index), laying.seen(levels.float(), index))
+
+
 def test_images_without_colours_take_the_sum_of_the_gradients() -> None:
     grey = np.array([True, False])
     laying = Laying.of(grey, np.full((2, 2), 16), 16, "cpu")

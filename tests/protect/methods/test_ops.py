@@ -69,6 +69,15 @@ def test_no_two_classes_share_pixel_and_colour_and_equal_scores_take_the_first()
         assert int((found[label] != 0).sum()) == 3
 
 
+def test_white_and_black_are_equally_far_from_each_other() -> None:
+    """A white pixel and a black one never change: black on white comes first in the order of colours."""
+    pixels = np.random.default_rng(2).integers(60, 200, (8, 3, 3, 3)).astype(np.uint8)
+    pixels[:, 0, 0], pixels[:, 2, 2] = 0, 255
+    found = OPS().noise(pixels, np.zeros(8, np.int64), np.zeros(8, np.bool_), NoiseSettings(method="ops", epsilon=255))
+    assert (found[:, 2, 2] == -255).all()
+    assert int((found != 0).sum()) == 8 * 3
+
+
 def test_a_budget_that_does_not_apply_is_named() -> None:
     (advice,) = OPS().advice(NoiseSettings(method="ops"))
     assert advice == "ops ignores --epsilon: it changes one pixel of each image by up to 255 levels."

@@ -287,6 +287,15 @@ def test_what_the_code_cannot_protect_is_refused(
         texture.Hardened().check(folder, NoiseSettings(method="hardened", epsilon=epsilon))
 
 
+def test_the_energy_of_a_grating_is_found_at_its_frequency_whatever_its_phases() -> None:
+    rng = np.random.default_rng(1)
+    phases = rng.uniform(0, 2 * np.pi, (len(texture.GRATINGS), 2))
+    planes = np.stack([plain_grating(32, *both) for both in zip(texture.GRATINGS, phases, strict=True)])
+    energies = texture.grating_energies(planes.astype(np.float32))
+    assert energies.shape == (10, 10)
+    assert energies.argmax(1).tolist() == list(range(10))
+
+
 def test_files_that_cannot_be_read_are_left_to_the_decoder(tmp_path: Path) -> None:
     """The next file is checked all the same."""
     from pueprotect.images.folders import ImageEntry, ImageFolder

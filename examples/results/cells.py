@@ -85,7 +85,8 @@ class Cell:
         epochs: passes of training.
         seeds: the owner's seeds (keys). A measured cell has one; one cell may stand for several runs whose mean and
             range alone are known.
-        kind: `attack`, `certificate`, `notch`, `visibility`, `cost` or `audit`.
+        kind: `attack`, `certificate`, `notch`, `visibility`, `cost` or `audit`; `again` for an attack with fewer seeds
+            than the cell that it will replace.
         setting: what else tells this cell from others, such as the radius of a certificate.
         accuracy: clean test accuracy at the end of training, in [0, 1].
         best: at the best pass.
@@ -206,7 +207,7 @@ def collect(store: Path, name: str) -> list[str]:
     """Put the cells of STORE into a page's JSON, and return those that had to wait.
 
     A transcribed cell is replaced once as many seeds have been measured as it was made from. Until then the measured
-    cells stay in STORE, so that figures of two kinds are never mixed.
+    cells are kept as the kind `again`, so that figures of two kinds are never mixed.
     """
     book, fresh, waiting = read_book(name), stored(store, name), []
     kept = {(cell.what, cell.seeds): cell for cell in book.cells}
@@ -216,10 +217,13 @@ def collect(store: Path, name: str) -> list[str]:
         needed = sum(kept[key].runs for key in old)
         if len(new) < needed:
             waiting.append(f"{' '.join(str(part) for part in what)}: {len(new)} of {needed} seeds")
+            again = [replace(cell, kind="again") for cell in new]
+            kept |= {(cell.what, cell.seeds): cell for cell in again}
             continue
         for key in old:
             del kept[key]
         kept |= {(cell.what, cell.seeds): cell for cell in new}
+        kept = {key: cell for key, cell in kept.items() if cell.kind != "again" or cell.what[1:] != what[1:]}
     write_book(name, Book(book.sources, list(kept.values())))
     return waiting
 
@@ -375,7 +379,8 @@ def provenance(place: Place, cell: Cell, seconds: float) -> dict[str, Any]:
     from pueprotect.learning.device import choose_device, device_name, native_bf16
 
     device = choose_device().name
-    words = ["python", f"examples/results/{Path(sys.argv[0]).name}", *sys.argv[1:]]
+    places = {str(place.store): "STORE", str(place.data): "DATA"}
+    words = ["python", f"examples/results/{Path(sys.argv[0]).name}", *(places.get(word, word) for word in sys.argv[1:])]
     test = len(list((place.data / "test").glob("*/*")))
     return {
         "options": RELEASES.get(cell.release), "command": " ".join(words), "commit": commit(),
@@ -569,7 +574,7 @@ def serve(
         run(Place(getattr(wanted, "data", store), store, name, **choices), plan(wanted), how)
     elif wanted.command == "collect":
         for line in collect(wanted.store, name):
-            print(f"kept in STORE until there are more seeds: {line}")
+            print(f"next to the older cell until there are more seeds: {line}")
     elif wanted.command == "table":
         print(tables(Book({}, stored(wanted.store, name))))
     else:

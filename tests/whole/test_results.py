@@ -202,7 +202,7 @@ def test_a_transcribed_cell_gives_way_to_as_many_measured_ones(
     new = [replace(old, seeds=(seed,), accuracy=0.3, source=None, measured={"machine": "this"}) for seed in (0, 1)]
     kept_cells(tmp_path / "cells-methods", cells.as_json(new[0]))
     assert cells.collect(tmp_path, "methods") == ["attack pue pst resnet8 15: 1 of 2 seeds"]
-    assert cells.read_book("methods").cells == [old, other]
+    assert cells.read_book("methods").cells == [old, other, replace(new[0], kind="again")]
     shutil.rmtree(tmp_path / "cells-methods")
     kept_cells(tmp_path / "cells-methods", *map(cells.as_json, new))
     assert cells.collect(tmp_path, "methods") == []

@@ -127,7 +127,9 @@ is lost.
 Strong colour jitter alone gets 24 to 32 % (15 epochs, seed 0). Weight noise on class-wise EMN reaches 28 % at its best
 pass and falls to chance when the noise has faded. The short form, whose noise does not fade, reaches as much and still
 has 27 % at its end. Twice the passes gave no more. The seed matters more than the setting: one noise for all weights,
-sigma 0.08, gave 31 % (28-32) in the short form and 26 % (one seed) in the long one.""",
+sigma 0.08, gave 31 % (28-32) in the short form and 26 % (one seed) in the long one. Figures of weight noise and of
+recovery on this page are from before a correction of both attacks. What they give now is in
+[methods.md](methods.md#weight-noise-and-recovery-measured-again).""",
     "PST": """
 **PST needs no knowledge of the noise and is back at the clean line too.** It reaches 60 to 62 % on average in 15 epochs
 (clean 62 %) and 65 to 67 % in 30 (clean 66 %), for each of the three kinds of noise; no single run was below 57 and

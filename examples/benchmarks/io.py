@@ -6,9 +6,10 @@
 DATA holds class folders of JPEG photographs; `--make` writes some of about 2 megapixels. For each file both sides do
 one draft-scaled decode, one full decode, one encode at the same quality without chroma subsampling, and one decode of
 what was written, with as many threads, from disk to disk. Noise takes a codec longer, so bare Pillow encodes protected
-pictures too, which it holds in memory. The package also hashes, reduces to the working size, adds noise, measures every
-file and the similarity of a fifth of them (as 200 of 1,000), and keeps its journal. Bare Pillow keeps
-its default settings; the package makes Pillow keep freed memory. The two sides alternate, and the medians are compared.
+pictures too, which it holds in memory. The package also fits each JPEG to the budget, which encodes it several times,
+hashes, reduces to the working size, adds noise, measures every file and the similarity of a fifth of them (as 200 of
+1,000), and keeps its journal. Bare Pillow keeps its default settings; the package makes Pillow keep freed memory. The
+two sides alternate, and the medians are compared.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from pueprotect.learning.data import ImageSet
 from pueprotect.learning.models import Classifier, build
 from pueprotect.learning.training import accuracy
 from pueprotect.protect.methods.texture import Scheme, code_book
-from pueprotect.release.records import AS_THEY_ARE
+from pueprotect.release.audits import AS_THEY_ARE
 
 
 @pytest.mark.parametrize("name", sorted(REGISTRY))

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from helpers import Release, write_photos
+from PIL import Image
 
 import pueprotect
 from pueprotect.images.folders import scan
@@ -70,7 +71,7 @@ def store(release: Release, tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_there_is_a_page_for_each_question() -> None:
-    assert PAGES == ["cifar10", "many_classes", "methods", "photographs"]
+    assert PAGES == ["cifar10", "kinds", "many_classes", "methods", "photographs"]
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -305,6 +306,25 @@ def test_photographs_are_protected_on_first_use(release: Release, tmp_path: Path
     first, cell = printed(RESULTS / "photographs.py", *words)
     assert re.fullmatch(r"protected in \d+ s; self-check .*%, limit .*%, realised {'linf_max': .*}", first)
     assert cell.startswith("attack_lsp_plain_cnn_1_0 | 0.")
+
+
+@pytest.mark.parametrize(
+    ("kind", "modes", "sides"),
+    [
+        ("grey-16-bit", {"I;16"}, {32}), ("mixed-32", {"L", "RGB"}, {32}), ("mixed-sizes", {"RGB"}, {24, 64}),
+        ("alpha-32", {"RGBA"}, {32}), ("grey-jpeg-75", {"L"}, {32}), ("colour-50", {"RGB"}, {50}),
+    ],
+)  # fmt: skip
+def test_pictures_are_turned_into_each_kind(kind: str, modes: set[str], sides: set[int], tmp_path: Path) -> None:
+    data, place = tmp_path / "data", tmp_path / "made"
+    write_photos(data / "train", 2)
+    code = f"import sys; sys.path.insert(0, {str(RESULTS)!r}); from pathlib import Path; import kinds; "
+    call("-c", f"{code}kinds.make({kind!r}, Path({str(place)!r}), Path({str(data)!r}), None)").check_returncode()
+    found = [Image.open(path) for path in sorted(place.rglob("*.*"))]
+    assert len(found) == 6
+    assert {picture.mode for picture in found} == modes
+    assert {side for picture in found for side in picture.size} == sides
+    assert {picture.format for picture in found} == {"JPEG" if "jpeg" in kind else "PNG"}
 
 
 def test_a_set_of_many_classes_is_drawn(tmp_path: Path) -> None:

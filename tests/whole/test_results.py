@@ -320,11 +320,14 @@ def test_pictures_are_turned_into_each_kind(kind: str, modes: set[str], sides: s
     write_photos(data / "train", 2)
     code = f"import sys; sys.path.insert(0, {str(RESULTS)!r}); from pathlib import Path; import kinds; "
     call("-c", f"{code}kinds.make({kind!r}, Path({str(place)!r}), Path({str(data)!r}), None)").check_returncode()
-    found = [Image.open(path) for path in sorted(place.rglob("*.*"))]
+    found = []
+    for path in place.rglob("*.*"):
+        with Image.open(path) as picture:
+            found.append((picture.mode, picture.size, picture.format))
     assert len(found) == 6
-    assert {picture.mode for picture in found} == modes
-    assert {side for picture in found for side in picture.size} == sides
-    assert {picture.format for picture in found} == {"JPEG" if "jpeg" in kind else "PNG"}
+    assert {mode for mode, _, _ in found} == modes
+    assert {side for _, size, _ in found for side in size} == sides
+    assert {form for _, _, form in found} == {"JPEG" if "jpeg" in kind else "PNG"}
 
 
 def test_a_set_of_many_classes_is_drawn(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def make(name: str, place: Path, data: Path, digits: Path | None) -> None:
         folder = place / label
         folder.mkdir(parents=True, exist_ok=True)
         wide = (24, 64)[number % 2] if mode == "sizes" else side
-        picture = picture.resize((wide, wide), Image.Resampling.BICUBIC) if picture.width != wide else picture
+        picture = picture.resize((wide, wide), Image.Resampling.BICUBIC) if picture.size != (wide, wide) else picture
         if mode == "16-bit":
             fine = np.asarray(picture.convert("L"), dtype=np.uint16) * 257
             Image.fromarray(fine).save(folder / f"{number:05d}.png")

@@ -170,7 +170,7 @@ def _announce(settings: CertificateSettings, *, automatic: bool) -> None:
     )
     for point in plan(settings):
         if point.rank is None:
-            note(f"eta {point.eta:g} needs {point.draws_needed} draws; its bound will abstain.")
+            note(f"eta {point.eta:g} needs {point.draws_needed} draws now; its bound will abstain.")
 
 
 def _show(found: Certificate) -> None:
@@ -182,7 +182,7 @@ def _show(found: Certificate) -> None:
         bound = point.certified_learnability
         rows.add_row(
             f"{point.eta:g}",
-            percent(bound) if bound is not None else f"abstains: {point.draws_needed} draws",
+            percent(bound) if bound is not None else f"abstains: next time {point.draws_needed} draws",
             percent(point.population),
             *([percent(baseline.curve[number].certified_learnability)] if baseline else []),
             percent(found.chance),

@@ -48,6 +48,15 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True)
+def _still_one_thread() -> Iterator[None]:
+    """A test that leaves more threads behind fails itself: processes that later tests fork would hang."""
+    yield
+    left = torch.get_num_threads()
+    torch.set_num_threads(1)
+    assert left == 1
+
+
 @pytest.fixture
 def forbid_optimising(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Call it where a test has its noise: a run that makes noise anew from there on fails; it may be improved."""

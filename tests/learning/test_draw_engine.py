@@ -104,7 +104,7 @@ def test_each_tensor_can_have_a_deviation_of_its_own() -> None:
     assert deviations(parameters, 0.1, relative=False) == 0.1
 
 
-def test_draws_are_not_rounded_to_tf32_and_the_settings_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_draws_are_not_rounded_to_tf32_and_the_settings_come_back() -> None:
     """Read inside a draw, while BatchNorm is re-estimated and while images are answered."""
     images, labels = random_batch()
     model = build("resnet8", 4, 16, seed=3)
@@ -125,7 +125,7 @@ def test_draws_are_not_rounded_to_tf32_and_the_settings_come_back(monkeypatch: p
     try:
         assert before == (True,) * 4
         for threads in (1, 3):
-            monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+            torch.set_num_threads(threads)
             engine = DrawEngine(model, images, labels, images[:8], sigma=0.1, seed=0)
             workers = Workers(engine, 6)
             seen.clear()
@@ -137,6 +137,7 @@ def test_draws_are_not_rounded_to_tf32_and_the_settings_come_back(monkeypatch: p
             assert flags() == before
     finally:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.benchmark = False
+        torch.set_num_threads(1)
 
 
 def test_non_finite_logits_count_as_wrong() -> None:

@@ -24,7 +24,6 @@ from pueprotect.learning.data import ImageSet
 from pueprotect.learning.device import HERE, Machine
 from pueprotect.learning.draw_engine import DrawEngine, repeatable
 from pueprotect.release.vault import json_line, refuse_other
-from pueprotect.runtime import child_seed
 
 CALIBRATION_IMAGES = 128
 CHUNK = 10
@@ -140,8 +139,7 @@ def append_text(path: Path, text: str, keep: int | None = None) -> None:
 
 def calibration_images(data: ImageSet, seed: int) -> torch.Tensor:
     """The fixed batch from which BatchNorm statistics are re-estimated: (M, 3, H, W) uint8."""
-    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(child_seed(seed, "calibration")))
-    return data.images[order[:CALIBRATION_IMAGES].to(data.images.device)]
+    return data.drawn(CALIBRATION_IMAGES, seed, "calibration").images
 
 
 class Workers:

@@ -96,7 +96,7 @@ def protect(
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on after an interruption.")] = False,
     release_anyway: Annotated[
-        bool, typer.Option("--release-anyway", help="Release even when the self-check fails.")
+        bool, typer.Option("--release-anyway", help="Release even when the self-check fails or cannot tell.")
     ] = False,
     device: Device = "auto",
     workers: Annotated[int, typer.Option(help="Threads that decode and encode; 0 chooses.")] = 0,

@@ -112,8 +112,7 @@ class Job:
 
     def kept(self, refused: Sequence[tuple[str, str]]) -> Mask:
         """(N,) bool, false for images that are refused (path and reason)."""
-        lost = {path for path, _ in refused}
-        return np.array([entry.path not in lost for entry in self.folder.entries])
+        return _kept(self.folder, refused)
 
     def without(self, refused: Sequence[tuple[str, str]]) -> Job:
         """The job of a release without some images (path and reason).
@@ -144,6 +143,11 @@ class Job:
         )  # fmt: skip
 
 
+def _kept(folder: ImageFolder, refused: Sequence[tuple[str, str]]) -> Mask:
+    lost = {path for path, _ in refused}
+    return np.array([entry.path not in lost for entry in folder.entries])
+
+
 def read_job(src: Path, options: Options, machine: Machine, partial: Path) -> Job:
     """Read and check the folder; everything about it that can be refused is refused here.
 
@@ -170,9 +174,7 @@ def read_job(src: Path, options: Options, machine: Machine, partial: Path) -> Jo
         raise UnusableImages(unusable, len(folder.entries) + len(folder.unsupported), remedy)
     classes = {*folder.classes, *folder.empty}
     if loaded.unusable:
-        entries, folder = folder.entries, folder.without(loaded.unusable)
-        lost = {path for path, _ in loaded.unusable}
-        usable = np.array([entry.path not in lost for entry in entries])
+        usable, folder = _kept(folder, loaded.unusable), folder.without(loaded.unusable)
         pixels, grey, sides = compacted(pixels, usable.tolist()), grey[usable], sides[usable]
     held = stratified_holdout(folder.labels, options.holdout, options.seed, folder.classes)
     images, device = image_set(pixels, folder.labels, len(folder.classes), machine.device.name), machine.device.name

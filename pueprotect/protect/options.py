@@ -38,7 +38,7 @@ class Options:
         overwrite: replace an earlier release and its vault.
         skip_unsupported: leave out pictures that cannot be released faithfully, instead of refusing the folder.
         resume: use finished noise and finished files of an interrupted run.
-        release_anyway: release even when the self-check fails.
+        release_anyway: release even when the self-check fails, or cannot tell because the originals teach nothing.
         workers: threads that decode and encode; 0 chooses.
 
     Raises:

@@ -84,6 +84,8 @@ def test_sign_needs_attest(evidence: RecordedRelease, policy: Path, tmp_path: Pa
 
 
 def keys(place: Path) -> tuple[Path, Path]:
+    """A private and a public key; the test is skipped where nothing can be signed with them."""
+    pytest.importorskip("model_signing", reason="the optional extra signing is not installed")
     from cryptography.hazmat.primitives import serialization as form
     from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -103,7 +105,6 @@ def flip(path: Path, position: int) -> None:
 def test_a_signature_covers_files_statement_and_evidence(
     evidence: RecordedRelease, policy: Path, tmp_path: Path, command: Command
 ) -> None:
-    pytest.importorskip("model_signing", reason="the optional extra signing is not installed")
     private, public = keys(tmp_path)
     statement = tmp_path / "s.json"
     signed = command("check", evidence.out, "--policy", policy, "--attest", statement, "--sign", private)
@@ -143,7 +144,6 @@ def signed(
     evidence: RecordedRelease, policy: Path, tmp_path: Path, command: Command
 ) -> Callable[[], tuple[object, ...]]:
     """Call it to sign a check of the release by the policy, and for the command line that verifies it."""
-    pytest.importorskip("model_signing", reason="the optional extra signing is not installed")
     private, public = keys(tmp_path)
 
     def sign() -> tuple[object, ...]:
@@ -221,7 +221,6 @@ def test_the_policy_must_be_the_signed_one(
 def test_a_signed_file_that_is_no_statement_is_refused(
     content: bytes, tmp_path: Path, evidence: RecordedRelease, command: Command
 ) -> None:
-    pytest.importorskip("model_signing", reason="the optional extra signing is not installed")
     private, public = keys(tmp_path)
     other = tmp_path / "other.json"
     other.write_bytes(content)

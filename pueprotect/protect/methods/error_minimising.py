@@ -243,11 +243,8 @@ class PUE(Method):
         part, (rows, grey) = dealt(shown, group, device), originals.patterns()
         rows, start, own, rounds = rows[~originals.held], None, False, 0
         if before is not None:
-            start, own, rounds = (
-                torch.from_numpy(before.noise).to(device),
-                settings.mode == "sample-wise",
-                before.rounds,
-            )
+            own, rounds = settings.mode == "sample-wise", before.rounds
+            start = torch.from_numpy(before.noise).to(device)
             start = start[~originals.held] if own else start
         group.from_leader((grey.cpu(), laying.matrices.cpu(), None if own else start, rounds, own))
         if group.size > 1:
